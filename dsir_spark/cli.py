@@ -1,0 +1,290 @@
+"""The command line: reads options, builds the session, prints. No arithmetic.
+
+Options come from three places, later ones win: defaults, the YAML file of `--config`, flags.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from pyspark.errors import AnalysisException
+from pyspark.sql import SparkSession
+
+from dsir_spark import __version__, config, job, report, session
+from dsir_spark.config import JobConfig
+from dsir_spark.errors import ConfigError, DSIRError
+
+USER_ERROR, OUR_ERROR = 2, 1
+
+
+def _named(flag: str) -> Callable[..., dict[str, Any] | None]:
+    """Callback of a repeatable NAME=VALUE flag: a dict, or None where it is not given."""
+
+    def parse(context: click.Context, _: click.Parameter, values: tuple[str, ...]) -> Any:
+        pairs: dict[str, Any] = {}
+        for value in values:
+            name, found, rest = value.partition("=")
+            if not found or "/" in name or "." in name:
+                name, rest = "target", value
+            if name in pairs:
+                raise click.BadParameter(f"{name} is given twice; name them {flag} NAME=...")
+            pairs[name] = rest
+        return pairs or None
+
+    return parse
+
+
+def _proportions(context: click.Context, _: click.Parameter, values: tuple[str, ...]) -> Any:
+    pairs = {}
+    for value in values:
+        name, _, number = value.partition("=")
+        try:
+            pairs[name] = float(number)
+        except ValueError:
+            raise click.BadParameter(f"{value!r}: give NAME=NUMBER") from None
+    return pairs or None
+
+
+def _fit_size(context: click.Context, _: click.Parameter, value: str | None) -> Any:
+    return int(value) if value is not None and value.isdigit() else value
+
+
+_RAW = [
+    click.option("--raw", help="Raw corpus: a path or schema.table."),
+    click.option("--raw-format", type=click.Choice(config.FORMATS), help="If names do not tell."),
+]
+_OUTPUT = [
+    click.option("--output", help="Where the tables go: a path or catalog.schema."),
+    click.option("--config", "config_file", type=click.Path(dir_okay=False),
+                 help="YAML file of options; flags win."),
+    click.option("--master", help="Spark master; default: local, all cores."),
+    click.option("--remote", help="Spark Connect server, e.g. sc://host:15002."),
+]  # fmt: skip
+_FIT = [
+    click.option("--target", multiple=True, callback=_named("--target"), metavar="[NAME=]PATH",
+                 help="Target sample; several with names are separate targets."),
+    click.option("--target-format", type=click.Choice(config.FORMATS)),
+    click.option("--text-column", help="Default: text."),
+    click.option("--id-column", help="Default: id, or ids made from the texts."),
+    click.option("--ngrams", type=int, help="N-grams of 1 to N tokens. Default: 2."),
+    click.option("--num-buckets", type=int, help="Default: 10000."),
+    click.option("--tokenizer", type=click.Choice(config.TOKENIZERS)),
+    click.option("--hash", type=click.Choice(config.HASHES), help="Default: xxhash64."),
+    click.option("--target-laplace-smoothing", type=float, help="Default: 0."),
+    click.option("--num-tokens-to-fit", callback=_fit_size, help="all, auto or a number."),
+]  # fmt: skip
+_WEIGH = [
+    click.option("--keep", multiple=True, help="Column of raw to keep in the weights table."),
+    click.option("--check-ids/--no-check-ids", default=None,
+                 help="Refuse ids that occur twice (shuffles the ids). Default: check."),
+]  # fmt: skip
+_OVERWRITE = [click.option("--overwrite", is_flag=True, default=None, help="Replace tables.")]
+_RESAMPLE = [
+    click.option("--num-to-sample", type=int, help="Documents to select."),
+    click.option("--method", type=click.Choice(config.METHODS), help="Default: sample."),
+    click.option("--seed", type=int, help="Default: 0."),
+    click.option("--min-example-length", type=int, help="Tokens. Default: 100."),
+    click.option("--proportion", "proportions", multiple=True, callback=_proportions,
+                 metavar="NAME=NUMBER", help="Share of a target; default by n-grams."),
+    click.option("--allocation", type=click.Choice(config.ALLOCATIONS), help="Default: joint."),
+]  # fmt: skip
+
+
+def _options(*groups: list[Any]) -> Callable[[Any], Any]:
+    def wrap(command: Any) -> Any:
+        for option in reversed([o for group in groups for o in group]):
+            command = option(command)
+        return command
+
+    return wrap
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dsir-spark")
+def cli() -> None:
+    """Select, from a raw corpus, documents distributed like a target (DSIR on Spark)."""
+
+
+@cli.command()
+@_options(_RAW, _FIT, _WEIGH, _RESAMPLE, _OVERWRITE, _OUTPUT)
+def run(**flags: Any) -> None:
+    """Fit, weigh and resample: the whole job."""
+    _do(job.run_all, flags, show_summary=True)
+
+
+@cli.command()
+@_options(_RAW, _FIT, _OVERWRITE, _OUTPUT)
+def fit(**flags: Any) -> None:
+    """Count n-grams of raw and target; write OUTPUT/model."""
+    _do(job.fit, flags)
+
+
+@cli.command()
+@_options(_RAW, _FIT, _WEIGH, _OVERWRITE, _OUTPUT)
+def weigh(**flags: Any) -> None:
+    """Weigh raw with OUTPUT/model; write OUTPUT/weights."""
+    _do(job.weigh, flags)
+
+
+@cli.command("resample")
+@_options(_RAW, _FIT, _RESAMPLE, _OUTPUT)
+def resample_command(**flags: Any) -> None:
+    """Select from OUTPUT/weights; write OUTPUT/selected."""
+    _do(job.resample_again, flags, show_summary=True)
+
+
+@cli.command("report")
+@click.option("--composition", multiple=True, help="Column of raw to count before and after.")
+@click.option("--examples", type=click.IntRange(0, 100), default=3, show_default=True)
+@_options(_OUTPUT)
+def report_command(composition: tuple[str, ...], examples: int, **flags: Any) -> None:
+    """Show what the latest run selected, and why."""
+    options, master, remote = _read_options(flags)
+    chosen = JobConfig.from_mapping(options)
+    chosen.require("output")
+    spark = session.build_session(master=master, remote=remote)
+    click.echo(report.report(spark, str(chosen.output), composition, examples))
+
+
+@cli.command()
+@click.option("--output", type=click.Path(file_okay=False), default="dsir-demo", show_default=True)
+@click.option("--num-to-sample", type=click.IntRange(1), default=600, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+def demo(output: str, num_to_sample: int, seed: int) -> None:
+    """Run the real job on text that every Python installation has."""
+    from dsir_spark import demo_data
+
+    begin = time.monotonic()
+    folder = Path(output)
+    data = demo_data.build_demo_data(folder / "data")
+    kinds = ", ".join(f"{n:,} {kind}" for kind, n in data.kinds.items())
+    click.echo(
+        f"raw: {data.documents:,} documents, {data.bytes / 1e6:.1f} MB of text from this Python "
+        f"installation ({kinds})\ntargets, from packages left out of raw: {', '.join(data.targets)}"
+    )
+    options = {
+        "raw": str(data.raw),
+        "target": {name: str(path) for name, path in data.targets.items()},
+        "output": str(folder / "tables"),
+        "num_to_sample": num_to_sample,
+        "proportions": dict.fromkeys(data.targets, 1.0),
+        "seed": seed,
+        "keep": ["kind"],
+        "min_example_length": 50,
+        "overwrite": True,
+    }
+    spark = session.build_session()
+    chosen = JobConfig.from_mapping(options)
+    job.run_all(spark, chosen, _progress(spark))
+    click.echo(report.report(spark, str(chosen.output), ["kind"], examples=1))
+    click.echo(_where(str(chosen.output)))
+    click.echo(f"done in {time.monotonic() - begin:.0f} s; look again with: "
+               f"dsir-spark report --output {chosen.output} --composition kind")  # fmt: skip
+
+
+def _read_options(flags: dict[str, Any]) -> tuple[dict[str, Any], str | None, str | None]:
+    """Options of the YAML file with the flags on top; master and remote apart."""
+    master, remote = flags.pop("master", None), flags.pop("remote", None)
+    path = flags.pop("config_file", None)
+    options: dict[str, Any] = {}
+    if path is not None:
+        options = _read_yaml(path)
+    given = {k: v for k, v in flags.items() if v is not None and v != ()}
+    return {**options, **given}, master, remote
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} is not YAML: {' '.join(str(error).split())}") from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ConfigError(f"config {path} must map options to values; it is a {type(found).__name__}")
+    return found
+
+
+def _do(
+    stage: Callable[..., dict[str, Any]], flags: dict[str, Any], show_summary: bool = False
+) -> None:
+    options, master, remote = _read_options(flags)
+    chosen = JobConfig.from_mapping(options)
+    _require_early(stage, chosen)
+    spark = session.build_session(master=master, remote=remote)
+    facts = stage(spark, chosen, _progress(spark))
+    if show_summary:
+        click.echo(report.summary(facts))
+    click.echo(_where(str(chosen.output)))
+
+
+def _require_early(stage: Callable[..., Any], chosen: JobConfig) -> None:
+    """A missing option is said before Spark's start, not after it."""
+    needed = {
+        job.fit: ("raw", "target", "output"),
+        job.weigh: ("output",),
+        job.resample_again: ("output", "num_to_sample"),
+        job.run_all: ("raw", "target", "output", "num_to_sample"),
+    }
+    chosen.require(*needed[stage])
+
+
+def _where(output: str) -> str:
+    return f"tables: {', '.join(job.written_places(output))}"
+
+
+def _progress(spark: SparkSession) -> Callable[[str], AbstractContextManager[None]]:
+    return lambda label: session.progress(spark, label, sys.stderr)
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings of this package as one line each; those of libraries stay silent."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        click.echo(f"warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", category=UserWarning, module=r"dsir_spark\.")
+        warnings.showwarning = show
+        yield
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: 0 done, 2 the user's mistake in one line, 1 ours."""
+    try:
+        with _plain_warnings():
+            cli.main(arguments, prog_name="dsir-spark", standalone_mode=False)
+    except DSIRError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(USER_ERROR)
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(USER_ERROR)
+    except AnalysisException as error:
+        click.echo(f"error: {str(error).strip().splitlines()[0]}", err=True)
+        sys.exit(USER_ERROR)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted: nothing half-written is visible", err=True)
+        sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        click.echo("error: this is a bug of dsir-spark; please report the lines above", err=True)
+        sys.exit(OUR_ERROR)
+
+
+if __name__ == "__main__":
+    main()

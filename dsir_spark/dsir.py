@@ -1,0 +1,515 @@
+"""Data Selection via Importance Resampling (Xie et al., NeurIPS 2023) on Spark DataFrames.
+
+`DSIR(...).fit(raw, target)` gives a `DSIRModel`, which weighs documents (`transform`) and selects
+them (`resample`). The session is the caller's; nothing is cached, and no text is shuffled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from dsir_spark import features, frames, resample, tables, weights
+from dsir_spark.config import FitConfig, check, resample_problems, target_name_problems
+from dsir_spark.config import FeatureSpec
+from dsir_spark.errors import ColumnError, DataError, TableError
+from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, column_name, quoted
+
+FORMAT_VERSION = 1
+CONTENT_ID = "content_id"  # name of the id column that is made where the data has none
+RAW = "raw"
+_SINGLE = "target"  # name of the single target's counts within a model
+_SLICES = 1024  # num_tokens_to_fit takes whole slices of the ids' hash space
+_ENOUGH_NGRAMS = 100_000  # a first sample of this size tells the n-grams in all of raw well enough
+
+Int64 = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class BucketCounts:
+    """Facts about one set of documents: n-grams by bucket (int64[num_buckets]) and totals."""
+
+    counts: Int64
+    num_documents: int
+    num_null: int
+    num_blank: int
+    num_tokens: int
+
+    @property
+    def num_ngrams(self) -> int:
+        """N-grams in all buckets."""
+        return int(self.counts.sum())
+
+
+class DSIR:
+    """Parameters of a selection; `fit` turns them and the data into a model.
+
+    Parameters
+    ----------
+    ngrams : int, default 2
+        N-grams of 1 to `ngrams` tokens are counted.
+    num_buckets : int, default 10_000
+        Buckets that n-grams are hashed to.
+    tokenizer : {"wordpunct"}
+        Lower-cased matches of ``\\w+|[^\\w\\s]+``.
+    hash : {"xxhash64", "sha256"}
+        Bucket of an n-gram: Spark SQL's ``pmod(xxhash64(ngram), num_buckets)``, or the reference
+        package's ``int(sha256(ngram)) % num_buckets``.
+    text_column, id_column : str
+        `id_column` may be None: then an id is made from the text (`frames.content_id`).
+    target_laplace_smoothing : float, default 0
+        Added to each bucket's count of a target before it becomes a distribution.
+    num_tokens_to_fit : "all", "auto" or int
+        About how many n-grams of raw to fit on: all, 100,000 x `num_buckets`, or this number, from
+        a sample of the documents by the hash of their ids (see `DSIRModel.fitted_share`).
+
+    Raises
+    ------
+    ConfigError
+        Listing all parameters that are out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        ngrams: int = 2,
+        num_buckets: int = 10_000,
+        tokenizer: str = "wordpunct",
+        hash: str = "xxhash64",
+        text_column: str = "text",
+        id_column: str | None = "id",
+        target_laplace_smoothing: float = 0.0,
+        num_tokens_to_fit: int | str = "all",
+    ) -> None:
+        self.config = FitConfig(
+            ngrams, num_buckets, tokenizer, hash, text_column, id_column,
+            target_laplace_smoothing, num_tokens_to_fit,
+        )  # fmt: skip
+        check(self.config.problems())
+
+    def fit(self, raw: DataFrame, target: DataFrame | Mapping[str, DataFrame]) -> DSIRModel:
+        """The model of a raw corpus and one target, or several separate ones by name.
+
+        Raises
+        ------
+        ColumnError
+            The text or id column is missing or of another type.
+        DataError
+            Raw or a target has no token, or a target shares no bucket with raw.
+        """
+        config = self.config
+        if isinstance(target, Mapping):
+            check(target_name_problems(tuple(target)) if target else ["target must not be empty"])
+            targets = dict(target)
+        else:
+            targets = {_SINGLE: target}
+        frames.check_text_column(raw, config.text_column, "raw")
+        for name, frame in targets.items():
+            frames.check_text_column(frame, config.text_column, f"target {name}")
+        features.compile_kernels(config.features)
+        part, share = self._part_to_fit(raw)
+        parts = {RAW: part} | {f"{TARGET} {name}": frame for name, frame in targets.items()}
+        counted = _count(parts, config)
+        model = DSIRModel(
+            config=config,
+            raw=counted[RAW],
+            targets={name: counted[f"{TARGET} {name}"] for name in targets},
+            single_target=not isinstance(target, Mapping),
+            fitted_share=share,
+            unicode_version=unicodedata.unidata_version,
+        )
+        model.check_fit()
+        return model
+
+    def _part_to_fit(self, raw: DataFrame) -> tuple[DataFrame, float]:
+        """Rows of raw to fit on and their share of the ids' hash space."""
+        config = self.config
+        wanted = config.num_tokens_to_fit
+        if wanted == "all":
+            return raw, 1.0
+        budget = 100_000 * config.num_buckets if wanted == "auto" else int(wanted)
+        ids = _id_column(raw, config)
+        slice_of = F.pmod(F.xxhash64(F.lit("num_tokens_to_fit"), ids), F.lit(_SLICES))
+        slices, found = 1, 0
+        while slices < _SLICES:
+            sample = raw.where(slice_of < slices)
+            found = _count({RAW: sample}, config)[RAW].num_ngrams
+            if found >= min(_ENOUGH_NGRAMS, budget):
+                break
+            slices *= 4
+        if slices >= _SLICES or found == 0:
+            return raw, 1.0
+        slices = min(_SLICES, max(1, round(budget * slices / found)))
+        return raw.where(slice_of < slices), slices / _SLICES
+
+
+def _count(parts: dict[str, DataFrame], config: FitConfig, min_tokens: int = 0) -> dict[str, BucketCounts]:
+    text = quoted(config.text_column)
+    found = frames.bucket_counts(dict.fromkeys(parts, text), parts, config.features, min_tokens)
+    return {
+        name: BucketCounts(
+            counts,
+            facts[frames.DOCUMENTS],
+            facts[frames.NULL],
+            facts[frames.BLANK],
+            facts[frames.TOKENS],
+        )
+        for name, (counts, facts) in found.items()
+    }
+
+
+def _id_column(df: DataFrame, config: FitConfig) -> Column:
+    if config.id_column is None:
+        return frames.content_id(quoted(config.text_column))
+    frames.check_id_column(df, config.id_column, "raw")
+    return quoted(config.id_column)
+
+
+def ngram_counts(
+    df: DataFrame,
+    *,
+    text_column: str = "text",
+    ngrams: int = 2,
+    num_buckets: int = 10_000,
+    tokenizer: str = "wordpunct",
+    hash: str = "xxhash64",
+) -> DataFrame:
+    """`df` with each text's sparse vector of hashed n-gram counts.
+
+    Adds `indices` (array<int>, the buckets that occur, ascending) and `counts` (array<int>, n-grams
+    in each); both null where the text is null.
+    """
+    spec = FeatureSpec(ngrams, num_buckets, tokenizer, hash)
+    check(spec.problems())
+    frames.check_text_column(df, text_column, "the DataFrame")
+    _refuse_columns(df, ["indices", "counts"])
+    return frames.with_ngram_counts(df, text_column, spec)
+
+
+def _refuse_columns(df: DataFrame, names: list[str]) -> None:
+    taken = {c.lower() for c in df.columns}
+    clash = [n for n in names if n.lower() in taken]
+    if clash:
+        raise ColumnError(
+            f"the data already has a column {', '.join(clash)}, which would be added: "
+            "drop or rename it"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class DSIRModel:
+    """Bucket counts of raw and targets, and all that follows from them.
+
+    Attributes
+    ----------
+    config : the parameters it was fitted with
+    raw, targets : `BucketCounts` of raw (of the part fitted on) and of each target by name
+    single_target : was `target` one DataFrame (columns without the target's name)?
+    fitted_share : share of the ids' hash space that raw's counts come from
+    unicode_version : `unicodedata.unidata_version` of the Python that fitted
+    """
+
+    config: FitConfig
+    raw: BucketCounts
+    targets: Mapping[str, BucketCounts]
+    single_target: bool
+    fitted_share: float
+    unicode_version: str
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """Names of the targets as columns know them; (None,) for a single target."""
+        return (None,) if self.single_target else tuple(self.targets)
+
+    @property
+    def weight_columns(self) -> list[str]:
+        """Names of the columns that `transform` adds, without `num_tokens`."""
+        return [column_name(name) for name in self.names]
+
+    @property
+    def log_ratio(self) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+        """Log ratio of each bucket in nats, float64[num_buckets], by target."""
+        p_raw = weights.distribution(self.raw.counts)
+        smoothing = self.config.target_laplace_smoothing
+        return {
+            name: weights.log_ratio(weights.distribution(t.counts, smoothing), p_raw)
+            for name, t in self.targets.items()
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits that depend on every fact of the model and on nothing else."""
+        digest = hashlib.sha256(json.dumps(self._facts(), sort_keys=True).encode())
+        for part in (self.raw, *self.targets.values()):
+            digest.update(np.ascontiguousarray(part.counts, "<i8").tobytes())
+        return digest.hexdigest()[:32]
+
+    def tables(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Log ratios of all targets, float64[num_buckets, T], interleaved by bucket."""
+        return np.ascontiguousarray(np.stack(list(self.log_ratio.values()), axis=1))
+
+    def check_fit(self) -> None:
+        """Raise a `DataError` where no weight can come of the counts."""
+        if not self.raw.num_ngrams:
+            raise DataError(_without_tokens("raw", self.raw))
+        for name, target in self.targets.items():
+            owner = "target" if self.single_target else f"target {name}"
+            if not target.num_ngrams:
+                raise DataError(_without_tokens(owner, target))
+            if not np.any((target.counts > 0) & (self.raw.counts > 0)):
+                raise DataError(
+                    f"{owner} shares no bucket with raw: the two have no word in common; check "
+                    "that the right data and text column are given"
+                )
+
+    def transform(self, df: DataFrame) -> DataFrame:
+        """`df` with `log_weight` (or `log_weight_<target>` each), nats, and `num_tokens`.
+
+        Null where the text is null; 0 nats and 0 tokens where it has no token.
+
+        Raises
+        ------
+        ColumnError
+            The text column is missing or of another type, or an added name is taken.
+        """
+        frames.check_text_column(df, self.config.text_column, "the DataFrame")
+        _refuse_columns(df, [*self.weight_columns, NUM_TOKENS])
+        frames.warn_of_other_unicode(self.unicode_version)
+        return frames.with_scores(
+            df, self.config.text_column, self.tables(), self.weight_columns,
+            self.config.features, self.unicode_version,
+        )  # fmt: skip
+
+    def identified(self, raw: DataFrame) -> DataFrame:
+        """`raw` with an id column: its own, or `content_id` made from the text where it has none."""
+        if self.config.id_column is not None:
+            frames.check_id_column(raw, self.config.id_column, "raw")
+            return raw
+        _refuse_columns(raw, [CONTENT_ID])
+        made = frames.content_id(quoted(self.config.text_column)).alias(CONTENT_ID)
+        return raw.select(made, *[quoted(c) for c in raw.columns])
+
+    @property
+    def id_name(self) -> str:
+        """Name of the id column of weights and selection."""
+        return self.config.id_column or CONTENT_ID
+
+    def weigh(self, raw: DataFrame, keep: tuple[str, ...] = ()) -> DataFrame:
+        """The weights table of `raw`: id, weights, `num_tokens` and columns to keep; no text."""
+        identified = self.identified(raw)
+        for name in keep:
+            frames.check_column(raw, name, "raw", "keep")
+        others = [c for c in dict.fromkeys(keep) if c not in (self.id_name, self.config.text_column)]
+        text = self.config.text_column
+        needed = identified.select(*[quoted(c) for c in (self.id_name, *others, text)])
+        scored = self.transform(needed)
+        columns = [self.id_name, *self.weight_columns, NUM_TOKENS, *others]
+        return scored.select(*[quoted(c) for c in columns])
+
+    def select(
+        self,
+        weights_table: DataFrame,
+        *,
+        num_to_sample: int,
+        method: str = "sample",
+        seed: int = 0,
+        min_example_length: int = 100,
+        proportions: Mapping[str, float] | None = None,
+        allocation: str = "joint",
+    ) -> Selection:
+        """The cut-offs of a resampling, found from a weights table alone (see `resample`)."""
+        names = tuple(self.targets)
+        check(
+            resample_problems(
+                num_to_sample, method, seed, min_example_length, proportions, allocation, names
+            )
+        )
+        shares = proportions or {name: float(t.num_ngrams) for name, t in self.targets.items()}
+        return resample.select(
+            weights_table,
+            targets=self.names,
+            shares={None: 1.0} if self.single_target else dict(shares),
+            num_to_sample=num_to_sample,
+            method=method,
+            seed=seed,
+            min_example_length=min_example_length,
+            allocation=allocation,
+            id_column=self.id_name,
+            ids_from_content=self.config.id_column is None,
+        )
+
+    def selected(self, raw: DataFrame, selection: Selection) -> DataFrame:
+        """The rows of `raw` that a selection holds: a second scan, filtered by the cut-offs."""
+        chosen = selection.filter(self.transform(self.identified(raw)))
+        return chosen if self.config.id_column is not None else _first_copies(chosen)
+
+    def resample(
+        self,
+        raw: DataFrame,
+        *,
+        num_to_sample: int,
+        method: str = "sample",
+        seed: int = 0,
+        min_example_length: int = 100,
+        proportions: Mapping[str, float] | None = None,
+        allocation: str = "joint",
+        weights: DataFrame | None = None,
+    ) -> DataFrame:
+        """The selected documents: all columns of `raw`, the weights and `num_tokens`.
+
+        The cut-offs are computed now, the rows when the result is used. With several targets,
+        `target` names the one that a document was chosen for.
+
+        Parameters
+        ----------
+        raw : DataFrame
+            Ids must be unique: documents of one id get one noise.
+        num_to_sample : int
+            Documents; more than there are candidates selects all, with a warning.
+        method : {"sample", "top_k"}
+            Sampling without replacement in proportion to the weights (Gumbel top-k), or the
+            documents of the largest weights.
+        seed : int
+            Of the noise; the same seed selects the same documents anywhere.
+        min_example_length : int
+            Documents of fewer tokens are no candidates.
+        proportions : mapping of target to number, optional
+            Shares of documents among targets; by default each target's share of their n-grams.
+        allocation : {"joint", "sequential"}
+            A document goes to one target at most. Joint: pairs of document and target by falling
+            key, whatever the order of the targets. Sequential: target after target.
+        weights : DataFrame, optional
+            A table from `weigh` of the same raw, to be read instead of weighing raw anew.
+
+        Raises
+        ------
+        ConfigError
+            Listing all options that are out of range.
+        """
+        table = self.weigh(raw) if weights is None else weights
+        selection = self.select(
+            table,
+            num_to_sample=num_to_sample,
+            method=method,
+            seed=seed,
+            min_example_length=min_example_length,
+            proportions=proportions,
+            allocation=allocation,
+        )
+        return self.selected(raw, selection)
+
+    def count(self, df: DataFrame, min_example_length: int = 0) -> BucketCounts:
+        """Exact bucket counts of the documents of at least `min_example_length` tokens."""
+        frames.check_text_column(df, self.config.text_column, "the DataFrame")
+        return _count({RAW: df}, self.config, min_example_length)[RAW]
+
+    def kl_reduction(self, selected: Int64) -> dict[str, float | None]:
+        """KL(target || raw) - KL(target || selected) in nats for each target, of bucket counts."""
+        return {
+            name: weights.kl_reduction(t.counts, self.raw.counts, selected)
+            for name, t in self.targets.items()
+        }
+
+    def _facts(self) -> dict[str, Any]:
+        parts = {RAW: self.raw, **{f"{TARGET} {n}": t for n, t in self.targets.items()}}
+        totals = {
+            name: [p.num_documents, p.num_null, p.num_blank, p.num_tokens]
+            for name, p in parts.items()
+        }
+        return {
+            "format_version": FORMAT_VERSION,
+            "config": dataclasses.asdict(self.config),
+            "single_target": self.single_target,
+            "fitted_share": self.fitted_share,
+            "unicode_version": self.unicode_version,
+            "totals": totals,
+        }
+
+    def save(
+        self, place: str, *, spark: SparkSession | None = None, overwrite: bool = False,
+        run_id: str | None = None,
+    ) -> None:  # fmt: skip
+        """Write the model as a Delta table: a row for raw and each target, in one commit.
+
+        Columns: `name`, `counts` (array<bigint>, n-grams by bucket), totals, and `facts` (JSON).
+
+        Raises
+        ------
+        TableError
+            There is something at `place` and `overwrite` is not given.
+        """
+        session = spark or tables.active_session()
+        facts = json.dumps(self._facts(), sort_keys=True)
+        rows = [
+            (order, name, part.counts.tolist(), part.num_documents, part.num_null, part.num_blank,
+             part.num_tokens, facts)
+            for order, (name, part) in enumerate({"": self.raw, **self.targets}.items())
+        ]  # fmt: skip
+        schema = (
+            "position int, name string, counts array<bigint>, num_documents bigint, "
+            "num_null bigint, num_blank bigint, num_tokens bigint, facts string"
+        )
+        frame = session.createDataFrame(rows, schema).coalesce(1)
+        tables.write(frame, place, overwrite=overwrite, run_id=run_id)
+
+    @classmethod
+    def load(
+        cls, place: str, *, spark: SparkSession | None = None, version: int | None = None
+    ) -> DSIRModel:
+        """The model that `save` wrote.
+
+        Raises
+        ------
+        TableError
+            There is no model, or one of a newer format.
+        """
+        session = spark or tables.active_session()
+        frame = tables.read(session, place, "delta", version=version)
+        if "facts" not in frame.columns:
+            raise TableError(f"{place} is not a model: it has columns {', '.join(frame.columns)}")
+        rows = frame.orderBy("position").collect()
+        facts = json.loads(rows[0]["facts"])
+        if facts["format_version"] > FORMAT_VERSION:
+            raise TableError(
+                f"the model at {place} is of format {facts['format_version']}, this version of "
+                f"dsir_spark reads up to {FORMAT_VERSION}: upgrade it or fit again"
+            )
+        parts = [
+            BucketCounts(np.array(r["counts"], np.int64), r["num_documents"], r["num_null"],
+                         r["num_blank"], r["num_tokens"])
+            for r in rows
+        ]  # fmt: skip
+        return cls(
+            config=FitConfig(**facts["config"]),
+            raw=parts[0],
+            targets={r["name"]: part for r, part in zip(rows[1:], parts[1:], strict=True)},
+            single_target=facts["single_target"],
+            fitted_share=facts["fitted_share"],
+            unicode_version=facts["unicode_version"],
+        )
+
+
+def _first_copies(chosen: DataFrame) -> DataFrame:
+    """One row of each content id: the copies' own columns decide, whatever the partitioning."""
+    order = F.to_json(F.struct(*[quoted(c) for c in chosen.columns]))
+    copies = Window.partitionBy(quoted(CONTENT_ID)).orderBy(order)
+    columns = [quoted(c) for c in chosen.columns]
+    return chosen.withColumn("__copy", F.row_number().over(copies)).where("__copy = 1").select(*columns)
+
+
+def _without_tokens(owner: str, part: BucketCounts) -> str:
+    if part.num_documents == 0:
+        return f"{owner} is empty: it has no documents"
+    return (
+        f"{owner} has no tokens: of {part.num_documents} documents {part.num_null} have no text "
+        f"and {part.num_blank} only blanks; check the text column"
+    )

@@ -1,0 +1,162 @@
+"""Arrow arrays of text in, NumPy arrays of features out; runs without Spark.
+
+One function an operation, each over one array of n texts (`string`, `large_string`, `binary` or
+`large_binary`; nulls, slices and missing buffers allowed). Texts are read in place: nothing is
+decoded, copied or checked; bytes that are not UTF-8 read as U+FFFD, one for each.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dsir_spark import kernels, unicode_tables
+from dsir_spark.config import FeatureSpec
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+_HASH_KINDS = {"xxhash64": kernels.XXHASH64, "sha256": kernels.SHA256}
+_LARGE = (pa.large_string(), pa.large_binary())
+_NO_BYTES = np.frombuffer(bytes(8), np.uint8)
+_NO_INTS = np.zeros(0, np.int64)
+_NO_FLOATS = np.zeros((0, 1))
+
+
+@dataclass(frozen=True)
+class NgramCounts:
+    """Exact counts of a set of documents; they add.
+
+    counts : int64[num_buckets], n-grams by bucket
+    num_documents : documents read, of which `num_null` without text, `num_blank` without a token
+    num_tokens : tokens of the documents counted
+    """
+
+    counts: Int64
+    num_documents: int
+    num_null: int
+    num_blank: int
+    num_tokens: int
+
+
+def count_ngrams(texts: pa.Array, spec: FeatureSpec, min_tokens: int = 0) -> NgramCounts:
+    """Counts of all n-grams of the documents of at least `min_tokens` tokens."""
+    counts = np.zeros(spec.num_buckets, np.int64)
+    _, _, num_tokens = _run(texts, spec, kernels.COUNT, min_tokens=min_tokens, counts=counts)
+    present = num_tokens[texts.is_valid().to_numpy(zero_copy_only=False)]
+    return NgramCounts(
+        counts,
+        num_documents=len(texts),
+        num_null=len(texts) - len(present),
+        num_blank=int((present == 0).sum()),
+        num_tokens=int(present[present >= min_tokens].sum()),
+    )
+
+
+def score(texts: pa.Array, tables: Float64, spec: FeatureSpec) -> tuple[Float64, Int64]:
+    """Sum over each document's n-grams of one or more tables of numbers per bucket.
+
+    Parameters
+    ----------
+    texts : n texts
+    tables : float64[num_buckets, T]
+        Interleaved by bucket, so that one n-gram touches adjacent memory.
+
+    Returns
+    -------
+    scores : float64[n, T]
+        Added in the order of the n-grams: the same bits in any batch. 0 for nulls.
+    num_tokens : int64[n]
+        0 for nulls.
+    """
+    total = np.zeros((len(texts), tables.shape[1]))
+    _, _, num_tokens = _run(texts, spec, kernels.SCORE, tables=tables, total=total)
+    return total, num_tokens
+
+
+def sparse_counts(texts: pa.Array, spec: FeatureSpec) -> tuple[pa.ListArray, pa.ListArray]:
+    """Each document's distinct buckets, ascending, and their counts: list<int32> both.
+
+    Null for null texts.
+    """
+    indptr = np.zeros(len(texts) + 1, np.int64)
+    collected, _, _ = _run(texts, spec, kernels.COLLECT, indptr=indptr)
+    indices = np.empty(int(indptr[-1]), np.int32)
+    values = np.empty(int(indptr[-1]), np.int32)
+    filled = kernels.sparse(collected, indptr, indices, values)
+    missing = texts.is_null().to_numpy(zero_copy_only=False)
+    offsets = pa.array(indptr, pa.int32(), mask=np.append(missing, False))
+    return (
+        pa.ListArray.from_arrays(offsets, pa.array(indices[:filled])),
+        pa.ListArray.from_arrays(offsets, pa.array(values[:filled])),
+    )
+
+
+def compile_kernels(spec: FeatureSpec) -> None:
+    """Compile for this spec now, so that the workers of this machine find the result on disk."""
+    tiny = pa.array(["a b", None])
+    count_ngrams(tiny, spec)
+    score(tiny, np.zeros((spec.num_buckets, 1)), spec)
+
+
+def _run(
+    texts: pa.Array,
+    spec: FeatureSpec,
+    mode: int,
+    min_tokens: int = 0,
+    tables: Float64 = _NO_FLOATS,
+    counts: Int64 = _NO_INTS,
+    total: Float64 = _NO_FLOATS,
+    indptr: Int64 = _NO_INTS,
+) -> tuple[Int64, Int64, Int64]:
+    data, offsets = _text_buffers(texts)
+    num_tokens = np.zeros(len(texts), np.int64)
+    collected: Int64 = kernels.run(
+        data, offsets, unicode_tables.table(),
+        spec.ngrams, spec.num_buckets, _HASH_KINDS[spec.hash], _memo(spec.hash, spec.num_buckets),
+        mode, min_tokens, tables, counts, total, np.empty(1024, np.int64), indptr, num_tokens,
+    )  # fmt: skip
+    return collected, indptr, num_tokens
+
+
+@functools.lru_cache(maxsize=2)
+def _memo(hash_name: str, num_buckets: int) -> Any:
+    """The sha256 cache of this process: kept over batches, one for each num_buckets."""
+    return kernels.new_memo(_HASH_KINDS[hash_name])
+
+
+def _text_buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], Int64]:
+    """Bytes (uint8[*], read-only) and offsets (int64[n + 1]) of an array of texts; null is empty.
+
+    The arrays always have the same types and flags, so that the kernel is compiled once.
+    """
+    width = np.int64 if texts.type in _LARGE else np.int32
+    _, offset_buffer, data_buffer = texts.buffers()
+    if offset_buffer is None or len(texts) == 0:
+        return _NO_BYTES, np.zeros(len(texts) + 1, np.int64)
+    raw = np.frombuffer(offset_buffer, width)[texts.offset : texts.offset + len(texts) + 1]
+    offsets = raw.astype(np.int64)
+    if texts.null_count:
+        texts, offsets = _without_nulls(texts, offsets)
+        data_buffer = texts.buffers()[2]
+    if data_buffer is None or data_buffer.size == 0:
+        return _NO_BYTES, offsets
+    data = np.frombuffer(data_buffer, np.uint8)
+    data.setflags(write=False)
+    return data, offsets
+
+
+def _without_nulls(texts: pa.Array, offsets: Int64) -> tuple[pa.Array, Int64]:
+    """The same texts with empty ones for nulls, if some null slot holds bytes (Arrow allows it)."""
+    missing = texts.is_null().to_numpy(zero_copy_only=False)
+    if not np.any(np.diff(offsets)[missing]):
+        return texts, offsets
+    filled = texts.fill_null(b"" if pa.types.is_binary(texts.type) else "")
+    width = np.int64 if filled.type in _LARGE else np.int32
+    raw = np.frombuffer(filled.buffers()[1], width)
+    return filled, raw[filled.offset : filled.offset + len(filled) + 1].astype(np.int64)

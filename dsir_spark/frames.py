@@ -1,0 +1,213 @@
+"""The passes over text: Arrow functions that Spark runs where the data is.
+
+Each takes a frame and gives a lazy frame; what is computed per batch is in `features`. Spark ships
+one batch of 10,000 rows to Python at a time, however long the texts, so batches are cut here by
+bytes before they reach the kernels' outputs.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from dsir_spark import features
+from dsir_spark.config import FeatureSpec
+from dsir_spark.errors import ColumnError
+from dsir_spark.resample import NUM_TOKENS, quoted
+
+# Keys of `bucket_counts` below 0 are facts about the documents, not buckets.
+DOCUMENTS, NULL, BLANK, TOKENS = -1, -2, -3, -4
+
+
+def check_text_column(df: DataFrame, name: str, owner: str) -> None:
+    """Raise a `ColumnError` unless `df` has a string column of this name."""
+    check_column(df, name, owner, "text_column")
+    found = df.schema[name].dataType
+    if not isinstance(found, T.StringType | T.VarcharType | T.CharType):
+        raise ColumnError(
+            f"text_column {name!r} of {owner} must be of type string; "
+            f"it is {found.simpleString()}: cast it or name another column"
+        )
+
+
+def check_column(df: DataFrame, name: str, owner: str, option: str) -> None:
+    """Raise a `ColumnError` that lists the columns there are unless `df` has this one."""
+    if name not in df.columns:
+        raise ColumnError(
+            f"{option} {name!r} is not a column of {owner}; columns are {', '.join(df.columns)}"
+        )
+
+
+def check_id_column(df: DataFrame, name: str, owner: str) -> None:
+    """Raise a `ColumnError` unless `df` has an id column of string or integer type."""
+    check_column(df, name, owner, "id_column")
+    found = df.schema[name].dataType
+    if not isinstance(found, T.StringType | T.VarcharType | T.CharType | T.IntegralType):
+        raise ColumnError(
+            f"id_column {name!r} of {owner} must be of string or integer type; "
+            f"it is {found.simpleString()}: cast it or name another column"
+        )
+
+
+def content_id(text: Column) -> Column:
+    """An id made from the text: 32 hex digits of two independent 64-bit hashes; null for null."""
+    two = F.concat(F.hex(F.xxhash64(F.lit(1), text)), F.hex(F.xxhash64(F.lit(2), text)))
+    return F.when(text.isNotNull(), F.lower(two))
+
+
+def warn_of_other_unicode(fitted: str) -> None:
+    """Warn where this process splits texts by other Unicode tables than the model was fitted with."""
+    here = unicodedata.unidata_version
+    if here != fitted:
+        warnings.warn(
+            f"the model was fitted with Unicode {fitted}, this Python has Unicode {here}: texts "
+            "with characters that changed in between may get other weights; use one Python version",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def with_scores(
+    df: DataFrame,
+    text_column: str,
+    tables: np.ndarray[Any, np.dtype[np.float64]],
+    names: list[str],
+    spec: FeatureSpec,
+    unicode_version: str,
+) -> DataFrame:
+    """`df` with a double column for each table and `num_tokens`; all null where the text is null.
+
+    Only the text column goes to Python, and only the numbers come back.
+
+    Parameters
+    ----------
+    tables : float64[num_buckets, T]
+    names : T column names
+    """
+    fields = [T.StructField(f"s{t}", T.DoubleType()) for t in range(len(names))]
+    fields.append(T.StructField("n", T.LongType()))
+
+    def score(texts: pa.Array) -> pa.Array:
+        warn_of_other_unicode(unicode_version)
+        totals, num_tokens = features.score(texts, tables, spec)
+        missing = texts.is_null().to_numpy(zero_copy_only=False)
+        columns = [pa.array(totals[:, t], mask=missing) for t in range(len(names))]
+        columns.append(pa.array(num_tokens, mask=missing))
+        return pa.StructArray.from_arrays(columns, names=[f.name for f in fields])
+
+    scored = _text_udf(score, T.StructType(fields))
+    kept = [quoted(c) for c in df.columns]
+    inner = df.select(*kept, scored(quoted(text_column)).alias("__dsir"))
+    results = [F.col(f"__dsir.s{t}").alias(name) for t, name in enumerate(names)]
+    return inner.select(*kept, *results, F.col("__dsir.n").alias(NUM_TOKENS))
+
+
+def with_ngram_counts(df: DataFrame, text_column: str, spec: FeatureSpec) -> DataFrame:
+    """`df` with `indices` and `counts` (array<int>): each text's sparse count vector."""
+    entries = T.ArrayType(T.IntegerType(), containsNull=True)
+    fields = [T.StructField("indices", entries), T.StructField("counts", entries)]
+
+    def vectors(texts: pa.Array) -> pa.Array:
+        indices, counts = features.sparse_counts(texts, spec)
+        return pa.StructArray.from_arrays([indices, counts], names=["indices", "counts"])
+
+    vector = _text_udf(vectors, T.StructType(fields))
+    kept = [quoted(c) for c in df.columns]
+    inner = df.select(*kept, vector(quoted(text_column)).alias("__dsir"))
+    return inner.select(*kept, F.col("__dsir.indices"), F.col("__dsir.counts"))
+
+
+def bucket_counts(
+    texts: dict[str, Column], frames: dict[str, DataFrame], spec: FeatureSpec, min_tokens: int = 0
+) -> dict[str, tuple[np.ndarray[Any, np.dtype[np.int64]], dict[int, int]]]:
+    """Exact bucket counts of several frames in one job, and facts about their documents.
+
+    Counts are summed on the executors; the driver receives num_buckets rows a frame at most.
+
+    Returns
+    -------
+    name -> (int64[num_buckets] n-grams, {DOCUMENTS, NULL, BLANK, TOKENS -> int})
+    """
+
+    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        sums: dict[str, np.ndarray[Any, np.dtype[np.int64]]] = {}
+        for batch in batches:
+            for name, rows in _runs_of_one_name(batch):
+                found = features.count_ngrams(rows, spec, min_tokens)
+                facts = [found.num_tokens, found.num_blank, found.num_null, found.num_documents]
+                vector = np.concatenate([facts, found.counts])
+                sums[name] = sums[name] + vector if name in sums else vector
+        for name, vector in sums.items():
+            used = np.flatnonzero(vector)
+            yield pa.RecordBatch.from_arrays(
+                [pa.array([name] * len(used), pa.string()), pa.array(used - 4), pa.array(vector[used])],
+                names=["name", "key", "count"],
+            )
+
+    parts = [
+        frame.select(F.lit(name).alias("name"), texts[name].cast("string").alias("text"))
+        for name, frame in frames.items()
+    ]
+    union = parts[0]
+    for part in parts[1:]:
+        union = union.union(part)
+    sums = union.mapInArrow(count, "name string, key bigint, count bigint")
+    rows = sums.groupBy("name", "key").agg(F.sum("count").alias("count")).collect()
+    out: dict[str, tuple[np.ndarray[Any, np.dtype[np.int64]], dict[int, int]]] = {
+        name: (
+            np.zeros(spec.num_buckets, np.int64),
+            dict.fromkeys((DOCUMENTS, NULL, BLANK, TOKENS), 0),
+        )
+        for name in frames
+    }
+    for name, key, total in rows:
+        if key < 0:
+            out[name][1][key] = total
+        else:
+            out[name][0][key] = total
+    return out
+
+
+def _runs_of_one_name(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.Array]]:
+    """Stretches of equal name; a batch comes from one partition, so nearly always it is one."""
+    names = batch.column(0).dictionary_encode()
+    codes = names.indices.to_numpy()
+    starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
+    for start, stop in zip(starts[:-1], starts[1:], strict=True):
+        if stop > start:
+            yield names.dictionary[codes[start]].as_py(), batch.column(1).slice(start, stop - start)
+
+
+def _text_udf(function: Callable[[pa.Array], pa.Array], returns: T.StructType) -> Any:
+    """`function` as a scalar function of Spark on one text column, its result a struct.
+
+    Marked non-deterministic, which it is not: otherwise the optimiser copies it into every filter
+    on its results, and each copy is another pass over the text.
+    """
+    try:
+        from pyspark.sql.functions import arrow_udf
+    except ImportError:  # Spark before 4.1
+        return _pandas_text_udf(function, returns)
+    return arrow_udf(function, returns).asNondeterministic()
+
+
+def _pandas_text_udf(function: Callable[[pa.Array], pa.Array], returns: T.StructType) -> Any:
+    """The same through pandas, with texts as bytes: text that is no UTF-8 would fail in pandas."""
+    import pandas as pd
+
+    def through_pandas(texts: pd.Series) -> pd.DataFrame:
+        found = function(pa.array(texts, pa.large_binary(), from_pandas=True))
+        return pa.Table.from_struct_array(found).to_pandas(integer_object_nulls=True)
+
+    # Not annotations: pandas is no dependency of the package, and Spark resolves them.
+    through_pandas.__annotations__ = {"texts": pd.Series, "return": pd.DataFrame}
+    udf = F.pandas_udf(through_pandas, returns).asNondeterministic()
+    return lambda column: udf(column.cast("binary"))

@@ -1,0 +1,445 @@
+"""The job in stages over Delta tables: fit, weigh, resample, or all of them as `run`.
+
+Under the output are `model`, `weights`, `selected` and `runs`. Each stage writes its table in one
+commit, and the run's row in `runs` is the last: a table version that no row names is not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+import dsir_spark
+from dsir_spark import resample, tables, weights
+from dsir_spark.config import FitConfig, JobConfig
+from dsir_spark.dsir import DSIR, DSIRModel
+from dsir_spark.errors import DataError, TableError
+from dsir_spark.frames import check_column, check_id_column, check_text_column
+from dsir_spark.resample import TARGET, Selection, quoted
+
+MODEL, WEIGHTS, SELECTED, RUNS = "model", "weights", "selected", "runs"
+
+RUN_SCHEMA = """
+    run_id string, command string, started_at timestamp, dsir_spark_version string, config string,
+    raw string, target string, model_fingerprint string, table_fingerprint string,
+    seed bigint, num_to_sample bigint, shortfall bigint, selection string,
+    funnel map<string, bigint>, selected_by_target map<string, bigint>,
+    kl_reduction map<string, double>, kl_reduction_random map<string, double>,
+    effective_sample_size map<string, double>,
+    model_version bigint, weights_version bigint, selected_version bigint,
+    seconds map<string, double>
+"""
+
+Progress = Callable[[str], AbstractContextManager[None]]
+
+
+def quiet(_: str) -> AbstractContextManager[None]:
+    """No display of progress."""
+    return contextlib.nullcontext()
+
+
+@dataclass
+class _Run:
+    """What is known of a run so far; it becomes the row in `runs`."""
+
+    spark: SparkSession
+    config: JobConfig
+    command: str
+    progress: Progress = quiet
+    facts: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started_at: datetime.datetime = field(
+        default_factory=lambda: datetime.datetime.now(datetime.timezone.utc)
+    )
+
+    @contextlib.contextmanager
+    def stage(self, name: str, label: str) -> Iterator[None]:
+        begin = time.monotonic()
+        with self.progress(label):
+            yield
+        self.seconds[name] = round(time.monotonic() - begin, 3)
+
+    def place(self, name: str) -> str:
+        return tables.within(str(self.config.output), name)
+
+    def finish(self) -> dict[str, Any]:
+        """Append the run's row, the last commit of the run; the row as a dict."""
+        row = {
+            "run_id": self.run_id,
+            "command": self.command,
+            "started_at": self.started_at,
+            "dsir_spark_version": dsir_spark.__version__,
+            "config": resolved(self.config),
+            "seconds": self.seconds,
+            **self.facts,
+        }
+        schema = self.spark.createDataFrame([], RUN_SCHEMA).schema
+        values = [tuple(row.get(f.name) for f in schema.fields)]
+        frame = self.spark.createDataFrame(values, schema).coalesce(1)
+        tables.write(frame, self.place(RUNS), append=True, run_id=self.run_id)
+        return row
+
+
+def resolved(config: JobConfig) -> str:
+    """The configuration with all defaults filled in, as JSON."""
+    options = dataclasses.asdict(config)
+    options.pop("given")
+    return json.dumps(options, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Input:
+    """A frame with its identity."""
+
+    frame: DataFrame
+    identity: dict[str, Any]
+
+
+def open_input(spark: SparkSession, place: str, kind: str | None, owner: str) -> Input:
+    """Read a place; a Delta table at its version of now, so that all passes see the same rows."""
+    kind = kind or tables.find_format(spark, place, owner)
+    found = tables.identity(spark, place, kind)
+    frame = tables.read(spark, place, kind, owner, version=found.get("delta_version"))
+    return Input(frame, found)
+
+
+def fit(spark: SparkSession, config: JobConfig, progress: Progress = quiet) -> dict[str, Any]:
+    """Fit a model from raw and target and write it; the run's row."""
+    config.require("raw", "target", "output")
+    run = _Run(spark, config, "fit", progress)
+    if not config.overwrite:
+        tables.refuse_existing(spark, str(config.output), (MODEL,))
+    raw = open_input(spark, str(config.raw), config.raw_format, "raw")
+    model = _fit(run, raw)
+    _write_model(run, model)
+    return run.finish()
+
+
+def weigh(spark: SparkSession, config: JobConfig, progress: Progress = quiet) -> dict[str, Any]:
+    """Weigh raw with the model under the output and write the weights; the run's row."""
+    config.require("output")
+    run = _Run(spark, config, "weigh", progress)
+    if not config.overwrite:
+        tables.refuse_existing(spark, str(config.output), (WEIGHTS,))
+    model, earlier = _load_model(run)
+    raw = _open_raw(run, json.loads(earlier["raw"]))
+    _check_raw(run, model, raw)
+    _write_weights(run, model, raw)
+    return run.finish()
+
+
+def resample_again(
+    spark: SparkSession, config: JobConfig, progress: Progress = quiet
+) -> dict[str, Any]:
+    """Select from the weights under the output; nothing is fitted or weighed. The run's row.
+
+    An earlier selection is replaced; it stays readable as an older version of the table.
+    """
+    config.require("output", "num_to_sample")
+    run = _Run(spark, config, "resample", progress)
+    model, _ = _load_model(run)
+    version, earlier = _weights_of_record(run)
+    raw = _open_raw(run, json.loads(earlier["raw"]))
+    _refuse_foreign_weights(run, model, earlier, raw)
+    run.facts["weights_version"] = version
+    _select(run, model, raw)
+    return run.finish()
+
+
+def run_all(spark: SparkSession, config: JobConfig, progress: Progress = quiet) -> dict[str, Any]:
+    """Fit, weigh and resample; the run's row."""
+    config.require("raw", "target", "output", "num_to_sample")
+    run = _Run(spark, config, "run", progress)
+    if not config.overwrite:
+        tables.refuse_existing(spark, str(config.output), (MODEL, WEIGHTS, SELECTED, RUNS))
+    raw = open_input(spark, str(config.raw), config.raw_format, "raw")
+    model = _fit(run, raw)
+    _check_raw(run, model, raw)
+    _write_model(run, model)
+    _write_weights(run, model, raw)
+    _select(run, model, raw)
+    return run.finish()
+
+
+def _fit(run: _Run, raw: Input) -> DSIRModel:
+    config = run.config
+    check_text_column(raw.frame, config.text_column, f"raw ({config.raw})")
+    fit_config = _with_id_column(config, raw)
+    targets = {}
+    for name, place in config.target.items():
+        owner = "target" if config.single_target else f"target {name}"
+        targets[name] = open_input(run.spark, place, config.target_format, owner)
+        check_text_column(targets[name].frame, config.text_column, f"{owner} ({place})")
+    frames = {name: t.frame for name, t in targets.items()}
+    with run.stage("fit", "counting n-grams of raw and target"):
+        dsir = DSIR(**{f.name: getattr(fit_config, f.name) for f in dataclasses.fields(FitConfig)})
+        model = dsir.fit(raw.frame, frames["target"] if config.single_target else frames)
+    run.facts |= {
+        "raw": json.dumps(raw.identity, sort_keys=True),
+        "target": json.dumps({n: t.identity for n, t in targets.items()}, sort_keys=True),
+    }
+    return model
+
+
+def _with_id_column(config: JobConfig, raw: Input) -> FitConfig:
+    """The user's id column; where none is named and there is no `id`, one is made from the text."""
+    fit_config = config.fit_config()
+    named = "id_column" in config.given
+    if config.id_column is not None and not named and config.id_column not in raw.frame.columns:
+        return dataclasses.replace(fit_config, id_column=None)
+    if config.id_column is not None:
+        check_id_column(raw.frame, config.id_column, f"raw ({config.raw})")
+    return fit_config
+
+
+def _check_raw(run: _Run, model: DSIRModel, raw: Input) -> None:
+    """All that can be wrong with raw, before anything is written."""
+    for name in run.config.keep:
+        check_column(raw.frame, name, f"raw ({run.config.raw})", "keep")
+    model.transform(model.identified(raw.frame))
+    if not model.single_target and TARGET in {c.lower() for c in raw.frame.columns}:
+        raise DataError(f"raw already has a column {TARGET}, which would be added: rename it")
+    if run.config.check_ids and model.config.id_column is not None:
+        with run.stage("check_ids", "checking that ids are unique"):
+            _refuse_duplicate_ids(raw.frame, model.config.id_column)
+
+
+def _refuse_duplicate_ids(raw: DataFrame, id_column: str) -> None:
+    ids = raw.select(quoted(id_column).alias("id")).where(F.col("id").isNotNull())
+    twice = ids.groupBy("id").count().where(F.col("count") > 1)
+    found = twice.agg(F.count("*").alias("n"), F.min(F.struct("id", "count")).alias("first")).first()
+    if found is not None and found["n"]:
+        raise DataError(
+            f"id_column {id_column!r} is not unique: {found['n']} ids occur more than once, e.g. "
+            f"{found['first']['id']!r} {found['first']['count']} times; name a unique column, or "
+            "none (id_column: null in the config) to make ids from the texts"
+        )
+
+
+def _write_model(run: _Run, model: DSIRModel) -> None:
+    with run.stage("write_model", "writing the model"):
+        model.save(run.place(MODEL), spark=run.spark, overwrite=True, run_id=run.run_id)
+        version = tables.delta_version(run.spark, run.place(MODEL))
+    run.facts |= {"model_fingerprint": model.fingerprint, "model_version": version}
+
+
+def _load_model(run: _Run) -> tuple[DSIRModel, Any]:
+    """The model under the output and the run that wrote it; refused where it is another's."""
+    place = run.place(MODEL)
+    version = tables.delta_version(run.spark, place)
+    if version is None:
+        raise TableError(f"there is no model at {place}: run `fit` first")
+    earlier = _record(run, F.col("model_version") == version, F.col("command").isin("fit", "run"))
+    if earlier is None:
+        raise TableError(f"no finished run wrote the model at {place}: run `fit --overwrite`")
+    model = DSIRModel.load(place, spark=run.spark, version=version)
+    differences = [
+        f"{name} is {getattr(model.config, name)!r} in the model and {getattr(run.config, name)!r} here"
+        for name in sorted(run.config.given & {f.name for f in dataclasses.fields(FitConfig)})
+        if getattr(model.config, name) != getattr(run.config, name)
+    ]
+    if differences:
+        raise TableError(
+            f"the model at {place} does not belong to this config: {', '.join(differences)}; "
+            "leave the options out, or fit again with --overwrite"
+        )
+    target = {k: v["place"] for k, v in json.loads(earlier["target"]).items()}
+    if "target" in run.config.given and dict(run.config.target) != target:
+        raise TableError(
+            f"the model at {place} does not belong to this config: it was fitted on target {target}, "
+            f"not {dict(run.config.target)}; fit again with --overwrite"
+        )
+    run.facts |= {
+        "model_fingerprint": model.fingerprint,
+        "model_version": version,
+        "target": earlier["target"],
+    }
+    return model, earlier
+
+
+def _record(run: _Run, *conditions: Any) -> Any:
+    """The latest row of `runs` under all conditions, or None."""
+    if not tables.exists(run.spark, run.place(RUNS)):
+        return None
+    rows = tables.read(run.spark, run.place(RUNS), "delta")
+    for condition in conditions:
+        rows = rows.where(condition)
+    return rows.orderBy(F.col("started_at").desc()).first()
+
+
+def _weights_of_record(run: _Run) -> tuple[int, Any]:
+    place = run.place(WEIGHTS)
+    version = tables.delta_version(run.spark, place)
+    if version is None:
+        raise TableError(f"there are no weights at {place}: run `weigh` first")
+    wrote = F.col("command").isin("weigh", "run")
+    earlier = _record(run, F.col("weights_version") == version, wrote)
+    if earlier is None:
+        raise TableError(f"no finished run wrote the weights at {place}: run `weigh --overwrite`")
+    return version, earlier
+
+
+def _open_raw(run: _Run, recorded: dict[str, Any]) -> Input:
+    """Raw as named in the config, or else as recorded by the run that read it before."""
+    place = run.config.raw or recorded["place"]
+    kind = run.config.raw_format or (recorded["format"] if place == recorded["place"] else None)
+    raw = open_input(run.spark, place, None if kind == "table" else kind, "raw")
+    run.facts["raw"] = json.dumps(raw.identity, sort_keys=True)
+    return raw
+
+
+def _refuse_foreign_weights(run: _Run, model: DSIRModel, earlier: Any, raw: Input) -> None:
+    place = run.place(WEIGHTS)
+    if earlier["model_fingerprint"] != model.fingerprint:
+        raise TableError(
+            f"the weights at {place} do not belong to the model beside them: they were made with "
+            f"model {earlier['model_fingerprint']}, it is {model.fingerprint}; run `weigh --overwrite`"
+        )
+    recorded = json.loads(earlier["raw"])
+    differences = [
+        f"{name} was {recorded.get(name)!r} and is {raw.identity.get(name)!r}"
+        for name in sorted(set(recorded) | set(raw.identity))
+        if recorded.get(name) != raw.identity.get(name)
+    ]
+    if differences:
+        raise TableError(
+            f"the weights at {place} do not belong to this raw table: {', '.join(differences)}; "
+            "run `weigh --overwrite`"
+        )
+    if earlier["table_fingerprint"] != weights.table_fingerprint(model.tables()):
+        raise TableError(
+            f"the weights at {place} were made on a machine whose logarithm differs in the last "
+            "bit: run `weigh --overwrite` here, so that both passes agree"
+        )
+
+
+def _write_weights(run: _Run, model: DSIRModel, raw: Input) -> None:
+    with run.stage("weigh", "weighing raw"):
+        table = model.weigh(raw.frame, tuple(run.config.keep))
+        tables.write(table, run.place(WEIGHTS), overwrite=True, run_id=run.run_id)
+        version = tables.delta_version(run.spark, run.place(WEIGHTS))
+    run.facts |= {
+        "weights_version": version,
+        "table_fingerprint": weights.table_fingerprint(model.tables()),
+    }
+
+
+def _select(run: _Run, model: DSIRModel, raw: Input) -> None:
+    config = run.config
+    version = run.facts["weights_version"]
+    table = tables.read(run.spark, run.place(WEIGHTS), "delta", version=version)
+    with run.stage("cut", "finding the cut-off"):
+        selection = model.select(
+            table,
+            num_to_sample=int(config.num_to_sample or 0),
+            method=config.method,
+            seed=config.seed,
+            min_example_length=config.min_example_length,
+            proportions=config.proportions,
+            allocation=config.allocation,
+        )
+    with run.stage("select", "writing the selected documents"):
+        tables.write(
+            model.selected(raw.frame, selection), run.place(SELECTED),
+            overwrite=True, run_id=run.run_id,
+        )  # fmt: skip
+    run.facts |= {
+        "table_fingerprint": weights.table_fingerprint(model.tables()),
+        "selected_version": tables.delta_version(run.spark, run.place(SELECTED)),
+        "seed": config.seed,
+        "num_to_sample": config.num_to_sample,
+        "shortfall": int(config.num_to_sample or 0) - selection.num_selected,
+        "selection": selection_to_json(selection),
+        "funnel": dataclasses.asdict(selection.funnel),
+    }
+    _evaluate(run, model, raw, table, selection)
+
+
+def _evaluate(
+    run: _Run, model: DSIRModel, raw: Input, table: DataFrame, selection: Selection
+) -> None:
+    """KL reduction of the selection as it was written, and of a random subset of equal size."""
+    names = tuple(model.targets)
+    version = run.facts["selected_version"]
+    with run.stage("evaluate", "measuring the KL reduction"):
+        selected = tables.read(run.spark, run.place(SELECTED), "delta", version=version)
+        if selection.targets == (None,):
+            by_target = {names[0]: selected.count()}
+        else:
+            found = {r[TARGET]: r["count"] for r in selected.groupBy(TARGET).count().collect()}
+            by_target = {name: found.get(name, 0) for name in names}
+        if sum(by_target.values()) != selection.num_selected:
+            raise DataError(
+                f"{sum(by_target.values())} documents were written where {selection.num_selected} "
+                "were selected: raw changed while it was read; run again on data that stands still"
+            )
+        run.facts["selected_by_target"] = by_target
+        run.facts["kl_reduction"] = _kl_by_target(model, selected, selection)
+        random = random_subset(model, raw.frame, table, selection)
+        run.facts["kl_reduction_random"] = model.kl_reduction(
+            model.count(random, selection.min_example_length).counts
+        )
+        run.facts["effective_sample_size"] = resample.effective_sample_size(
+            table, dict(zip(names, model.weight_columns, strict=True)), selection
+        )
+
+
+def _kl_by_target(
+    model: DSIRModel, selected: DataFrame, selection: Selection
+) -> dict[str, float | None]:
+    """Each target against what was selected for it."""
+    if selection.targets == (None,):
+        return model.kl_reduction(model.count(selected).counts)
+    return {
+        name: model.kl_reduction(
+            model.count(selected.where(F.col(TARGET) == F.lit(name))).counts
+        )[name]
+        for name in model.targets
+    }
+
+
+def random_subset(
+    model: DSIRModel, raw: DataFrame, table: DataFrame, selection: Selection
+) -> DataFrame:
+    """A uniform random subset of raw's candidates, as many documents as the selection holds.
+
+    Rows shorter than the selection's `min_example_length` come along and are not to be counted.
+    """
+    made = model.config.id_column is None
+    cut = resample.uniform_cut(table, selection, made)
+    identified = model.identified(raw)
+    subset = identified.where(
+        cut.reached_by(resample.uniform_key(selection), quoted(selection.id_column))
+    )
+    return subset.dropDuplicates([selection.id_column]) if made else subset
+
+
+def selection_to_json(selection: Selection) -> str:
+    """All facts of a selection as JSON."""
+    return json.dumps(dataclasses.asdict(selection), sort_keys=True)
+
+
+def selection_from_json(text: str) -> Selection:
+    """The selection that `selection_to_json` wrote."""
+    facts = json.loads(text)
+    facts["targets"] = tuple(facts["targets"])
+    facts["cuts"] = tuple(resample.Cut(**cut) for cut in facts["cuts"])
+    facts["funnel"] = resample.Funnel(**facts["funnel"])
+    return Selection(**facts)
+
+
+def written_places(output: str) -> list[str]:
+    """Where the four tables of an output are."""
+    return [tables.within(output, name) for name in (MODEL, WEIGHTS, SELECTED, RUNS)]

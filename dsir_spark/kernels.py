@@ -1,0 +1,588 @@
+"""From UTF-8 bytes to n-gram buckets, and from buckets to sums: plain loops on NumPy arrays.
+
+One pass over a document lower-cases and splits a block of its bytes into `scratch`, where each
+token stands behind one blank, so that every n-gram is a contiguous slice of bytes; hashes each
+slice to a bucket; and hands the buckets to the consumer (`count`, `score` or `collect`). Scratch
+memory is bounded by the block and the longest run of `ngrams` tokens, not by the document.
+
+N-grams come in one order, whatever the batch: token i = 0, 1, ..., and for each i the n-grams that
+end at token i, n = 1, 2, .... Floating-point sums follow that order, so a weight has the same bits
+wherever it is computed (fastmath stays off).
+
+Only NumPy and numba here: no Arrow, no Spark, no str.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from dsir_spark.unicode_tables import (
+    CASED_BIT,
+    CLASS_SHIFT,
+    IGNORABLE_BIT,
+    LOWER_MASK,
+    OTHER,
+    SPACE,
+    SPECIAL_BIT,
+)
+
+XXHASH64, SHA256 = 0, 1
+COUNT, SCORE, COLLECT = 0, 1, 2
+
+_BLOCK = 16_384  # bytes of text between two flushes: scratch stays in the first-level cache
+_GROWTH = 4  # bytes of scratch per byte of text at most: an invalid byte becomes a blank and U+FFFD
+_BUCKETS_AT_ONCE = 4_096
+_CACHE_BITS = 18  # slots of the sha256 cache, 48 bytes each
+_CACHE_KEY = 32  # n-grams longer than this are hashed afresh
+
+_SIGMA, _FINAL_SIGMA = 0x3A3, 0x3C2
+_REPLACEMENT = 0xFFFD
+
+_P1 = np.uint64(0x9E3779B185EBCA87)
+_P2 = np.uint64(0xC2B2AE3D27D4EB4F)
+_P3 = np.uint64(0x165667B19E3779F9)
+_P4 = np.uint64(0x85EBCA77C2B2AE63)
+_P5 = np.uint64(0x27D4EB2F165667C5)
+_SEED = np.uint64(42)  # Spark SQL's xxhash64
+
+
+def _jit(**options: Any) -> Callable[[Any], Any]:
+    """`njit` with an on-disk cache where one can be written, without one elsewhere.
+
+    numba refuses `cache=True` at import when neither the package folder nor the home folder is
+    writable, or when the code comes out of a zip file.
+    """
+
+    def wrap(function: Any) -> Any:
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:
+            return njit(**options)(function)
+
+    return wrap
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _load64(typingctx: Any, array: Any, index: Any) -> Any:
+    """Eight bytes from array[index] on as a little-endian uint64; no bounds check."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(64).as_pointer())
+        value = builder.load(pointer)
+        value.align = 1
+        return value
+
+    return types.uint64(array, types.int64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _high64(typingctx: Any, a: Any, b: Any) -> Any:
+    """The upper 64 bits of the 128-bit product of two uint64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
+        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint64), codegen
+
+
+@_jit(inline="always")
+def _rotl(x, r):
+    return (x << np.uint64(r)) | (x >> np.uint64(64 - r))
+
+
+@_jit()
+def _stripes(buf, start, length):
+    """State of XXH64 after the whole 32-byte stripes of a slice of at least 32 bytes."""
+    v1 = _SEED + _P1 + _P2
+    v2 = _SEED + _P2
+    v3 = _SEED
+    v4 = _SEED - _P1
+    for at in range(start, start + length - 31, 32):
+        v1 = _rotl(v1 + _load64(buf, at) * _P2, 31) * _P1
+        v2 = _rotl(v2 + _load64(buf, at + 8) * _P2, 31) * _P1
+        v3 = _rotl(v3 + _load64(buf, at + 16) * _P2, 31) * _P1
+        v4 = _rotl(v4 + _load64(buf, at + 24) * _P2, 31) * _P1
+    h = _rotl(v1, 1) + _rotl(v2, 7) + _rotl(v3, 12) + _rotl(v4, 18)
+    for v in (v1, v2, v3, v4):
+        h = (h ^ (_rotl(v * _P2, 31) * _P1)) * _P1 + _P4
+    return h
+
+
+@_jit(inline="always")
+def _xxhash64(buf, start, length):
+    """XXH64 with seed 42 of buf[start : start + length]; reads up to 8 bytes beyond it.
+
+    Algorithm: Yann Collet's specification of XXH64, as Spark SQL's `xxhash64` of a string. The
+    last 0-7 bytes are folded with selects rather than loops: token lengths are random, and a
+    mispredicted branch costs more than the arithmetic it saves.
+    """
+    h = _stripes(buf, start, length) if length >= 32 else _SEED + _P5
+    h += np.uint64(length)
+    at = start + (length & ~31)
+    end = start + length
+    while at + 8 <= end:
+        h = _rotl(h ^ (_rotl(_load64(buf, at) * _P2, 31) * _P1), 27) * _P1 + _P4
+        at += 8
+    tail = _load64(buf, at)
+    left = length & 7
+    folded = _rotl(h ^ ((tail & np.uint64(0xFFFFFFFF)) * _P1), 23) * _P2 + _P3
+    h = folded if left & 4 else h
+    tail = tail >> np.uint64(32) if left & 4 else tail
+    left &= 3
+    folded = _rotl(h ^ ((tail & np.uint64(0xFF)) * _P5), 11) * _P1
+    h = folded if left > 0 else h
+    folded = _rotl(h ^ (((tail >> np.uint64(8)) & np.uint64(0xFF)) * _P5), 11) * _P1
+    h = folded if left > 1 else h
+    folded = _rotl(h ^ (((tail >> np.uint64(16)) & np.uint64(0xFF)) * _P5), 11) * _P1
+    h = folded if left > 2 else h
+    h = (h ^ (h >> np.uint64(33))) * _P2
+    h = (h ^ (h >> np.uint64(29))) * _P3
+    return h ^ (h >> np.uint64(32))
+
+
+@_jit(inline="always")
+def _pmod(h, m, reciprocal, two64_mod_m):
+    """`pmod` of h read as int64, for uint64 m; reciprocal = (2^64 - 1) // m."""
+    # The estimated quotient is at most 2 below the true one.
+    r = h - _high64(h, reciprocal) * m
+    r = r - m if r >= m else r
+    r = r - m if r >= m else r
+    shifted = r - two64_mod_m if r >= two64_mod_m else r + m - two64_mod_m
+    return shifted if h >> np.uint64(63) else r
+
+
+# Round constants of SHA-256 (FIPS 180-4, 4.2.2).
+_K = np.array(
+    """428a2f98 71374491 b5c0fbcf e9b5dba5 3956c25b 59f111f1 923f82a4 ab1c5ed5
+       d807aa98 12835b01 243185be 550c7dc3 72be5d74 80deb1fe 9bdc06a7 c19bf174
+       e49b69c1 efbe4786 0fc19dc6 240ca1cc 2de92c6f 4a7484aa 5cb0a9dc 76f988da
+       983e5152 a831c66d b00327c8 bf597fc7 c6e00bf3 d5a79147 06ca6351 14292967
+       27b70a85 2e1b2138 4d2c6dfc 53380d13 650a7354 766a0abb 81c2c92e 92722c85
+       a2bfe8a1 a81a664b c24b8b70 c76c51a3 d192e819 d6990624 f40e3585 106aa070
+       19a4c116 1e376c08 2748774c 34b0bcb5 391c0cb3 4ed8aa4a 5b9cca4f 682e6ff3
+       748f82ee 78a5636f 84c87814 8cc70208 90befffa a4506ceb bef9a3f7 c67178f2""".split()
+)
+_K = np.array([int(k, 16) for k in _K], np.uint32)
+_H0 = np.array(
+    [0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19],
+    np.uint32,
+)
+
+
+@_jit(inline="always")
+def _rotr32(x, r):
+    return np.uint32((x >> np.uint32(r)) | (x << np.uint32(32 - r)))
+
+
+@_jit()
+def _sha256_block(w, state):
+    """One compression: w (uint32[64], first 16 filled) into state (uint32[8])."""
+    for t in range(16, 64):
+        s0 = _rotr32(w[t - 15], 7) ^ _rotr32(w[t - 15], 18) ^ (w[t - 15] >> np.uint32(3))
+        s1 = _rotr32(w[t - 2], 17) ^ _rotr32(w[t - 2], 19) ^ (w[t - 2] >> np.uint32(10))
+        w[t] = np.uint32(w[t - 16] + s0 + w[t - 7] + s1)
+    a, b, c, d = state[0], state[1], state[2], state[3]
+    e, f, g, h = state[4], state[5], state[6], state[7]
+    for t in range(64):
+        s1 = _rotr32(e, 6) ^ _rotr32(e, 11) ^ _rotr32(e, 25)
+        t1 = np.uint32(h + s1 + ((e & f) ^ (~e & g)) + _K[t] + w[t])
+        s0 = _rotr32(a, 2) ^ _rotr32(a, 13) ^ _rotr32(a, 22)
+        t2 = np.uint32(s0 + ((a & b) ^ (a & c) ^ (b & c)))
+        h, g, f = g, f, e
+        e = np.uint32(d + t1)
+        d, c, b = c, b, a
+        a = np.uint32(t1 + t2)
+    state[0] += a
+    state[1] += b
+    state[2] += c
+    state[3] += d
+    state[4] += e
+    state[5] += f
+    state[6] += g
+    state[7] += h
+
+
+@_jit()
+def _sha256_mod(buf, start, length, m, w, state):
+    """int(sha256(buf[start : start + length])) mod m, for m < 2^32."""
+    state[:] = _H0
+    blocks = (length + 8) // 64 + 1
+    for block in range(blocks):
+        for t in range(16):
+            word = np.uint32(0)
+            for j in range(4):
+                at = block * 64 + t * 4 + j
+                byte = np.uint32(0)
+                if at < length:
+                    byte = np.uint32(buf[start + at])
+                elif at == length:
+                    byte = np.uint32(0x80)
+                word = np.uint32((word << np.uint32(8)) | byte)
+            w[t] = word
+        if block == blocks - 1:
+            bits = np.uint64(length) * np.uint64(8)
+            w[14] = np.uint32(bits >> np.uint64(32))
+            w[15] = np.uint32(bits & np.uint64(0xFFFFFFFF))
+        _sha256_block(w, state)
+    r = np.uint64(0)
+    for t in range(8):
+        r = ((r << np.uint64(32)) | np.uint64(state[t])) % m
+    return np.int64(r)
+
+
+@_jit()
+def _sha256_cached(buf, start, length, key, m, cache, w, state):
+    """`_sha256_mod` behind a direct-mapped cache: exact, since the n-gram itself is compared.
+
+    cache: uint64[slots, 6], a row = key, length << 32 | bucket, the n-gram's bytes padded with 0.
+    """
+    if length > _CACHE_KEY or length == 0:
+        return _sha256_mod(buf, start, length, m, w, state)
+    slot = np.int64(key >> np.uint64(64 - _CACHE_BITS))
+    hit = (cache[slot, 1] >> np.uint64(32)) == np.uint64(length) and cache[slot, 0] == key
+    words = (length + 7) >> 3
+    spare = np.uint64(words * 64 - length * 8)
+    last = np.uint64(0xFFFFFFFFFFFFFFFF) >> spare
+    for j in range(words):
+        word = _load64(buf, start + j * 8)
+        word = word & last if j == words - 1 else word
+        hit = hit and cache[slot, 2 + j] == word
+    if not hit:
+        bucket = _sha256_mod(buf, start, length, m, w, state)
+        cache[slot, 0] = key
+        cache[slot, 1] = (np.uint64(length) << np.uint64(32)) | np.uint64(bucket)
+        for j in range(words):
+            word = _load64(buf, start + j * 8)
+            cache[slot, 2 + j] = word & last if j == words - 1 else word
+    return np.int64(cache[slot, 1] & np.uint64(0xFFFFFFFF))
+
+
+@_jit()
+def _decode(data, at, end):
+    """The code point at data[at] and its length in bytes; a byte that is not part of a valid
+    UTF-8 sequence within [at, end) reads as U+FFFD, length 1."""
+    b0 = np.int64(data[at])
+    if b0 < 0x80:
+        return b0, 1
+    size = 2 if b0 < 0xE0 else 3 if b0 < 0xF0 else 4
+    if b0 < 0xC2 or b0 > 0xF4 or at + size > end:
+        return np.int64(_REPLACEMENT), 1
+    cp = b0 & (0x7F >> size)
+    for j in range(1, size):
+        b = np.int64(data[at + j])
+        if b & 0xC0 != 0x80:
+            return np.int64(_REPLACEMENT), 1
+        cp = (cp << 6) | (b & 0x3F)
+    overlong = (size == 3 and cp < 0x800) or (size == 4 and cp < 0x10000)
+    if overlong or cp > 0x10FFFF or 0xD800 <= cp < 0xE000:
+        return np.int64(_REPLACEMENT), 1
+    return cp, size
+
+
+@_jit()
+def _lower_sigma(data, at, begin, end, unicode):
+    """Lower case of the capital sigma at data[at], by its context in the document [begin, end).
+
+    Final where a cased letter stands before it and none after it, case-ignorable characters
+    skipped on both sides (Unicode, Final_Sigma; CPython's handle_capital_sigma).
+    """
+    j = at
+    cased = False
+    while j > begin:
+        after = j
+        j -= 1
+        while j > begin and after - j < 4 and data[j] & 0xC0 == 0x80:
+            j -= 1
+        cp, size = _decode(data, j, end)
+        if j + size != after:  # the byte before is no part of a valid sequence
+            j = after - 1
+            cp = np.int64(_REPLACEMENT)
+        word = unicode[cp]
+        if word & IGNORABLE_BIT == 0:
+            cased = word & CASED_BIT != 0
+            break
+    if not cased:
+        return 0x3C3
+    j = at + 2
+    while j < end:
+        cp, size = _decode(data, j, end)
+        j += size
+        word = unicode[cp]
+        if word & IGNORABLE_BIT == 0:
+            return 0x3C3 if word & CASED_BIT != 0 else _FINAL_SIGMA
+    return _FINAL_SIGMA
+
+
+@_jit(inline="always")
+def _encode(scratch, fill, cp):
+    """Write cp as UTF-8 at scratch[fill]; the new fill."""
+    if cp < 0x80:
+        scratch[fill] = cp
+        return fill + 1
+    if cp < 0x800:
+        scratch[fill] = 0xC0 | (cp >> 6)
+        scratch[fill + 1] = 0x80 | (cp & 0x3F)
+        return fill + 2
+    if cp < 0x10000:
+        scratch[fill] = 0xE0 | (cp >> 12)
+        scratch[fill + 1] = 0x80 | ((cp >> 6) & 0x3F)
+        scratch[fill + 2] = 0x80 | (cp & 0x3F)
+        return fill + 3
+    scratch[fill] = 0xF0 | (cp >> 18)
+    scratch[fill + 1] = 0x80 | ((cp >> 12) & 0x3F)
+    scratch[fill + 2] = 0x80 | ((cp >> 6) & 0x3F)
+    scratch[fill + 3] = 0x80 | (cp & 0x3F)
+    return fill + 4
+
+
+@_jit()
+def _split(data, begin, at, stop, end, unicode, scratch, fill, starts, count, previous):
+    """Lower-case and split data[at:stop] of the document [begin, end) into scratch.
+
+    Returns (at, fill, count, previous): `starts[:count]` are the starts of the tokens so far, each
+    with one blank before it; `previous` is the class of the last character, so that a token may go
+    on in the next block. `at` passes `stop` by the rest of the last character at most.
+    """
+    while at < stop:
+        byte = data[at]
+        if byte < 0x80:
+            word = unicode[byte]
+            kind = np.int64(word >> CLASS_SHIFT) & 3
+            # Unconditional stores and conditional advances: no branch depends on the text.
+            first = np.int64(kind != previous) & np.int64(kind != SPACE)
+            scratch[fill] = 0x20
+            fill += first
+            starts[count] = fill
+            count += first
+            scratch[fill] = word & 0x7F
+            fill += np.int64(kind != SPACE)
+            previous = kind
+            at += 1
+            continue
+        cp, size = _decode(data, at, end)
+        word = np.int64(unicode[cp])
+        kind = (word >> CLASS_SHIFT) & 3
+        lower = word & LOWER_MASK
+        if cp == _SIGMA:
+            lower = np.int64(_lower_sigma(data, at, begin, end, unicode))
+        if kind != SPACE:
+            if kind != previous:
+                scratch[fill] = 0x20
+                fill += 1
+                starts[count] = fill
+                count += 1
+            fill = _encode(scratch, fill, lower)
+        previous = kind
+        if word & SPECIAL_BIT != 0 and cp != _SIGMA:
+            # U+0130 is i and a combining dot, which is no letter: a token of its own.
+            scratch[fill] = 0x20
+            starts[count] = fill + 1
+            count += 1
+            fill = _encode(scratch, fill + 1, 0x307)
+            previous = np.int64(OTHER)
+        at += size
+    return at, fill, count, previous
+
+
+@_jit()
+def _hash_ngrams(scratch, starts, lo, hi, missing, ngrams, num_buckets, hash_kind, memo, out):
+    """Buckets of the n-grams that end at tokens lo..hi-1, n ascending; how many there are.
+
+    starts[hi] must be the start of the next token (one past the blank after token hi - 1).
+    `missing` tokens stand before token 0 of the document (n-grams reaching there do not exist).
+    """
+    m = np.uint64(num_buckets)
+    reciprocal = np.uint64(0xFFFFFFFFFFFFFFFF) // m
+    two64_mod_m = (np.uint64(0xFFFFFFFFFFFFFFFF) % m + np.uint64(1)) % m
+    cache, w, state = memo
+    filled = 0
+    for i in range(lo, hi):
+        end = starts[i + 1] - 1
+        for n in range(1, min(ngrams, i - missing + 1) + 1):
+            start = starts[i - n + 1]
+            key = _xxhash64(scratch, start, end - start)
+            if hash_kind == XXHASH64:
+                out[filled] = np.int64(_pmod(key, m, reciprocal, two64_mod_m))
+            else:
+                out[filled] = _sha256_cached(scratch, start, end - start, key, m, cache, w, state)
+            filled += 1
+    return filled
+
+
+@_jit(inline="always")
+def _consume(mode, buckets, filled, tables, counts, total, row):
+    """Fold buckets into counts[bucket] (COUNT) or total[row, :] += tables[bucket, :] (SCORE)."""
+    if mode == COUNT:
+        for j in range(filled):
+            counts[buckets[j]] += 1
+    elif tables.shape[1] == 1:
+        acc = total[row, 0]
+        for j in range(filled):
+            acc += tables[buckets[j], 0]
+        total[row, 0] = acc
+    else:
+        for j in range(filled):
+            for t in range(tables.shape[1]):
+                total[row, t] += tables[buckets[j], t]
+
+
+@_jit()
+def _grown(array, used, size):
+    """A longer copy of array with its first `used` items, at least `size` long."""
+    longer = np.empty(max(size, 2 * array.shape[0]), array.dtype)
+    longer[:used] = array[:used]
+    return longer
+
+
+@_jit()
+def new_memo(hash_kind):
+    """Scratch of the hash: (cache, w, state); the sha256 cache must be kept for one num_buckets."""
+    slots = 1 << _CACHE_BITS if hash_kind == SHA256 else 1
+    return np.zeros((slots, 6), np.uint64), np.zeros(64, np.uint32), np.zeros(8, np.uint32)
+
+
+@_jit()
+def run(
+    data, offsets, unicode, ngrams, num_buckets, hash_kind, memo,
+    mode, min_tokens, tables, counts, total, collected, indptr, num_tokens,
+):  # fmt: skip
+    """Pass over n documents; every output array is the caller's.
+
+    Parameters
+    ----------
+    data : uint8[*]
+        UTF-8 text of all documents; document d is data[offsets[d] : offsets[d + 1]].
+    offsets : int64[n + 1]
+    unicode : uint32[0x110000]
+        `unicode_tables.table()`.
+    ngrams, num_buckets, hash_kind : int64
+        hash_kind is XXHASH64 or SHA256.
+    memo
+        From `new_memo`.
+    mode : int64
+        COUNT: `counts[b]` += n-grams in bucket b, over documents of at least `min_tokens` tokens.
+        SCORE: `total[d, t]` = sum over the n-grams of d of `tables[bucket, t]`.
+        COLLECT: the buckets of d in order at `collected[indptr[d] : indptr[d + 1]]`.
+    min_tokens : int64
+    tables : float64[num_buckets, T]
+    counts : int64[num_buckets]
+    total : float64[n, T]
+    collected : int64[*]
+        Grown as needed: the array returned is the one to read.
+    indptr : int64[n + 1]
+    num_tokens : int64[n]
+        Tokens of each document.
+
+    Returns
+    -------
+    int64[*]
+        `collected`, possibly reallocated.
+    """
+    scratch = np.empty(_BLOCK * _GROWTH + 64, np.uint8)
+    starts = np.empty(_BLOCK + ngrams + 8, np.int64)
+    at_once = max(1, _BUCKETS_AT_ONCE // ngrams)
+    buckets = np.empty(at_once * ngrams, np.int64)
+    gathered = 0
+    # A document must be read whole before it is known to be long enough: its buckets wait here.
+    waiting = mode == COLLECT or (mode == COUNT and min_tokens > 0)
+    if mode == COLLECT:
+        indptr[0] = 0
+    for d in range(offsets.shape[0] - 1):
+        begin, end = offsets[d], offsets[d + 1]
+        at = begin
+        fill, count, hashed, dropped = 0, 0, 0, 0
+        previous = np.int64(SPACE)
+        first = gathered
+        while True:
+            # Room for one more block, and for the 8 bytes that hashing reads past a token.
+            if fill + _BLOCK * _GROWTH + 64 > scratch.shape[0]:
+                keep = max(0, hashed - ngrams + 1)
+                shift = starts[keep] - 1 if keep < count else fill
+                if shift > scratch.shape[0] // 2:
+                    for j in range(fill - shift):
+                        scratch[j] = scratch[shift + j]
+                    for j in range(keep, count):
+                        starts[j - keep] = starts[j] - shift
+                    fill -= shift
+                    count -= keep
+                    hashed -= keep
+                    dropped += keep
+                else:
+                    scratch = _grown(scratch, fill, 2 * scratch.shape[0])
+            if count + _BLOCK + 8 > starts.shape[0]:
+                keep = max(0, hashed - ngrams + 1)
+                if keep > 0:
+                    for j in range(keep, count):
+                        starts[j - keep] = starts[j]
+                    count -= keep
+                    hashed -= keep
+                    dropped += keep
+                if count + _BLOCK + 8 > starts.shape[0]:
+                    starts = _grown(starts, count, count + _BLOCK + 8)
+            at, fill, count, previous = _split(
+                data, begin, at, min(at + _BLOCK, end), end,
+                unicode, scratch, fill, starts, count, previous,
+            )  # fmt: skip
+            # The last token may go on in the next block.
+            ready = count if at >= end else count - 1
+            starts[count] = fill + 1
+            while hashed < ready:
+                upto = min(ready, hashed + at_once)
+                filled = _hash_ngrams(
+                    scratch, starts, hashed, upto, -dropped,
+                    ngrams, num_buckets, hash_kind, memo, buckets,
+                )  # fmt: skip
+                hashed = upto
+                if waiting:
+                    if gathered + filled > collected.shape[0]:
+                        collected = _grown(collected, gathered, gathered + filled)
+                    collected[gathered : gathered + filled] = buckets[:filled]
+                    gathered += filled
+                else:
+                    _consume(mode, buckets, filled, tables, counts, total, d)
+            if at >= end:
+                break
+        num_tokens[d] = dropped + count
+        if mode == COLLECT:
+            indptr[d + 1] = gathered
+        elif waiting:
+            if num_tokens[d] >= min_tokens:
+                for j in range(gathered):
+                    counts[collected[j]] += 1
+            gathered = first
+    return collected
+
+
+@_jit()
+def sparse(collected, indptr, indices, values):
+    """Sort each document's buckets and count equal ones.
+
+    collected (int64[*]) is sorted in place by document; indices (int32[*]) and values (int32[*])
+    receive the distinct buckets and their counts; indptr (int64[n + 1]) is rewritten to them.
+    Returns the number of entries written.
+    """
+    filled = 0
+    start = indptr[0]
+    for d in range(indptr.shape[0] - 1):
+        end = indptr[d + 1]
+        own = np.sort(collected[start:end])
+        start = end
+        first = filled
+        for j in range(own.shape[0]):
+            if filled > first and indices[filled - 1] == own[j]:
+                values[filled - 1] += 1
+            else:
+                indices[filled] = own[j]
+                values[filled] = 1
+                filled += 1
+        indptr[d + 1] = filled
+    return filled

@@ -1,0 +1,296 @@
+"""What was selected, and why, as text: funnel, KL reduction, composition, examples."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dsir_spark import job, resample, tables
+from dsir_spark.dsir import DSIRModel
+from dsir_spark.errors import TableError
+from dsir_spark.frames import check_column
+from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, column_name, quoted
+
+_KEY, _CHOSEN = "__key", "__chosen"
+_WIDTH = 96
+_EXCERPT = 240  # characters of a document shown
+
+
+@dataclass(frozen=True)
+class Example:
+    """A document shown: where it stands, and its numbers."""
+
+    place: str
+    id: Any
+    key: float
+    log_weight: float
+    num_tokens: int
+    text: str
+
+
+def report(
+    spark: SparkSession, output: str, composition: Sequence[str] = (), examples: int = 3
+) -> str:
+    """The report of the latest selection under `output`.
+
+    Parameters
+    ----------
+    composition : columns of raw whose values are counted before and after
+    examples : documents shown from the top, the middle and just below the cut, for each target
+
+    Raises
+    ------
+    TableError
+        There is no finished selection under `output`, or its raw table is gone or changed.
+    ColumnError
+        A column of `composition` is not in raw.
+    """
+    runs = tables.within(output, job.RUNS)
+    if not tables.exists(spark, runs):
+        raise TableError(f"there is no run at {runs}: use `dsir-spark run` first")
+    row = (
+        tables.read(spark, runs, "delta")
+        .where(F.col("selected_version").isNotNull())
+        .orderBy(F.col("started_at").desc())
+        .first()
+    )
+    if row is None:
+        raise TableError(f"no run at {runs} has selected anything yet: use `dsir-spark resample`")
+    facts = row.asDict(recursive=True)
+    raw = _recorded_raw(spark, facts)
+    model = DSIRModel.load(
+        tables.within(output, job.MODEL), spark=spark, version=facts["model_version"]
+    )
+    parts = [summary(facts)]
+    parts += [_composition(spark, output, facts, raw, name) for name in composition]
+    if examples > 0:
+        selection = job.selection_from_json(facts["selection"])
+        parts += [
+            _examples_text(name, found)
+            for name, found in _examples(spark, output, facts, raw, model, selection, examples)
+        ]
+    return "\n\n".join(parts)
+
+
+def _recorded_raw(spark: SparkSession, facts: Mapping[str, Any]) -> DataFrame:
+    recorded = json.loads(facts["raw"])
+    kind = recorded["format"]
+    found = job.open_input(spark, recorded["place"], None if kind == "table" else kind, "raw")
+    if "delta_version" in recorded:
+        version = recorded["delta_version"]
+        return tables.read(spark, recorded["place"], kind, "raw", version=version)
+    if found.identity != recorded:
+        raise TableError(f"the files of raw at {recorded['place']} changed since the run: run again")
+    return found.frame
+
+
+def summary(facts: Mapping[str, Any]) -> str:
+    """Funnel, KL reduction and warnings of one row of `runs`."""
+    config = json.loads(facts["config"])
+    funnel = facts["funnel"]
+    lines = [
+        f"Run {facts['run_id']} ({facts['command']}, {facts['started_at']:%Y-%m-%d %H:%M} UTC)",
+        f"  method {config['method']}, seed {facts['seed']}, model {facts['model_fingerprint']}",
+        "",
+        "Funnel (documents)",
+        *_rows(
+            [
+                ("read", funnel["read"]),
+                ("- without id", funnel["null_id"]),
+                ("- without text", funnel["null_text"]),
+                ("- blank", funnel["blank"]),
+                (f"- under {config['min_example_length']} tokens", funnel["too_short"]),
+                ("- further copies of a text", funnel["duplicate_text"]),
+                ("candidates", funnel["candidates"]),
+                ("selected", funnel["selected"]),
+            ]
+        ),
+        "",
+        "KL reduction (nats an n-gram: KL(target || raw) - KL(target || selected))",
+        *_table(
+            ("target", "documents", "selected", "random", "effective sample size"),
+            [
+                (
+                    name,
+                    f"{facts['selected_by_target'][name]:,}",
+                    _number(facts["kl_reduction"].get(name)),
+                    _number(facts["kl_reduction_random"].get(name)),
+                    f"{facts['effective_sample_size'].get(name, 0):,.1f}",
+                )
+                for name in facts["selected_by_target"]
+            ],
+        ),
+    ]
+    notes = _notes(facts)
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def _notes(facts: Mapping[str, Any]) -> list[str]:
+    notes = []
+    if facts["shortfall"]:
+        notes.append(
+            f"Only {facts['funnel']['selected']:,} of {facts['num_to_sample']:,} documents asked "
+            "for were candidates: all were selected."
+        )
+    for name, reduction in facts["kl_reduction"].items():
+        random = facts["kl_reduction_random"].get(name)
+        if reduction is not None and random is not None and reduction < random:
+            notes.append(
+                f"The selection for {name} is further from it than a random one of equal size: "
+                "whole documents are drawn to extremes; look at the examples."
+            )
+        size = facts["effective_sample_size"].get(name, 0)
+        chosen = facts["selected_by_target"][name]
+        if chosen > 1 and size < chosen / 10:
+            notes.append(
+                f"The weights for {name} differ so much that sampling is nearly top-k: their "
+                f"effective sample size is {size:,.1f} for {chosen:,} documents selected."
+            )
+    return [line for note in notes for line in textwrap.wrap("Note: " + note, _WIDTH)]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.4f}"
+
+
+def _rows(rows: Sequence[tuple[str, int]]) -> list[str]:
+    return [f"  {label:<28}{count:>14,}" for label, count in rows]
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+    lines = []
+    for line in (head, *rows):
+        cells = [
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        lines.append("  " + "  ".join(cells))
+    return lines
+
+
+def _selected(spark: SparkSession, output: str, facts: Mapping[str, Any]) -> DataFrame:
+    place = tables.within(output, job.SELECTED)
+    return tables.read(spark, place, "delta", version=facts["selected_version"])
+
+
+def _composition(
+    spark: SparkSession, output: str, facts: Mapping[str, Any], raw: DataFrame, column: str
+) -> str:
+    """Share of each value of a column in raw and in the selection, largest change first."""
+    check_column(raw, column, "raw", "composition")
+    value = quoted(column).cast("string").alias("value")
+    before = {r["value"]: r["count"] for r in raw.groupBy(value).count().collect()}
+    selected = _selected(spark, output, facts)
+    after = {r["value"]: r["count"] for r in selected.groupBy(value).count().collect()}
+    all_before, all_after = sum(before.values()), max(1, sum(after.values()))
+    order = sorted(before, key=lambda v: (-after.get(v, 0), -before[v], str(v)))
+    shown = [
+        (
+            _one_line(str(v), 40),
+            f"{before[v]:,}",
+            f"{before[v] / all_before:.1%}",
+            f"{after.get(v, 0):,}",
+            f"{after.get(v, 0) / all_after:.1%}",
+        )
+        for v in order[:25]
+    ]
+    more = [f"  ... and {len(order) - 25} further values"] if len(order) > 25 else []
+    head = (column, "raw", "share", "selected", "share")
+    return "\n".join([f"Composition by {column} (documents)", *_table(head, shown), *more])
+
+
+def _examples(
+    spark: SparkSession,
+    output: str,
+    facts: Mapping[str, Any],
+    raw: DataFrame,
+    model: DSIRModel,
+    selection: Selection,
+    number: int,
+) -> list[tuple[str, list[Example]]]:
+    weights = tables.read(
+        spark, tables.within(output, job.WEIGHTS), "delta", version=facts["weights_version"]
+    )
+    found = []
+    for t, name in enumerate(selection.targets):
+        places = _example_rows(weights, selection, t, number)
+        if not places:
+            continue
+        texts = _texts(raw, model, [row[selection.id_column] for _, row in places])
+        shown = [
+            Example(
+                place,
+                row[selection.id_column],
+                row[_KEY],
+                row[column_name(name)],
+                row[NUM_TOKENS],
+                texts.get(row[selection.id_column], ""),
+            )
+            for place, row in places
+        ]
+        found.append((name or TARGET, shown))
+    return found
+
+
+def _example_rows(
+    weights: DataFrame, selection: Selection, t: int, number: int
+) -> list[tuple[str, Any]]:
+    """Rows of the weights table from the top, the middle and below the cut of one target."""
+    name = selection.targets[t]
+    ids = quoted(selection.id_column)
+    key = selection.keys()[t]
+    chosen = selection.filter(weights)
+    if name is not None:
+        chosen = chosen.where(F.col(TARGET) == F.lit(name))
+    chosen = chosen.withColumn(_KEY, key)
+    order = [F.col(_KEY).desc(), ids.desc()]
+    rows = [("top", r) for r in chosen.orderBy(*order).limit(number).collect()]
+    cut = selection.cuts[t]
+    if cut.num_documents > 2 * number:
+        pool = chosen.select(ids.alias(resample.POOL_ID), F.col(_KEY).alias(resample.POOL_KEY))
+        middle = resample.exact_cut(pool, cut.num_documents // 2)
+        if middle is not None:
+            upper = chosen.where(~middle.reached_by(F.col(_KEY), ids))
+            rows += [("middle", r) for r in upper.orderBy(*order).limit(number).collect()]
+    if cut.key is not None:
+        scored = weights.withColumn(_KEY, key).where(selection.is_candidate())
+        below = scored.where(~cut.reached_by(F.col(_KEY), ids))
+        rows += [("below the cut", r) for r in below.orderBy(*order).limit(number).collect()]
+    return rows
+
+
+def _texts(raw: DataFrame, model: DSIRModel, ids: list[Any]) -> dict[Any, str]:
+    identified = model.identified(raw)
+    text = F.substring(quoted(model.config.text_column), 1, 4 * _EXCERPT).alias("excerpt")
+    rows = identified.where(quoted(model.id_name).isin(ids)).select(quoted(model.id_name), text)
+    return {r[0]: r[1] for r in rows.collect()}
+
+
+def _examples_text(name: str, examples: Sequence[Example]) -> str:
+    lines = [f"Examples for {name} (key and log weight in nats)"]
+    place = None
+    for e in examples:
+        if e.place != place:
+            lines.append(f"  {e.place}")
+            place = e.place
+        lines.append(
+            f"    {_one_line(str(e.id), 60)}  key {e.key:,.2f}  log weight {e.log_weight:,.2f}  "
+            f"{e.num_tokens:,} tokens"
+        )
+        excerpt = textwrap.wrap(_one_line(e.text, _EXCERPT), _WIDTH - 8)
+        lines += [f"        {line}" for line in excerpt]
+    return "\n".join(lines)
+
+
+def _one_line(text: str, width: int) -> str:
+    """Printable characters of a text on one line; control characters would reach the terminal."""
+    flat = " ".join(text.split())
+    safe = "".join(c if c.isprintable() else "\ufffd" for c in flat)
+    return safe if len(safe) <= width else safe[: width - 3] + "..."

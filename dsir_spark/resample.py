@@ -1,0 +1,434 @@
+"""Resampling: a noisy key for each document and the exact cut-off of the k largest.
+
+The noise is a function of (seed, id) alone and the cut is found from counts, so the same documents
+are selected on any cluster, in any partitioning, after any retry. Only numbers and ids pass through
+here, never a text; the driver holds histograms of bounded size, never a list that grows with N or k.
+
+The outcome is a `Selection`: for each target a cut-off (key, id), from which membership of a
+document follows by its weights and its id alone. Filtering a second scan by it needs no join.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from dsir_spark.errors import DataError
+
+NUM_TOKENS = "num_tokens"  # tokens of the document (bigint); null where the text is null
+LOG_WEIGHT = "log_weight"  # log importance weight, nats (double); null where the text is null
+TARGET = "target"  # name of the target that a document was selected for
+_KEY = POOL_KEY = "__dsir_key"  # of `exact_cut`: key (double, not null)
+_ID = POOL_ID = "__dsir_id"  # of `exact_cut`: id (string or integer)
+_BIN = "__dsir_bin"
+_FOR = "__dsir_target"
+
+# Bins are equal steps of asinh-like key: 1/4096 of the key's size, so that one pass without bounds
+# known beforehand leaves about one row in a thousand for the next.
+_BINS_PER_E = 4096.0
+# A bin of this many rows is ordered by one task; above it, one more histogram splits it first.
+_MAX_WINDOW_ROWS = 500_000
+_SPLIT_BINS = 65_536
+_CHANGED = "the weights changed between two passes over them: resample from data that stands still"
+
+
+def column_name(target: str | None) -> str:
+    """`log_weight`, or `log_weight_<target>` where targets are separate."""
+    return LOG_WEIGHT if target is None else f"{LOG_WEIGHT}_{target}"
+
+
+def quoted(name: str) -> Column:
+    """The column of exactly this name, dots and blanks included."""
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def uniform(seed: int, id_column: Column) -> Column:
+    """u in (0, 1) from (seed, id): ((xxhash64(seed, id) >>> 11) + 0.5) * 2^-53."""
+    h = F.shiftrightunsigned(F.xxhash64(F.lit(seed).cast("bigint"), id_column), 11)
+    u = (h.cast("double") + F.lit(0.5)) * F.lit(2.0**-53)
+    # The one value of 2^53 that rounds to 1 would give an infinite key.
+    return F.least(u, F.lit(1.0 - 2.0**-53))
+
+
+def sampling_key(log_weight: Column, seed: int, id_column: Column) -> Column:
+    """log_weight + Gumbel noise: its k largest are k draws without replacement (DSIR, section 3)."""
+    return log_weight - F.log(-F.log(uniform(seed, id_column)))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The last selected (key, id) of one target, and how many documents reach it."""
+
+    key: float | None
+    id: Any
+    num_documents: int
+
+    def reached_by(self, key: Column, id_column: Column) -> Column:
+        """Is (key, id) >= the cut?"""
+        if self.key is None:
+            return F.lit(False)
+        last = F.lit(self.key)
+        return (key > last) | ((key == last) & (id_column >= F.lit(self.id)))
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """Where the documents went; `read` = the five losses + `candidates`.
+
+    `duplicate_text` is counted only where ids are made from the content: a text that occurs more
+    than once is one candidate there.
+    """
+
+    read: int
+    null_id: int
+    null_text: int
+    blank: int
+    too_short: int
+    duplicate_text: int
+    candidates: int
+    selected: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which documents are selected, as a predicate on their weights, num_tokens and id."""
+
+    targets: tuple[str | None, ...]
+    cuts: tuple[Cut, ...]
+    method: str
+    seed: int
+    min_example_length: int
+    allocation: str
+    id_column: str
+    num_to_sample: int
+    funnel: Funnel
+
+    @property
+    def num_selected(self) -> int:
+        """Documents selected, over all targets."""
+        return sum(cut.num_documents for cut in self.cuts)
+
+    def is_candidate(self) -> Column:
+        """Is a scored row long enough, and has it an id?"""
+        return _is_candidate(self.min_example_length, self.id_column)
+
+    def keys(self) -> list[Column]:
+        """The key of a scored row for each target."""
+        return _keys(self.targets, self.method, self.seed, quoted(self.id_column))
+
+    def filter(self, scored: DataFrame) -> DataFrame:
+        """Rows of a scored frame that are selected; with several targets, `target` is added."""
+        choice = _choice(self.targets, self.keys(), self.cuts, quoted(self.id_column),
+                         self.allocation)  # fmt: skip
+        columns = [quoted(c) for c in scored.columns]
+        named = scored.where(self.is_candidate()).select(
+            *columns, choice.alias(_FOR)
+        )
+        chosen = named.where(F.col(_FOR).isNotNull())
+        if self.targets == (None,):
+            return chosen.select(*columns)
+        return chosen.select(*columns, F.col(_FOR).alias(TARGET))
+
+
+def select(
+    weights: DataFrame,
+    *,
+    targets: Sequence[str | None],
+    shares: Mapping[str | None, float],
+    num_to_sample: int,
+    method: str,
+    seed: int,
+    min_example_length: int,
+    allocation: str,
+    id_column: str,
+    ids_from_content: bool = False,
+) -> Selection:
+    """Find the cut-offs of a resampling from a weights table.
+
+    Parameters
+    ----------
+    weights : DataFrame
+        `id_column`, `num_tokens` and one log weight a target; read 2 passes a target.
+    targets : names in the order of the caller, or (None,) for a single one.
+    shares : proportion of documents for each target; need not sum to 1.
+    num_to_sample : documents over all targets; more than there are selects all, with a warning.
+    """
+    ids = quoted(id_column)
+    funnel = _funnel(weights, min_example_length, id_column)
+    keys = _keys(targets, method, seed, ids)
+    pool = weights.where(_is_candidate(min_example_length, id_column)).select(
+        ids.alias(_ID), *[key.alias(_key_name(t)) for t, key in enumerate(keys)]
+    )
+    if ids_from_content:
+        pool = pool.dropDuplicates([_ID])
+        distinct = pool.count()
+        funnel = dataclasses.replace(
+            funnel, duplicate_text=funnel.candidates - distinct, candidates=distinct
+        )
+    if num_to_sample > funnel.candidates:
+        warnings.warn(
+            f"num_to_sample is {num_to_sample}, but only {funnel.candidates} documents are "
+            f"candidates: all of them are selected, {num_to_sample - funnel.candidates} short",
+            UserWarning,
+            stacklevel=3,
+        )
+    quotas = apportion(min(num_to_sample, funnel.candidates), [shares[t] for t in targets], targets)
+    allocate = _sequential_cuts if allocation == "sequential" else _joint_cuts
+    cuts = allocate(pool, targets, quotas)
+    selected = sum(c.num_documents for c in cuts)
+    return Selection(
+        tuple(targets), tuple(cuts), method, seed, min_example_length, allocation, id_column,
+        num_to_sample, dataclasses.replace(funnel, selected=selected),
+    )  # fmt: skip
+
+
+def apportion(
+    num_to_sample: int, shares: Sequence[float], names: Sequence[str | None]
+) -> list[int]:
+    """Whole documents for each target, by largest remainder, ties by name: order-free."""
+    total = sum(shares)
+    exact = [num_to_sample * share / total for share in shares]
+    quotas = [int(x) for x in exact]
+    order = sorted(range(len(shares)), key=lambda t: (quotas[t] - exact[t], str(names[t])))
+    for t in order[: num_to_sample - sum(quotas)]:
+        quotas[t] += 1
+    return quotas
+
+
+def uniform_cut(weights: DataFrame, selection: Selection, ids_from_content: bool) -> Cut:
+    """The cut of a uniform random subset of the candidates, of the size of the selection."""
+    ids = quoted(selection.id_column)
+    pool = weights.where(_is_candidate(selection.min_example_length, selection.id_column)).select(
+        ids.alias(_ID), uniform_key(selection).alias(_KEY)
+    )
+    if ids_from_content:
+        pool = pool.dropDuplicates([_ID])
+    cut = exact_cut(pool, selection.num_selected)
+    if cut is None:
+        raise DataError(_CHANGED)
+    return cut
+
+
+def uniform_key(selection: Selection) -> Column:
+    """Key of the uniform subset: noise of a seed of its own, independent of the selection's."""
+    return uniform(selection.seed ^ 0x5DEECE66D, quoted(selection.id_column))
+
+
+def effective_sample_size(
+    weights: DataFrame, columns: Mapping[str, str], selection: Selection
+) -> dict[str, float]:
+    """(sum w)^2 / sum w^2 over the candidates, in documents, for each named weight column (Kish)."""
+    pool = weights.where(_is_candidate(selection.min_example_length, selection.id_column))
+    tops = pool.agg(*[F.max(quoted(c)).alias(name) for name, c in columns.items()]).first()
+    if tops is None or tops[0] is None:
+        return dict.fromkeys(columns, 0.0)
+    sums = []
+    for name, c in columns.items():
+        scaled = F.exp(quoted(c) - F.lit(tops[name]))  # the largest weight becomes 1
+        sums += [F.sum(scaled), F.sum(scaled * scaled)]
+    row = pool.agg(*sums).first()
+    assert row is not None
+    return {name: row[2 * i] ** 2 / row[2 * i + 1] for i, name in enumerate(columns)}
+
+
+def exact_cut(pool: DataFrame, k: int) -> Cut | None:
+    """The k-th largest (key, id) of a pool with columns _KEY (double, not null) and _ID.
+
+    None where the pool holds fewer than k rows.
+
+    One pass counts the keys of logarithmic bins; rows of the one bin in which the k-th lies are
+    ordered by (key, id). A bin too full for one task is split by equal steps first, and a
+    crowd of equal keys by prefixes of the ids.
+    """
+    if k <= 0:
+        return Cut(None, None, 0)
+    binned = pool.withColumn(_BIN, _log_bin(F.col(_KEY)))
+    rest = k
+    while True:
+        rows = _histogram(binned)
+        if sum(r["n"] for r in rows) < rest:
+            return None
+        row, above = _bin_of(rows, rest)
+        rest -= above
+        inside = binned.where(F.col(_BIN) == F.lit(row[_BIN])).drop(_BIN)
+        low, high = row["low"], row["high"]
+        if row["n"] <= _MAX_WINDOW_ROWS or low == high:
+            found = _nth_by_window(inside, rest, row["n"], low if low == high else None)
+            return Cut(found[_KEY], found[_ID], k)
+        binned = inside.withColumn(_BIN, _linear_bin(F.col(_KEY), low, high))
+
+
+def _log_bin(key: Column) -> Column:
+    return F.floor(F.signum(key) * F.log1p(F.abs(key)) * F.lit(_BINS_PER_E))
+
+
+def _linear_bin(key: Column, low: float, high: float) -> Column:
+    # Halves first: high - low may overflow. Rounding keeps the order, which is all that matters.
+    step = (high / 2 - low / 2) / (_SPLIT_BINS / 2)
+    return F.floor((key - F.lit(low)) / F.lit(step))
+
+
+def _histogram(binned: DataFrame) -> list[Any]:
+    key = F.col(_KEY)
+    return (
+        binned.groupBy(_BIN)
+        .agg(F.count("*").alias("n"), F.min(key).alias("low"), F.max(key).alias("high"))
+        .collect()
+    )
+
+
+def _bin_of(rows: list[Any], rank: int) -> tuple[Any, int]:
+    """The bin in which the rank-th largest lies, and the number of rows in higher bins."""
+    above = 0
+    for row in sorted(rows, key=lambda r: r[_BIN], reverse=True):
+        if above + row["n"] >= rank:
+            return row, above
+        above += row["n"]
+    raise ValueError("rank is larger than the number of rows")
+
+
+def _nth_by_window(inside: DataFrame, rank: int, rows: int, tied: float | None) -> Any:
+    """The rank-th largest (key, id) among the `rows` rows of one bin.
+
+    Rows of equal key are narrowed by prefixes of their ids until one task can order them.
+    """
+    if tied is not None and rows > _MAX_WINDOW_ROWS:
+        inside, rank = _narrow_by_id(inside, rank, rows)
+    order = Window.orderBy(F.col(_KEY).desc(), F.col(_ID).desc())
+    return inside.withColumn("n", F.row_number().over(order)).where(F.col("n") == rank).first()
+
+
+def _narrow_by_id(tied: DataFrame, rank: int, rows: int) -> tuple[DataFrame, int]:
+    """Rows of one prefix of ids (bits of an integer, leading characters of a string)."""
+    integral = isinstance(tied.schema[_ID].dataType, T.IntegralType)
+    for step in range(1, 64):
+        ids = F.col(_ID)
+        prefix = F.shiftright(ids.cast("bigint"), 64 - step) if integral else ids.substr(1, step)
+        binned = tied.withColumn(_BIN, prefix)
+        counted = binned.groupBy(_BIN).agg(F.count("*").alias("n")).orderBy(F.col(_BIN).desc())
+        row, above = _bin_of(counted.collect(), rank)
+        tied, rank = binned.where(F.col(_BIN) == F.lit(row[_BIN])).drop(_BIN), rank - above
+        if row["n"] <= _MAX_WINDOW_ROWS:
+            break
+    return tied, rank
+
+
+def _key_name(t: int) -> str:
+    return f"{_KEY}_{t}"
+
+
+def _keys(
+    targets: Sequence[str | None], method: str, seed: int, ids: Column
+) -> list[Column]:
+    plain = [quoted(column_name(t)) for t in targets]
+    return plain if method == "top_k" else [sampling_key(w, seed, ids) for w in plain]
+
+
+def _is_candidate(min_example_length: int, id_column: str) -> Column:
+    tokens = F.col(NUM_TOKENS)
+    return (tokens >= max(1, min_example_length)) & quoted(id_column).isNotNull()
+
+
+def _funnel(weights: DataFrame, min_example_length: int, id_column: str) -> Funnel:
+    tokens = F.col(NUM_TOKENS)
+    stage = (
+        F.when(quoted(id_column).isNull(), "null_id")
+        .when(tokens.isNull(), "null_text")
+        .when(tokens == 0, "blank")
+        .when(tokens < min_example_length, "too_short")
+        .otherwise("candidates")
+    )
+    counted = {r["stage"]: r["n"] for r in weights.groupBy(stage.alias("stage"))
+               .agg(F.count("*").alias("n")).collect()}  # fmt: skip
+    n = {s: counted.get(s, 0) for s in ("null_id", "null_text", "blank", "too_short", "candidates")}
+    return Funnel(read=sum(n.values()), duplicate_text=0, selected=0, **n)
+
+
+def _choice(
+    targets: Sequence[str | None],
+    keys: Sequence[Column],
+    cuts: Sequence[Cut | None],
+    ids: Column,
+    allocation: str,
+) -> Column:
+    """The name of the target that a row goes to, or null ("" for the single unnamed target).
+
+    A cut of None is not known yet: everything reaches it. Sequential: the first target in the
+    caller's order whose cut the row reaches. Joint: of those whose cut it reaches, the one with the
+    largest key, ties by name.
+    """
+    reached = [
+        F.lit(True) if cut is None else cut.reached_by(key, ids)
+        for key, cut in zip(keys, cuts, strict=True)
+    ]
+    names = [F.lit(t or "") for t in targets]
+    if allocation == "sequential" or len(targets) == 1:
+        return F.coalesce(*[F.when(r, n) for r, n in zip(reached, names, strict=True)])
+    best = F.greatest(*_two([F.when(r, k) for r, k in zip(reached, keys, strict=True)]))
+    by_name = sorted(range(len(targets)), key=lambda t: str(targets[t]))
+    return F.coalesce(*[F.when(reached[t] & (keys[t] == best), names[t]) for t in by_name])
+
+
+def _two(columns: list[Column]) -> list[Column]:
+    """`greatest` wants at least two columns."""
+    return columns if len(columns) > 1 else columns * 2
+
+
+def _pool_keys(targets: Sequence[str | None]) -> list[Column]:
+    return [F.col(_key_name(t)) for t in range(len(targets))]
+
+
+def _sequential_cuts(
+    pool: DataFrame, targets: Sequence[str | None], quotas: Sequence[int]
+) -> list[Cut]:
+    """Target after target takes its best of what the earlier ones left (the reference's way)."""
+    cuts: list[Cut] = []
+    for t, quota in enumerate(quotas):
+        free = [~cut.reached_by(F.col(_key_name(s)), F.col(_ID)) for s, cut in enumerate(cuts)]
+        left = reduce(lambda frame, c: frame.where(c), free, pool)
+        cut = exact_cut(left.select(_ID, F.col(_key_name(t)).alias(_KEY)), quota)
+        if cut is None:
+            raise DataError(_CHANGED)
+        cuts.append(cut)
+    return cuts
+
+
+def _joint_cuts(
+    pool: DataFrame, targets: Sequence[str | None], quotas: Sequence[int]
+) -> list[Cut]:
+    """All targets choose at once: pairs (document, target) by falling key, until quotas are full.
+
+    A pair counts if its document is still free and its target not yet full. The outcome depends on
+    the keys alone, not on the order of targets. Between two targets that are filled one after the
+    other nothing changes but who competes, so each round finds the target filled next: the one
+    whose cut, among the documents that would come to it now, is the highest.
+    """
+    if len(targets) == 1:
+        return _sequential_cuts(pool, targets, quotas)
+    keys = _pool_keys(targets)
+    cuts: list[Cut | None] = [Cut(None, None, 0) if q == 0 else None for q in quotas]
+    while any(c is None for c in cuts):
+        chosen = _choice(targets, keys, cuts, F.col(_ID), "joint")
+        coming = pool.withColumn(_FOR, chosen)
+        found = {}
+        for t, cut in enumerate(cuts):
+            if cut is None:
+                own = coming.where(F.col(_FOR) == F.lit(targets[t]))
+                own = own.select(_ID, F.col(_key_name(t)).alias(_KEY))
+                found[t] = exact_cut(own, quotas[t])
+        filled = {t: c for t, c in found.items() if c is not None}
+        if not filled:
+            raise DataError(_CHANGED)
+        first = max(filled, key=lambda t: (filled[t].key, filled[t].id, str(targets[t])))
+        cuts[first] = filled[first]
+    return [c for c in cuts if c is not None]
+
+

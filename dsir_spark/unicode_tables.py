@@ -1,0 +1,79 @@
+"""What the running Python says of each code point, as one table of 32-bit words.
+
+The contract is `str.lower` and `re`'s `\\w` and `\\s` of the running interpreter, so the tables are
+asked of the interpreter itself and not shipped: a kernel that reads them cannot disagree with it.
+Workers with another `unicodedata.unidata_version` would lower and split some texts differently,
+which is why the model records that version.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+
+import numpy as np
+import numpy.typing as npt
+
+# Layout of a word: bits 0-20 the lower-case code point, bits 21-22 the class of the lower-case
+# character, bit 23 case-ignorable, bit 24 cased and not case-ignorable, bit 25 needs a special case.
+LOWER_MASK = 0x1FFFFF
+CLASS_SHIFT = 21
+SPACE, WORD, OTHER = 0, 1, 2
+IGNORABLE_BIT = 1 << 23
+CASED_BIT = 1 << 24
+SPECIAL_BIT = 1 << 25
+
+CAPITAL_SIGMA = 0x3A3  # lower-cases by context: final sigma at the end of a word
+CAPITAL_I_WITH_DOT = 0x130  # the one character that lower-cases to two: i and U+0307
+_SURROGATES = range(0xD800, 0xE000)
+
+
+def _classes(text: str) -> npt.NDArray[np.uint32]:
+    """Class of each character of `text` (uint32, shape (len(text),))."""
+    out = np.full(len(text), OTHER, np.uint32)
+    for pattern, value in ((r"\s+", SPACE), (r"\w+", WORD)):
+        for match in re.finditer(pattern, text):
+            out[match.start() : match.end()] = value
+    return out
+
+
+def _code_points(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le"), np.uint32)
+
+
+def _sigma_is_final(before: str) -> npt.NDArray[np.bool_]:
+    """For each character of `before`: does `<char>SIGMA` end in a final sigma (shape (len,))?"""
+    # The line feed is neither cased nor case-ignorable: it keeps the probes apart.
+    probe = "\n".join(c + "\u03a3" for c in before) + "\n"
+    return _code_points(probe.lower())[1::3] == 0x3C2
+
+
+@functools.cache
+def table() -> npt.NDArray[np.uint32]:
+    """The word of every code point (uint32, shape (0x110000,)); surrogates are of class OTHER."""
+    plain = [chr(c) for c in range(sys.maxunicode + 1)]
+    for c in (*_SURROGATES, CAPITAL_I_WITH_DOT):
+        plain[c] = "\n"
+    chars = "".join(plain)
+    lowered = chars.replace("\u03a3", "\u03c3").lower()
+    if len(lowered) != len(chars):
+        raise RuntimeError("this Python lower-cases a further character to two: please report it")
+    words = _code_points(lowered) | (_classes(lowered) << CLASS_SHIFT)
+
+    cased = _sigma_is_final(chars)
+    ignorable = _sigma_after_letter(chars) & ~cased
+    words[cased] |= CASED_BIT
+    words[ignorable] |= IGNORABLE_BIT
+    for c in _SURROGATES:
+        words[c] = 0xFFFD | OTHER << CLASS_SHIFT
+    words[CAPITAL_SIGMA] |= SPECIAL_BIT
+    words[CAPITAL_I_WITH_DOT] = 0x69 | WORD << CLASS_SHIFT | CASED_BIT | SPECIAL_BIT
+    words.setflags(write=False)
+    return words
+
+
+def _sigma_after_letter(middle: str) -> npt.NDArray[np.bool_]:
+    """For each character: does `a<char>SIGMA` end in a final sigma (shape (len,))?"""
+    probe = "\n".join("a" + c + "\u03a3" for c in middle) + "\n"
+    return _code_points(probe.lower())[2::4] == 0x3C2
