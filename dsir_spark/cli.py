@@ -30,7 +30,7 @@ USER_ERROR, OUR_ERROR = 2, 1
 def _named(flag: str) -> Callable[..., dict[str, Any] | None]:
     """Callback of a repeatable NAME=VALUE flag: a dict, or None where it is not given."""
 
-    def parse(context: click.Context, _: click.Parameter, values: tuple[str, ...]) -> Any:
+    def parse(context: click.Context, _p: click.Parameter, values: tuple[str, ...]) -> Any:
         pairs: dict[str, Any] = {}
         for value in values:
             name, found, rest = value.partition("=")
@@ -44,7 +44,7 @@ def _named(flag: str) -> Callable[..., dict[str, Any] | None]:
     return parse
 
 
-def _proportions(context: click.Context, _: click.Parameter, values: tuple[str, ...]) -> Any:
+def _proportions(context: click.Context, _p: click.Parameter, values: tuple[str, ...]) -> Any:
     pairs = {}
     for value in values:
         name, _, number = value.partition("=")
@@ -162,7 +162,7 @@ def report_command(composition: tuple[str, ...], examples: int, **flags: Any) ->
 @click.option("--seed", type=int, default=1, show_default=True)
 def demo(output: str, num_to_sample: int, seed: int) -> None:
     """Run the real job on text that every Python installation has."""
-    from dsir_spark import demo_data
+    from dsir_spark import demo_data  # type: ignore[attr-defined, unused-ignore]
 
     begin = time.monotonic()
     folder = Path(output)
@@ -213,7 +213,9 @@ def _read_yaml(path: str) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise ConfigError(f"config {path} must map options to values; it is a {type(found).__name__}")
+        raise ConfigError(
+            f"config {path} must map options to values; it is a {type(found).__name__}"
+        )
     return found
 
 

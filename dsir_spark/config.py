@@ -200,7 +200,9 @@ class JobConfig(FitConfig):
         if isinstance(target, str):
             values["target"] = {"target": target}
         elif target is not None and not isinstance(target, Mapping):
-            found.append(in_range("target", "a path or table, or a mapping of names to them", target))
+            found.append(
+                in_range("target", "a path or table, or a mapping of names to them", target)
+            )
             del values["target"]
         keep = values.get("keep")
         if isinstance(keep, str):
@@ -252,7 +254,7 @@ class JobConfig(FitConfig):
         """Raise a `ConfigError` that lists those of the options that are not given."""
         check(
             [
-                f"--{name.replace('_', '-')} is missing: give it on the command line or in the config"
+                f"--{name.replace('_', '-')} is missing: give it as a flag or in the config"
                 for name in names
                 if not getattr(self, name) and getattr(self, name) != 0
             ]

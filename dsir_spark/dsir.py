@@ -19,8 +19,7 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from dsir_spark import features, frames, resample, tables, weights
-from dsir_spark.config import FitConfig, check, resample_problems, target_name_problems
-from dsir_spark.config import FeatureSpec
+from dsir_spark.config import FeatureSpec, FitConfig, check, resample_problems, target_name_problems
 from dsir_spark.errors import ColumnError, DataError, TableError
 from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, column_name, quoted
 
@@ -152,7 +151,9 @@ class DSIR:
         return raw.where(slice_of < slices), slices / _SLICES
 
 
-def _count(parts: dict[str, DataFrame], config: FitConfig, min_tokens: int = 0) -> dict[str, BucketCounts]:
+def _count(
+    parts: dict[str, DataFrame], config: FitConfig, min_tokens: int = 0
+) -> dict[str, BucketCounts]:
     text = quoted(config.text_column)
     found = frames.bucket_counts(dict.fromkeys(parts, text), parts, config.features, min_tokens)
     return {
@@ -290,7 +291,7 @@ class DSIRModel:
         )  # fmt: skip
 
     def identified(self, raw: DataFrame) -> DataFrame:
-        """`raw` with an id column: its own, or `content_id` made from the text where it has none."""
+        """`raw` with an id column: its own, or `content_id` made from the text if it has none."""
         if self.config.id_column is not None:
             frames.check_id_column(raw, self.config.id_column, "raw")
             return raw
@@ -308,7 +309,9 @@ class DSIRModel:
         identified = self.identified(raw)
         for name in keep:
             frames.check_column(raw, name, "raw", "keep")
-        others = [c for c in dict.fromkeys(keep) if c not in (self.id_name, self.config.text_column)]
+        others = [
+            c for c in dict.fromkeys(keep) if c not in (self.id_name, self.config.text_column)
+        ]
         text = self.config.text_column
         needed = identified.select(*[quoted(c) for c in (self.id_name, *others, text)])
         scored = self.transform(needed)
@@ -333,11 +336,14 @@ class DSIRModel:
                 num_to_sample, method, seed, min_example_length, proportions, allocation, names
             )
         )
-        shares = proportions or {name: float(t.num_ngrams) for name, t in self.targets.items()}
+        shares: dict[str | None, float] = {None: 1.0}
+        if not self.single_target:
+            masses = {name: float(t.num_ngrams) for name, t in self.targets.items()}
+            shares = dict((proportions or masses).items())
         return resample.select(
             weights_table,
             targets=self.names,
-            shares={None: 1.0} if self.single_target else dict(shares),
+            shares=shares,
             num_to_sample=num_to_sample,
             method=method,
             seed=seed,
@@ -503,7 +509,11 @@ def _first_copies(chosen: DataFrame) -> DataFrame:
     order = F.to_json(F.struct(*[quoted(c) for c in chosen.columns]))
     copies = Window.partitionBy(quoted(CONTENT_ID)).orderBy(order)
     columns = [quoted(c) for c in chosen.columns]
-    return chosen.withColumn("__copy", F.row_number().over(copies)).where("__copy = 1").select(*columns)
+    return (
+        chosen.withColumn("__copy", F.row_number().over(copies))
+        .where("__copy = 1")
+        .select(*columns)
+    )
 
 
 def _without_tokens(owner: str, part: BucketCounts) -> str:

@@ -7,6 +7,7 @@ bytes before they reach the kernels' outputs.
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
@@ -64,7 +65,7 @@ def content_id(text: Column) -> Column:
 
 
 def warn_of_other_unicode(fitted: str) -> None:
-    """Warn where this process splits texts by other Unicode tables than the model was fitted with."""
+    """Warn where this process splits texts by other Unicode tables than those of the fit."""
     here = unicodedata.unidata_version
     if here != fitted:
         warnings.warn(
@@ -148,7 +149,11 @@ def bucket_counts(
         for name, vector in sums.items():
             used = np.flatnonzero(vector)
             yield pa.RecordBatch.from_arrays(
-                [pa.array([name] * len(used), pa.string()), pa.array(used - 4), pa.array(vector[used])],
+                [
+                    pa.array([name] * len(used), pa.string()),
+                    pa.array(used - 4),
+                    pa.array(vector[used]),
+                ],
                 names=["name", "key", "count"],
             )
 
@@ -181,7 +186,7 @@ def _runs_of_one_name(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.Array]]:
     names = batch.column(0).dictionary_encode()
     codes = names.indices.to_numpy()
     starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
-    for start, stop in zip(starts[:-1], starts[1:], strict=True):
+    for start, stop in itertools.pairwise(starts):
         if stop > start:
             yield names.dictionary[codes[start]].as_py(), batch.column(1).slice(start, stop - start)
 
@@ -193,7 +198,7 @@ def _text_udf(function: Callable[[pa.Array], pa.Array], returns: T.StructType) -
     on its results, and each copy is another pass over the text.
     """
     try:
-        from pyspark.sql.functions import arrow_udf
+        from pyspark.sql.functions import arrow_udf  # type: ignore[attr-defined, unused-ignore]
     except ImportError:  # Spark before 4.1
         return _pandas_text_udf(function, returns)
     return arrow_udf(function, returns).asNondeterministic()
@@ -201,7 +206,7 @@ def _text_udf(function: Callable[[pa.Array], pa.Array], returns: T.StructType) -
 
 def _pandas_text_udf(function: Callable[[pa.Array], pa.Array], returns: T.StructType) -> Any:
     """The same through pandas, with texts as bytes: text that is no UTF-8 would fail in pandas."""
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped, unused-ignore]
 
     def through_pandas(texts: pd.Series) -> pd.DataFrame:
         found = function(pa.array(texts, pa.large_binary(), from_pandas=True))
@@ -209,5 +214,5 @@ def _pandas_text_udf(function: Callable[[pa.Array], pa.Array], returns: T.Struct
 
     # Not annotations: pandas is no dependency of the package, and Spark resolves them.
     through_pandas.__annotations__ = {"texts": pd.Series, "return": pd.DataFrame}
-    udf = F.pandas_udf(through_pandas, returns).asNondeterministic()
+    udf = F.pandas_udf(through_pandas, returns).asNondeterministic()  # type: ignore[attr-defined]
     return lambda column: udf(column.cast("binary"))

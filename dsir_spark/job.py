@@ -219,7 +219,9 @@ def _check_raw(run: _Run, model: DSIRModel, raw: Input) -> None:
 def _refuse_duplicate_ids(raw: DataFrame, id_column: str) -> None:
     ids = raw.select(quoted(id_column).alias("id")).where(F.col("id").isNotNull())
     twice = ids.groupBy("id").count().where(F.col("count") > 1)
-    found = twice.agg(F.count("*").alias("n"), F.min(F.struct("id", "count")).alias("first")).first()
+    found = twice.agg(
+        F.count("*").alias("n"), F.min(F.struct("id", "count")).alias("first")
+    ).first()
     if found is not None and found["n"]:
         raise DataError(
             f"id_column {id_column!r} is not unique: {found['n']} ids occur more than once, e.g. "
@@ -246,9 +248,9 @@ def _load_model(run: _Run) -> tuple[DSIRModel, Any]:
         raise TableError(f"no finished run wrote the model at {place}: run `fit --overwrite`")
     model = DSIRModel.load(place, spark=run.spark, version=version)
     differences = [
-        f"{name} is {getattr(model.config, name)!r} in the model and {getattr(run.config, name)!r} here"
+        f"{name} is {fitted!r} in the model and {given!r} here"
         for name in sorted(run.config.given & {f.name for f in dataclasses.fields(FitConfig)})
-        if getattr(model.config, name) != getattr(run.config, name)
+        if (fitted := getattr(model.config, name)) != (given := getattr(run.config, name))
     ]
     if differences:
         raise TableError(
@@ -258,8 +260,8 @@ def _load_model(run: _Run) -> tuple[DSIRModel, Any]:
     target = {k: v["place"] for k, v in json.loads(earlier["target"]).items()}
     if "target" in run.config.given and dict(run.config.target) != target:
         raise TableError(
-            f"the model at {place} does not belong to this config: it was fitted on target {target}, "
-            f"not {dict(run.config.target)}; fit again with --overwrite"
+            f"the model at {place} does not belong to this config: it was fitted on target "
+            f"{target}, not {dict(run.config.target)}; fit again with --overwrite"
         )
     run.facts |= {
         "model_fingerprint": model.fingerprint,
@@ -305,7 +307,8 @@ def _refuse_foreign_weights(run: _Run, model: DSIRModel, earlier: Any, raw: Inpu
     if earlier["model_fingerprint"] != model.fingerprint:
         raise TableError(
             f"the weights at {place} do not belong to the model beside them: they were made with "
-            f"model {earlier['model_fingerprint']}, it is {model.fingerprint}; run `weigh --overwrite`"
+            f"model {earlier['model_fingerprint']}, it is {model.fingerprint}; "
+            "run `weigh --overwrite`"
         )
     recorded = json.loads(earlier["raw"])
     differences = [
@@ -403,9 +406,9 @@ def _kl_by_target(
     if selection.targets == (None,):
         return model.kl_reduction(model.count(selected).counts)
     return {
-        name: model.kl_reduction(
-            model.count(selected.where(F.col(TARGET) == F.lit(name))).counts
-        )[name]
+        name: model.kl_reduction(model.count(selected.where(F.col(TARGET) == F.lit(name))).counts)[
+            name
+        ]
         for name in model.targets
     }
 

@@ -86,7 +86,9 @@ def _recorded_raw(spark: SparkSession, facts: Mapping[str, Any]) -> DataFrame:
         version = recorded["delta_version"]
         return tables.read(spark, recorded["place"], kind, "raw", version=version)
     if found.identity != recorded:
-        raise TableError(f"the files of raw at {recorded['place']} changed since the run: run again")
+        raise TableError(
+            f"the files of raw at {recorded['place']} changed since the run: run again"
+        )
     return found.frame
 
 

@@ -2,7 +2,8 @@
 
 The noise is a function of (seed, id) alone and the cut is found from counts, so the same documents
 are selected on any cluster, in any partitioning, after any retry. Only numbers and ids pass through
-here, never a text; the driver holds histograms of bounded size, never a list that grows with N or k.
+here, never a text; the driver holds histograms of bounded size, never a list that grows with N or
+k.
 
 The outcome is a `Selection`: for each target a cut-off (key, id), from which membership of a
 document follows by its weights and its id alone. Filtering a second scan by it needs no join.
@@ -59,7 +60,7 @@ def uniform(seed: int, id_column: Column) -> Column:
 
 
 def sampling_key(log_weight: Column, seed: int, id_column: Column) -> Column:
-    """log_weight + Gumbel noise: its k largest are k draws without replacement (DSIR, section 3)."""
+    """log_weight + Gumbel noise: the k largest are k draws without replacement (DSIR, sec. 3)."""
     return log_weight - F.log(-F.log(uniform(seed, id_column)))
 
 
@@ -129,9 +130,7 @@ class Selection:
         choice = _choice(self.targets, self.keys(), self.cuts, quoted(self.id_column),
                          self.allocation)  # fmt: skip
         columns = [quoted(c) for c in scored.columns]
-        named = scored.where(self.is_candidate()).select(
-            *columns, choice.alias(_FOR)
-        )
+        named = scored.where(self.is_candidate()).select(*columns, choice.alias(_FOR))
         chosen = named.where(F.col(_FOR).isNotNull())
         if self.targets == (None,):
             return chosen.select(*columns)
@@ -225,7 +224,7 @@ def uniform_key(selection: Selection) -> Column:
 def effective_sample_size(
     weights: DataFrame, columns: Mapping[str, str], selection: Selection
 ) -> dict[str, float]:
-    """(sum w)^2 / sum w^2 over the candidates, in documents, for each named weight column (Kish)."""
+    """(sum w)^2 / sum w^2 over the candidates, in documents, of named weight columns (Kish)."""
     pool = weights.where(_is_candidate(selection.min_example_length, selection.id_column))
     tops = pool.agg(*[F.max(quoted(c)).alias(name) for name, c in columns.items()]).first()
     if tops is None or tops[0] is None:
@@ -325,9 +324,7 @@ def _key_name(t: int) -> str:
     return f"{_KEY}_{t}"
 
 
-def _keys(
-    targets: Sequence[str | None], method: str, seed: int, ids: Column
-) -> list[Column]:
+def _keys(targets: Sequence[str | None], method: str, seed: int, ids: Column) -> list[Column]:
     plain = [quoted(column_name(t)) for t in targets]
     return plain if method == "top_k" else [sampling_key(w, seed, ids) for w in plain]
 
@@ -401,9 +398,7 @@ def _sequential_cuts(
     return cuts
 
 
-def _joint_cuts(
-    pool: DataFrame, targets: Sequence[str | None], quotas: Sequence[int]
-) -> list[Cut]:
+def _joint_cuts(pool: DataFrame, targets: Sequence[str | None], quotas: Sequence[int]) -> list[Cut]:
     """All targets choose at once: pairs (document, target) by falling key, until quotas are full.
 
     A pair counts if its document is still free and its target not yet full. The outcome depends on
@@ -430,5 +425,3 @@ def _joint_cuts(
         first = max(filled, key=lambda t: (filled[t].key, filled[t].id, str(targets[t])))
         cuts[first] = filled[first]
     return [c for c in cuts if c is not None]
-
-

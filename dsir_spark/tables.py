@@ -107,7 +107,8 @@ def find_format(spark: SparkSession, place: str, owner: str) -> str:
     if found is None:
         raise TableError(
             f"{owner}: the format of {place} is not clear from its file names "
-            f"({first[0]['path'].rsplit('/', 1)[-1]}, ...): name it with --{owner.split()[0]}-format"
+            f"({first[0]['path'].rsplit('/', 1)[-1]}, ...): "
+            f"name it with --{owner.split()[0]}-format"
         )
     return found
 

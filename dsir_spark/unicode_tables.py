@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 # Layout of a word: bits 0-20 the lower-case code point, bits 21-22 the class of the lower-case
-# character, bit 23 case-ignorable, bit 24 cased and not case-ignorable, bit 25 needs a special case.
+# character, bit 23 case-ignorable, bit 24 cased and not case-ignorable, bit 25 needs a
+# special case.
 LOWER_MASK = 0x1FFFFF
 CLASS_SHIFT = 21
 SPACE, WORD, OTHER = 0, 1, 2
@@ -46,7 +47,7 @@ def _sigma_is_final(before: str) -> npt.NDArray[np.bool_]:
     """For each character of `before`: does `<char>SIGMA` end in a final sigma (shape (len,))?"""
     # The line feed is neither cased nor case-ignorable: it keeps the probes apart.
     probe = "\n".join(c + "\u03a3" for c in before) + "\n"
-    return _code_points(probe.lower())[1::3] == 0x3C2
+    return np.asarray(_code_points(probe.lower())[1::3] == 0x3C2)
 
 
 @functools.cache
@@ -59,7 +60,7 @@ def table() -> npt.NDArray[np.uint32]:
     lowered = chars.replace("\u03a3", "\u03c3").lower()
     if len(lowered) != len(chars):
         raise RuntimeError("this Python lower-cases a further character to two: please report it")
-    words = _code_points(lowered) | (_classes(lowered) << CLASS_SHIFT)
+    words = _code_points(lowered) | (_classes(lowered) << np.uint32(CLASS_SHIFT))
 
     cased = _sigma_is_final(chars)
     ignorable = _sigma_after_letter(chars) & ~cased
@@ -76,4 +77,4 @@ def table() -> npt.NDArray[np.uint32]:
 def _sigma_after_letter(middle: str) -> npt.NDArray[np.bool_]:
     """For each character: does `a<char>SIGMA` end in a final sigma (shape (len,))?"""
     probe = "\n".join("a" + c + "\u03a3" for c in middle) + "\n"
-    return _code_points(probe.lower())[2::4] == 0x3C2
+    return np.asarray(_code_points(probe.lower())[2::4] == 0x3C2)

@@ -1,0 +1,60 @@
+# make demo             installs into .venv and runs the main job on text found in the installation
+# make test             installs the test tools as well and runs the tests on Spark 4.2
+# make test SPARK=3.5   the same tests on Spark 3.5, in .venv-3.5
+# make test TESTS=...   only these tests
+# make check            what CI runs: lint, types, test
+PYTHON ?= python3
+SPARK ?= 4.2
+TESTS ?= tests
+
+ifeq ($(SPARK),4.2)
+VENV := .venv
+EXTRA := spark
+else ifeq ($(SPARK),3.5)
+VENV := .venv-3.5
+EXTRA := spark35
+else
+$(error SPARK must be one of 4.2, 3.5; got $(SPARK))
+endif
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint types check prerequisites clean
+
+demo: $(VENV)/.installed
+	$(BIN)/dsir-spark demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-test
+	$(BIN)/mypy
+
+# One after the other even under -j: the cheap ones first.
+check:
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory test
+
+# Silent, so that what is missing is told in one line.
+prerequisites:
+	@sh scripts/check_prerequisites.sh "$(PYTHON)"
+
+$(BIN)/python: | prerequisites
+	"$(PYTHON)" -m venv $(VENV)
+
+# Stamps: installing happens once, and again when the requirements change.
+$(VENV)/.installed: setup.py $(BIN)/python | prerequisites
+	$(PIP) --editable '.[$(EXTRA)]'
+	@touch $@
+
+$(VENV)/.installed-test: setup.py $(BIN)/python | prerequisites
+	$(PIP) --editable '.[$(EXTRA),test]'
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf .venv .venv-3.5 build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,218 @@
+"""Spark sessions for the command line and the tests: the only place that touches settings.
+
+The library itself takes the session of the caller's DataFrames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from dsir_spark.errors import SessionError
+
+MIN_JAVA = 17
+_INSTALL = "pip install 'dsir-spark[spark]'"
+_DELTA = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+}
+
+
+def build_session(
+    app_name: str = "dsir_spark",
+    master: str | None = None,
+    remote: str | None = None,
+    conf: Mapping[str, str] | None = None,
+) -> Any:
+    """A session with Delta: spark-submit's, a Connect server's, or a local one.
+
+    Parameters
+    ----------
+    master : Spark master; by default local with all cores
+    remote : Connect server, `sc://host:port` or `local[n]` to start one; default: SPARK_REMOTE
+    conf : further settings, which win over those made here
+
+    Raises
+    ------
+    SessionError
+        Java or a package is missing or too old, or Delta's jars cannot be had.
+    """
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise SessionError(f"pyspark is not installed: {_INSTALL}") from None
+    builder = SparkSession.builder.appName(app_name)
+    own = dict(conf or {})
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started the JVM, with its jars
+        return _configured(builder, _DELTA | own).getOrCreate()
+    remote = remote or os.environ.get("SPARK_REMOTE")
+    if remote and remote.startswith("sc://"):
+        return _configured(builder.remote(remote), own).getOrCreate()
+    _check_java()
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if master is None or master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    settings = _DELTA | _local_settings(master) | own
+    if "delta" not in own.get("spark.jars", "") + own.get("spark.jars.packages", ""):
+        packages = [_delta_package(), *_connect_package(remote)]
+        extra = own.get("spark.jars.packages")
+        settings["spark.jars.packages"] = ",".join([*packages, *([extra] if extra else [])])
+    if remote:
+        builder = builder.remote(remote)
+    else:
+        builder = builder.master(master or "local[*]")
+    return _start(_configured(builder, settings))
+
+
+def _configured(builder: Any, settings: Mapping[str, str]) -> Any:
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    return builder
+
+
+def _local_settings(master: str | None) -> dict[str, str]:
+    settings = {
+        "spark.sql.session.timeZone": "UTC",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",  # `progress` shows it
+        # Batches count rows, not bytes; long documents would make them huge.
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "2048",
+    }
+    if master is None or master.startswith("local"):
+        settings |= {
+            "spark.driver.memory": os.environ.get("SPARK_DRIVER_MEMORY", "2g"),
+            "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
+            # A local Delta log is small: 50 tasks to read it are 48 too many.
+            "spark.databricks.delta.snapshotPartitions": "2",
+        }
+    return settings
+
+
+def _delta_package() -> str:
+    """Coordinates of the Delta jar that fits the installed packages."""
+    import pyspark
+
+    try:
+        delta = metadata.version("delta-spark")
+    except metadata.PackageNotFoundError:
+        raise SessionError(f"delta-spark is not installed: {_INSTALL}") from None
+    spark = pyspark.__version__.split(".")
+    if spark[0] == "3":
+        return f"io.delta:delta-spark_2.12:{delta}"
+    return f"io.delta:delta-spark_{spark[0]}.{spark[1]}_2.13:{delta}"
+
+
+def _connect_package(remote: str | None) -> list[str]:
+    import pyspark
+
+    if not remote or not pyspark.__version__.startswith("3"):
+        return []
+    return [f"org.apache.spark:spark-connect_2.12:{pyspark.__version__}"]
+
+
+def _check_java() -> None:
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    advice = f"install a JDK {MIN_JAVA} (openjdk-{MIN_JAVA}-jre-headless) or set JAVA_HOME"
+    try:
+        said = subprocess.run([java or "java", "-version"], capture_output=True, text=True).stderr
+    except OSError:
+        raise SessionError(f"Java is missing: {advice}") from None
+    version = java_version(said)
+    if version is None or version < MIN_JAVA:
+        raise SessionError(f"Java {MIN_JAVA} or newer is needed, found {version}: {advice}")
+
+
+def java_version(said: str) -> int | None:
+    """Major version out of what `java -version` says; None where it says none."""
+    _, found, rest = said.partition('version "')
+    parts = rest.split('"')[0].split(".")
+    if not found or not parts[0].isdigit():
+        return None
+    return int(parts[1]) if parts[0] == "1" and len(parts) > 1 else int(parts[0])
+
+
+def _start(builder: Any) -> Any:
+    """Start the JVM with its output in a log file: the search for jars is long and means little."""
+    descriptor, path = tempfile.mkstemp(prefix="dsir-spark-", suffix=".log")
+    try:
+        with _redirected(descriptor):
+            return builder.getOrCreate()
+    except Exception as error:
+        log = Path(path).read_text(encoding="utf-8", errors="replace")
+        raise SessionError(start_failure(f"{log}\n{error}", path)) from None
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _redirected(descriptor: int) -> Iterator[None]:
+    """File descriptors 1 and 2 to a file; the JVM started meanwhile keeps them, Python does not."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    try:
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        yield
+    finally:
+        for target, copy in enumerate(kept, start=1):
+            os.dup2(copy, target)
+            os.close(copy)
+
+
+def start_failure(log: str, path: str) -> str:
+    """The line for a session that did not start, by what its log says."""
+    low = log.lower()
+    if (
+        "unresolved dependency" in low
+        or "download failed" in low
+        or "unresolved dependencies" in low
+    ):
+        return (
+            "Delta's jars cannot be downloaded: run once with network access, or give their paths "
+            f"in SPARK_CONF_DIR/spark-defaults.conf as spark.jars (log: {path})"
+        )
+    last = next((line for line in reversed(log.splitlines()) if line.strip()), "no output")
+    return f"Spark did not start: {last.strip()[:200]} (log: {path})"
+
+
+@contextlib.contextmanager
+def progress(spark: Any, label: str, stream: IO[str]) -> Iterator[None]:
+    """Show a stage: its label, tasks done of all while it runs on a terminal, its seconds."""
+    begin = time.monotonic()
+    stop = threading.Event()
+    shown = threading.Thread(target=_show_tasks, args=(spark, label, stream, stop), daemon=True)
+    if stream.isatty():
+        shown.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if stream.isatty():
+            shown.join()
+            stream.write("\r\033[K")
+    stream.write(f"{label}: {time.monotonic() - begin:.1f} s\n")
+    stream.flush()
+
+
+def _show_tasks(spark: Any, label: str, stream: IO[str], stop: threading.Event) -> None:
+    tracker = getattr(getattr(spark, "_sc", None), "statusTracker", lambda: None)()
+    begin = time.monotonic()
+    while not stop.wait(0.5):
+        stages = [tracker.getStageInfo(s) for s in tracker.getActiveStageIds()] if tracker else []
+        known = [s for s in stages if s is not None]
+        tasks = f"{sum(s.numCompletedTasks for s in known)}/{sum(s.numTasks for s in known)} tasks"
+        stream.write(f"\r\033[K{label}: {tasks if known else '...'} "
+                     f"{time.monotonic() - begin:.0f} s")  # fmt: skip
+        stream.flush()

@@ -1,0 +1,49 @@
+"""Packaging only; tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+README = Path(__file__).with_name("README.md")
+
+CONNECT = [
+    "grpcio>=1.67",
+    "grpcio-status>=1.67",
+    "googleapis-common-protos>=1.65",
+    "protobuf",
+    "zstandard>=0.25",
+]
+
+setup(
+    name="dsir-spark",
+    version="0.1.0",
+    description="Data selection with importance resampling (DSIR) on Apache Spark and Delta Lake",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=["dsir_spark"],
+    python_requires=">=3.10",
+    install_requires=[
+        "numpy",
+        "pyarrow>=14",
+        "numba>=0.59",
+        "click>=8",
+        "pyyaml",
+    ],
+    extras_require={
+        # A cluster brings its own Spark and Delta, so neither is a plain requirement.
+        "spark": ["pyspark==4.2.0", "delta-spark==4.4.0", "pandas<3", *CONNECT],
+        # setuptools stands in for distutils, which Spark 3.5 imports and Python 3.12 dropped.
+        "spark35": ["pyspark==3.5.9", "delta-spark==3.3.3", "pandas<3", "setuptools", *CONNECT],
+        "test": [
+            "pytest",
+            "hypothesis",
+            "chispa",
+            "data-selection==1.0.3",
+            "ruff",
+            "mypy",
+            "types-PyYAML",
+        ],
+    },
+    entry_points={"console_scripts": ["dsir-spark = dsir_spark.cli:main"]},
+)

@@ -1,0 +1,30 @@
+"""One Spark session a run, started when a test first asks for it, with scratch under tmp."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+os.environ["PYSPARK_PYTHON"] = sys.executable
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory):
+    from dsir_spark.session import build_session
+
+    scratch = tmp_path_factory.mktemp("spark")
+    session = build_session(
+        "tests",
+        master="local[2]",
+        conf={
+            "spark.sql.shuffle.partitions": "2",
+            "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+            "spark.driver.extraJavaOptions": f"-Dderby.system.home={scratch}",
+            "spark.sql.adaptive.coalescePartitions.enabled": "false",
+        },
+    )
+    session.sparkContext.setLogLevel("ERROR")
+    yield session
+    session.stop()
