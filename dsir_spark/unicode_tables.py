@@ -71,7 +71,7 @@ def table() -> npt.NDArray[np.uint32]:
     words[CAPITAL_SIGMA] |= SPECIAL_BIT
     words[CAPITAL_I_WITH_DOT] = 0x69 | WORD << CLASS_SHIFT | CASED_BIT | SPECIAL_BIT
     words.setflags(write=False)
-    return words
+    return np.asarray(words, np.uint32)
 
 
 def _sigma_after_letter(middle: str) -> npt.NDArray[np.bool_]:
