@@ -158,11 +158,11 @@ def report_command(composition: tuple[str, ...], examples: int, **flags: Any) ->
 
 @cli.command()
 @click.option("--output", type=click.Path(file_okay=False), default="dsir-demo", show_default=True)
-@click.option("--num-to-sample", type=click.IntRange(1), default=600, show_default=True)
+@click.option("--num-to-sample", type=click.IntRange(1), default=2_000, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True)
 def demo(output: str, num_to_sample: int, seed: int) -> None:
     """Run the real job on text that every Python installation has."""
-    from dsir_spark import demo_data  # type: ignore[attr-defined, unused-ignore]
+    from dsir_spark import demo_data
 
     begin = time.monotonic()
     folder = Path(output)
@@ -177,7 +177,6 @@ def demo(output: str, num_to_sample: int, seed: int) -> None:
         "target": {name: str(path) for name, path in data.targets.items()},
         "output": str(folder / "tables"),
         "num_to_sample": num_to_sample,
-        "proportions": dict.fromkeys(data.targets, 1.0),
         "seed": seed,
         "keep": ["kind"],
         "min_example_length": 50,

@@ -57,10 +57,23 @@ def _extension(place: str) -> str | None:
     return _EXTENSIONS.get(parts[-1]) if len(parts) > 1 else None
 
 
-def _sql_name(place: str) -> str:
-    if is_path(place):
-        return "delta.`" + place.replace("`", "``") + "`"
-    return ".".join("`" + part + "`" for part in place.split("."))
+def _sql_name(spark: SparkSession, place: str) -> str | None:
+    """The table as SQL names it; None where a relative path holds no Delta table.
+
+    Delta takes absolute paths only in SQL, and which folder a relative one starts from is known to
+    Spark alone (the working directory, or the user's home on the cluster's file system).
+    """
+    if not is_path(place):
+        return ".".join("`" + part + "`" for part in place.split("."))
+    if not place.startswith("/") and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", place):
+        try:
+            log = _files(spark, f"{place.rstrip('/')}/_delta_log").select("path").first()
+        except PySparkException:
+            return None
+        if log is None:
+            return None
+        place = log["path"].rsplit("/_delta_log/", 1)[0]
+    return "delta.`" + place.replace("`", "``") + "`"
 
 
 def _reason(error: Exception) -> str:
@@ -69,8 +82,11 @@ def _reason(error: Exception) -> str:
 
 def delta_version(spark: SparkSession, place: str) -> int | None:
     """Latest version of the Delta table at `place`; None where there is none."""
+    name = _sql_name(spark, place)
+    if name is None:
+        return None
     try:
-        row = spark.sql(f"DESCRIBE HISTORY {_sql_name(place)} LIMIT 1").first()
+        row = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first()
     except PySparkException:
         return None
     return None if row is None else int(row["version"])
