@@ -83,8 +83,8 @@ def build_demo_data(directory: Path, max_mb: float = 40.0) -> DemoData:
 
     Parameters
     ----------
-    max_mb : megabytes of text in raw; of a larger installation, the kinds there is most of are sampled
-        by the hash of their origin.
+    max_mb : megabytes of text in raw; of a larger installation, the kinds there is most of are
+        sampled by the hash of their origin.
 
     Returns
     -------

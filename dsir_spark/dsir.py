@@ -413,10 +413,16 @@ class DSIRModel:
         )
         return self.selected(raw, selection)
 
-    def count(self, df: DataFrame, min_example_length: int = 0) -> BucketCounts:
-        """Exact bucket counts of the documents of at least `min_example_length` tokens."""
-        frames.check_text_column(df, self.config.text_column, "the DataFrame")
-        return _count({RAW: df}, self.config, min_example_length)[RAW]
+    def count(
+        self, parts: Mapping[str, DataFrame], min_example_length: int = 0
+    ) -> dict[str, BucketCounts]:
+        """Exact bucket counts of named sets of documents, in one job.
+
+        Only documents of at least `min_example_length` tokens count.
+        """
+        for name, frame in parts.items():
+            frames.check_text_column(frame, self.config.text_column, name)
+        return _count(dict(parts), self.config, min_example_length)
 
     def kl_reduction(self, selected: Int64) -> dict[str, float | None]:
         """KL(target || raw) - KL(target || selected) in nats for each target, of bucket counts."""

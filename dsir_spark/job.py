@@ -12,7 +12,7 @@ import datetime
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from pyspark.sql import functions as F
 import dsir_spark
 from dsir_spark import resample, tables, weights
 from dsir_spark.config import FitConfig, JobConfig
-from dsir_spark.dsir import DSIR, DSIRModel
+from dsir_spark.dsir import DSIR, BucketCounts, DSIRModel
 from dsir_spark.errors import DataError, TableError
 from dsir_spark.frames import check_column, check_id_column, check_text_column
 from dsir_spark.resample import TARGET, Selection, quoted
@@ -389,44 +389,45 @@ def _evaluate(
                 "were selected: raw changed while it was read; run again on data that stands still"
             )
         run.facts["selected_by_target"] = by_target
-        run.facts["kl_reduction"] = _kl_by_target(model, selected, selection)
-        random = random_subset(model, raw.frame, table, selection)
-        run.facts["kl_reduction_random"] = model.kl_reduction(
-            model.count(random, selection.min_example_length).counts
+        chosen = {names[0]: selected}
+        if selection.targets != (None,):
+            chosen = {n: selected.where(F.col(TARGET) == F.lit(n)) for n in names}
+        run.facts["kl_reduction"] = _kl_reductions(model, model.count(chosen))
+        random = random_subsets(model, raw.frame, table, selection, by_target)
+        run.facts["kl_reduction_random"] = _kl_reductions(
+            model, model.count(random, selection.min_example_length)
         )
         run.facts["effective_sample_size"] = resample.effective_sample_size(
             table, dict(zip(names, model.weight_columns, strict=True)), selection
         )
 
 
-def _kl_by_target(
-    model: DSIRModel, selected: DataFrame, selection: Selection
+def _kl_reductions(
+    model: DSIRModel, counted: Mapping[str, BucketCounts]
 ) -> dict[str, float | None]:
-    """Each target against what was selected for it."""
-    if selection.targets == (None,):
-        return model.kl_reduction(model.count(selected).counts)
-    return {
-        name: model.kl_reduction(model.count(selected.where(F.col(TARGET) == F.lit(name))).counts)[
-            name
-        ]
-        for name in model.targets
-    }
+    """Each target against the documents counted under its name."""
+    return {name: model.kl_reduction(found.counts)[name] for name, found in counted.items()}
 
 
-def random_subset(
-    model: DSIRModel, raw: DataFrame, table: DataFrame, selection: Selection
-) -> DataFrame:
-    """A uniform random subset of raw's candidates, as many documents as the selection holds.
+def random_subsets(
+    model: DSIRModel,
+    raw: DataFrame,
+    table: DataFrame,
+    selection: Selection,
+    sizes: Mapping[str, int],
+) -> dict[str, DataFrame]:
+    """Uniform random subsets of raw's candidates of given sizes (documents), by name; nested.
 
     Rows shorter than the selection's `min_example_length` come along and are not to be counted.
     """
     made = model.config.id_column is None
-    cut = resample.uniform_cut(table, selection, made)
+    cuts = resample.uniform_cuts(table, selection, sorted(set(sizes.values())), made)
     identified = model.identified(raw)
-    subset = identified.where(
-        cut.reached_by(resample.uniform_key(selection), quoted(selection.id_column))
-    )
-    return subset.dropDuplicates([selection.id_column]) if made else subset
+    key, ids = resample.uniform_key(selection), quoted(selection.id_column)
+    subsets = {n: identified.where(cuts[size].reached_by(key, ids)) for n, size in sizes.items()}
+    if not made:
+        return subsets
+    return {n: subset.dropDuplicates([selection.id_column]) for n, subset in subsets.items()}
 
 
 def selection_to_json(selection: Selection) -> str:

@@ -202,18 +202,23 @@ def apportion(
     return quotas
 
 
-def uniform_cut(weights: DataFrame, selection: Selection, ids_from_content: bool) -> Cut:
-    """The cut of a uniform random subset of the candidates, of the size of the selection."""
+def uniform_cuts(
+    weights: DataFrame, selection: Selection, sizes: Sequence[int], ids_from_content: bool
+) -> dict[int, Cut]:
+    """The cuts of uniform random subsets of the candidates, by their sizes in documents."""
     ids = quoted(selection.id_column)
     pool = weights.where(_is_candidate(selection.min_example_length, selection.id_column)).select(
         ids.alias(_ID), uniform_key(selection).alias(_KEY)
     )
     if ids_from_content:
         pool = pool.dropDuplicates([_ID])
-    cut = exact_cut(pool, selection.num_selected)
-    if cut is None:
-        raise DataError(_CHANGED)
-    return cut
+    cuts = {}
+    for size in sizes:
+        cut = exact_cut(pool, size)
+        if cut is None:
+            raise DataError(_CHANGED)
+        cuts[size] = cut
+    return cuts
 
 
 def uniform_key(selection: Selection) -> Column:

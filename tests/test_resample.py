@@ -45,7 +45,8 @@ def test_key_is_the_contract_formula(spark):
     from oracle import sampling_key
 
     names = ["a", "", "\u00e9\U0001f600", "x" * 100]
-    frame = spark.createDataFrame([(n, float(i)) for i, n in enumerate(names)], "id string, w double")
+    rows = [(n, float(i)) for i, n in enumerate(names)]
+    frame = spark.createDataFrame(rows, "id string, w double")
     found = frame.select("w", resample.sampling_key(F.col("w"), 7, F.col("id"))).collect()
     for name, (weight, key) in zip(names, found, strict=True):
         assert key == pytest.approx(sampling_key(weight, 7, name), rel=1e-12)
@@ -88,7 +89,8 @@ def test_wide_and_narrow_ranges_of_keys(spark, monkeypatch):
     values = [1e300, -1e300, 0.0, -0.0, 5e-324, -5e-324, 1.0, math.nextafter(1.0, 2.0), -708.4]
     values += [1000 + i * 1e-10 for i in range(300)] + [-3.0 - i * 1e-13 for i in range(300)]
     pool = spark.createDataFrame(
-        [(i, v) for i, v in enumerate(values)], f"{resample.POOL_ID} int, {resample.POOL_KEY} double"
+        [(i, v) for i, v in enumerate(values)],
+        f"{resample.POOL_ID} int, {resample.POOL_KEY} double",
     ).repartition(3)
     rows = sorted(((v, i) for i, v in enumerate(values)), reverse=True)
     for k in range(1, len(values) + 1, 7):

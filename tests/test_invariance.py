@@ -1,0 +1,230 @@
+"""Spark around the kernels: the same bits for any partitioning, batch size, order and session."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import oracle
+import pytest
+from chispa import assert_df_equality
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from dsir_spark import DSIR, dsir, frames, ngram_counts
+from dsir_spark.errors import ColumnError
+
+pytestmark = pytest.mark.spark
+
+WORDS = "the of and \u0391\u03a3 na\u00efve caf\u00e9 \u4e2d\u6587 1984 -- ! data weights spark"
+WORDS = WORDS.split()
+
+
+def documents(n, seed=11):
+    rng = random.Random(seed)
+    texts = [" ".join(rng.choices(WORDS, k=rng.randrange(1, 60))) for _ in range(n)]
+    return [(f"d{i}", None if i % 50 == 7 else " " if i % 50 == 8 else t)
+            for i, t in enumerate(texts)]  # fmt: skip
+
+
+RAW = documents(400)
+TARGET = [(f"t{i}", "data weights spark caf\u00e9 " * 5) for i in range(10)]
+SCHEMA = "id string, text string"
+OPTIONS = {"num_buckets": 1009, "ngrams": 3}
+
+
+def everything(spark, rows, partitions):
+    """All that a model, its weights and its selection consist of, as JSON of exact values."""
+    raw = spark.createDataFrame(rows, SCHEMA).repartition(partitions)
+    target = spark.createDataFrame(TARGET, SCHEMA)
+    model = DSIR(**OPTIONS).fit(raw, target)
+    weights = {r["id"]: [r["log_weight"], r["num_tokens"]] for r in model.transform(raw).collect()}
+    chosen = model.resample(raw, num_to_sample=60, seed=5, min_example_length=3)
+    return json.dumps(
+        {
+            "model": model.fingerprint,
+            "weights": {
+                k: [None if w is None else float(w).hex(), n]
+                for k, (w, n) in sorted(weights.items())
+            },
+            "selected": sorted(r["id"] for r in chosen.select("id").collect()),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """The same facts from the oracle, without Spark."""
+    present = [t for _, t in RAW if t is not None]
+    raw = oracle.bucket_counts(present, 3, 1009)
+    target = oracle.bucket_counts([t for _, t in TARGET], 3, 1009)
+    ratios = oracle.log_ratios(target, raw)
+    weights = {
+        i: [None, None] if t is None else [oracle.log_weight(t, ratios, 3), len(oracle.tokens(t))]
+        for i, t in RAW
+    }
+    pool = [i for i, (_, n) in weights.items() if n is not None and n >= 3]
+    selected = oracle.gumbel_top_k(pool, [weights[i][0] for i in pool], 60, 5)
+    return weights, sorted(selected), (target, raw)
+
+
+def test_model_weights_and_selection_are_the_oracles(spark, expected):
+    found = json.loads(everything(spark, RAW, 2))
+    weights, selected, _ = expected
+    assert found["selected"] == selected
+    hexes = {k: [None if w is None else float(w).hex(), n] for k, (w, n) in weights.items()}
+    assert found["weights"] == hexes
+
+
+@pytest.mark.parametrize("partitions", [1, 3, 16])
+@pytest.mark.parametrize("batch", [1, 7, 10_000])
+def test_same_bits_for_any_partitions_batches_and_order(spark, partitions, batch):
+    rows = list(RAW)
+    random.Random(partitions * batch).shuffle(rows)
+    name = "spark.sql.execution.arrow.maxRecordsPerBatch"
+    before = spark.conf.get(name)
+    spark.conf.set(name, str(batch))
+    try:
+        assert everything(spark, rows, partitions) == everything_once(spark)
+    finally:
+        spark.conf.set(name, before)
+
+
+ONCE: dict[str, str] = {}
+
+
+def everything_once(spark):
+    if "found" not in ONCE:
+        ONCE["found"] = everything(spark, RAW, 2)
+    return ONCE["found"]
+
+
+def test_same_bits_under_spark_connect(spark):
+    """In a process of its own: one process holds classic sessions or Connect sessions."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_invariance import RAW, everything\n"
+        "from dsir_spark.session import build_session\n"
+        "spark = build_session(remote='local[2]')\n"
+        "assert 'connect' in type(spark).__module__, type(spark)\n"
+        "print('FOUND', everything(spark, RAW, 3))\n"
+        "spark.stop()\n"
+    )
+    folder = str(__file__).rsplit("/", 1)[0]
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, folder],
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    assert lines, done.stderr[-3000:]
+    assert lines[0].removeprefix("FOUND ") == everything_once(spark)
+
+
+@pytest.mark.parametrize("num_buckets", [1, 7, 10_000])
+def test_buckets_are_those_of_spark_sql(spark, num_buckets):
+    """`pmod(xxhash64(ngram), num_buckets)` by Spark's own function."""
+    text = RAW[0][1] + " \u0130 \U0001f600 " + "long" * 30
+    grams = oracle.ngrams(oracle.tokens(text), 2)
+    frame = spark.createDataFrame([(g,) for g in grams], "ngram string")
+    bucket = F.expr(f"pmod(xxhash64(ngram), {num_buckets}L)")
+    by_sql = {int(r["b"]): r["n"] for r in
+              frame.groupBy(bucket.alias("b")).agg(F.count("*").alias("n")).collect()}  # fmt: skip
+    row = ngram_counts(
+        spark.createDataFrame([(text,)], "text string"), num_buckets=num_buckets
+    ).first()
+    assert dict(zip(row["indices"], row["counts"], strict=True)) == by_sql
+
+
+def test_ngram_counts_frame(spark):
+    frame = spark.createDataFrame([("a", "b a b"), ("n", None), ("e", " ")], SCHEMA)
+    counted: dict[int, int] = {}
+    for b in oracle.buckets("b a b", 2, 50):
+        counted[b] = counted.get(b, 0) + 1
+    indices = sorted(counted)
+    rows = [("a", "b a b", indices, [counted[i] for i in indices]), ("n", None, None, None),
+            ("e", " ", [], [])]  # fmt: skip
+    ints = T.ArrayType(T.IntegerType())
+    schema = T.StructType(
+        [*frame.schema.fields, T.StructField("indices", ints), T.StructField("counts", ints)]
+    )
+    found = ngram_counts(frame, num_buckets=50)
+    assert_df_equality(found, spark.createDataFrame(rows, schema), ignore_nullable=True)
+
+
+def test_transform_adds_weights_and_num_tokens_and_nothing_else(spark, expected):
+    model = DSIR(**OPTIONS).fit(
+        spark.createDataFrame(RAW, SCHEMA), spark.createDataFrame(TARGET, SCHEMA)
+    )
+    frame = spark.createDataFrame([(1, "data spark"), (2, None), (3, "")], "n int, text string")
+    ratios = model.log_ratio["target"].tolist()
+    rows = [(1, "data spark", oracle.log_weight("data spark", ratios, 3), 2), (2, None, None, None),
+            (3, "", 0.0, 0)]  # fmt: skip
+    schema = "n int, text string, log_weight double, num_tokens long"
+    assert_df_equality(
+        model.transform(frame), spark.createDataFrame(rows, schema), ignore_nullable=True
+    )
+    with pytest.raises(ColumnError, match="num_tokens"):
+        model.transform(frame.withColumn("num_tokens", F.lit(1)))
+
+
+def test_smoothing_of_targets(spark, expected):
+    raw, target = (spark.createDataFrame(r, SCHEMA) for r in (RAW, TARGET))
+    model = DSIR(**OPTIONS, target_laplace_smoothing=0.5).fit(raw, target)
+    assert model.log_ratio["target"].tolist() == pytest.approx(
+        oracle.log_ratios(*expected[2], laplace=0.5), rel=1e-12
+    )
+    # All counts are kept as they are: smoothing comes when the distribution is made.
+    assert model.targets["target"].counts.tolist() == expected[2][0]
+
+
+def test_fit_on_a_share_of_the_documents_is_a_sample_by_id(spark):
+    rows = [(f"d{i}", "one two three four") for i in range(3000)]
+    target = spark.createDataFrame(TARGET, SCHEMA)
+    raw = spark.createDataFrame(rows, SCHEMA)
+    parts = [
+        DSIR(num_buckets=100, num_tokens_to_fit=3500).fit(frame, target)
+        for frame in (raw.repartition(1), raw.repartition(5).orderBy("text"))
+    ]
+    assert parts[0].fingerprint == parts[1].fingerprint
+    assert 0.1 < parts[0].fitted_share < 0.25
+    assert 2500 < parts[0].raw.num_ngrams < 4500
+    whole = DSIR(num_buckets=100, num_tokens_to_fit="auto").fit(raw, target)
+    assert whole.fitted_share == 1.0
+
+
+def test_made_ids_depend_on_the_text_alone(spark):
+    frame = spark.createDataFrame([("a",), ("a",), ("b",), (None,)], "text string")
+    ids = [r[0] for r in frame.select(frames.content_id(F.col("text"))).collect()]
+    assert ids[0] == ids[1] != ids[2]
+    assert ids[3] is None and len(ids[0]) == 32
+
+
+def test_a_cell_of_100_megabytes(spark):
+    text = F.expr("repeat('ab cd ', 17000000)")
+    frame = spark.range(1).select(F.lit("x").alias("id"), text.alias("text"))
+    model = DSIR(num_buckets=100).fit(frame, spark.createDataFrame([("t", "ab cd")], SCHEMA))
+    assert model.raw.num_tokens == 34_000_000
+    row = model.transform(frame).select("num_tokens", "log_weight").first()
+    assert row["num_tokens"] == 34_000_000 and np.isfinite(row["log_weight"])
+
+
+def test_other_unicode_tables_are_told(spark, monkeypatch):
+    raw, target = (spark.createDataFrame(r, SCHEMA) for r in (RAW[:20], TARGET))
+    model = DSIR(**OPTIONS).fit(raw, target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.transform(raw)
+    monkeypatch.setattr(frames.unicodedata, "unidata_version", "3.2.0")
+    with pytest.warns(UserWarning, match=r"this Python has Unicode 3\.2\.0"):
+        model.transform(raw)
+
+
+def test_resample_over_dataframes_alone(spark):
+    """Also without ids: a text that occurs twice is one candidate and comes once."""
+    raw = spark.createDataFrame([(t,) for _, t in RAW + RAW], "text string")
+    model = DSIR(**OPTIONS, id_column=None).fit(raw, spark.createDataFrame(TARGET, SCHEMA))
+    chosen = model.resample(raw, num_to_sample=30, method="top_k", min_example_length=2).collect()
+    assert len({r["text"] for r in chosen}) == len(chosen) == 30
+    assert chosen[0].asDict().keys() == {dsir.CONTENT_ID, "text", "log_weight", "num_tokens"}
