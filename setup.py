@@ -40,6 +40,7 @@ setup(
             "hypothesis",
             "chispa",
             "data-selection==1.0.3",
+            "nltk<3.10",  # later ones tokenise with the regex module: other words than re's
             "ruff",
             "mypy",
             "types-PyYAML",

@@ -64,7 +64,7 @@ def build_session(
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     settings = _DELTA | _local_settings(master) | own
     if "delta" not in own.get("spark.jars", "") + own.get("spark.jars.packages", ""):
-        packages = [_delta_package(), *_connect_package(remote)]
+        packages = [delta_package(), *_connect_package(remote)]
         extra = own.get("spark.jars.packages")
         settings["spark.jars.packages"] = ",".join([*packages, *([extra] if extra else [])])
     if remote:
@@ -98,7 +98,7 @@ def _local_settings(master: str | None) -> dict[str, str]:
     return settings
 
 
-def _delta_package() -> str:
+def delta_package() -> str:
     """Coordinates of the Delta jar that fits the installed packages."""
     import pyspark
 
@@ -117,7 +117,8 @@ def _connect_package(remote: str | None) -> list[str]:
 
     if not remote or not pyspark.__version__.startswith("3"):
         return []
-    return [f"org.apache.spark:spark-connect_2.12:{pyspark.__version__}"]
+    # Later patch releases of the server are not published everywhere; this one serves 3.5.9 too.
+    return ["org.apache.spark:spark-connect_2.12:3.5.7"]
 
 
 def _check_java() -> None:

@@ -214,7 +214,7 @@ def test_other_unicode_tables_are_told(spark, monkeypatch):
     raw, target = (spark.createDataFrame(r, SCHEMA) for r in (RAW[:20], TARGET))
     model = DSIR(**OPTIONS).fit(raw, target)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", category=UserWarning)
         model.transform(raw)
     monkeypatch.setattr(frames.unicodedata, "unidata_version", "3.2.0")
     with pytest.warns(UserWarning, match=r"this Python has Unicode 3\.2\.0"):

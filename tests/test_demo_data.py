@@ -1,0 +1,51 @@
+"""The demo's data: what is in it, and that it is the same each time."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+import pytest
+
+from dsir_spark import demo_data
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return demo_data.build_demo_data(tmp_path_factory.mktemp("demo"), max_mb=8)
+
+
+def test_raw_holds_labelled_text_and_no_path_of_this_machine(built):
+    table = pq.read_table(built.raw)
+    assert table.column_names == ["id", "text", "kind", "origin"]
+    assert table.num_rows == built.documents == sum(built.kinds.values())
+    texts = table["text"].to_pylist()
+    assert sum(len(t.encode()) for t in texts) == built.bytes <= 8e6
+    assert built.bytes > 7e6
+    assert {"code", "docstring", "licence"} <= set(built.kinds)
+    assert len(set(table["id"].to_pylist())) == table.num_rows
+    assert len({" ".join(t.split()) for t in texts}) == table.num_rows
+    assert not any(o.startswith("/") or ".." in o for o in table["origin"].to_pylist())
+
+
+def test_targets_come_from_packages_that_raw_does_not_hold(built):
+    assert set(built.targets) == {"licences", "scientific_docstrings", "code"}
+    raw = pq.read_table(built.raw)
+    folded = {" ".join(t.split()) for t in raw["text"].to_pylist()}
+    assert not any(o.startswith("numpy/") for o in raw["origin"].to_pylist())
+    for name, place in built.targets.items():
+        table = pq.read_table(place)
+        assert table.num_rows >= 10, name
+        assert not folded & {" ".join(t.split()) for t in table["text"].to_pylist()}
+
+
+def test_the_same_installation_gives_the_same_data(built, tmp_path):
+    again = demo_data.build_demo_data(tmp_path, max_mb=8)
+    assert pq.read_table(again.raw).equals(pq.read_table(built.raw))
+    assert again.kinds == built.kinds
+
+
+def test_passages_keep_every_line():
+    text = "".join(f"line {i}\n" + ("\n" if i % 9 == 0 else "") for i in range(2000))
+    passages = list(demo_data._passages(text))
+    assert "".join(" ".join(passages).split()) == "".join(text.split())
+    assert max(map(len, passages)) <= 3000
+    assert next(demo_data._passages("x" * 7000)) == "x" * 3000
