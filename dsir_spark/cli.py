@@ -119,28 +119,28 @@ def cli() -> None:
 @_options(_RAW, _FIT, _WEIGH, _RESAMPLE, _OVERWRITE, _OUTPUT)
 def run(**flags: Any) -> None:
     """Fit, weigh and resample: the whole job."""
-    _do(job.run_all, flags, show_summary=True)
+    _do("run", job.run_all, flags)
 
 
 @cli.command()
 @_options(_RAW, _FIT, _OVERWRITE, _OUTPUT)
 def fit(**flags: Any) -> None:
     """Count n-grams of raw and target; write OUTPUT/model."""
-    _do(job.fit, flags)
+    _do("fit", job.fit, flags)
 
 
 @cli.command()
 @_options(_RAW, _FIT, _WEIGH, _OVERWRITE, _OUTPUT)
 def weigh(**flags: Any) -> None:
     """Weigh raw with OUTPUT/model; write OUTPUT/weights."""
-    _do(job.weigh, flags)
+    _do("weigh", job.weigh, flags)
 
 
 @cli.command("resample")
 @_options(_RAW, _FIT, _RESAMPLE, _OUTPUT)
 def resample_command(**flags: Any) -> None:
     """Select from OUTPUT/weights; write OUTPUT/selected."""
-    _do(job.resample_again, flags, show_summary=True)
+    _do("resample", job.resample_again, flags)
 
 
 @cli.command("report")
@@ -218,28 +218,15 @@ def _read_yaml(path: str) -> dict[str, Any]:
     return found
 
 
-def _do(
-    stage: Callable[..., dict[str, Any]], flags: dict[str, Any], show_summary: bool = False
-) -> None:
+def _do(command: str, stage: Callable[..., dict[str, Any]], flags: dict[str, Any]) -> None:
     options, master, remote = _read_options(flags)
     chosen = JobConfig.from_mapping(options)
-    _require_early(stage, chosen)
+    chosen.require(*job.NEEDS[command])  # before Spark's start, not after it
     spark = session.build_session(master=master, remote=remote)
     facts = stage(spark, chosen, _progress(spark))
-    if show_summary:
+    if "selected_by_target" in facts:
         click.echo(report.summary(facts))
     click.echo(_where(str(chosen.output)))
-
-
-def _require_early(stage: Callable[..., Any], chosen: JobConfig) -> None:
-    """A missing option is said before Spark's start, not after it."""
-    needed = {
-        job.fit: ("raw", "target", "output"),
-        job.weigh: ("output",),
-        job.resample_again: ("output", "num_to_sample"),
-        job.run_all: ("raw", "target", "output", "num_to_sample"),
-    }
-    chosen.require(*needed[stage])
 
 
 def _where(output: str) -> str:

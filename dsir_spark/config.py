@@ -158,7 +158,8 @@ def check(problems: list[str]) -> None:
 class JobConfig(FitConfig):
     """One run of the job: inputs, output, and everything that decides the selection.
 
-    `raw` and `target` are paths or table names; `target` may map names to several of them.
+    `raw` and `target` are paths or table names; `target` may map names to several of them. A single
+    one is the target named `target`, whose columns carry no name.
     """
 
     raw: str | None = None

@@ -1,8 +1,8 @@
 """The passes over text: Arrow functions that Spark runs where the data is.
 
 Each takes a frame and gives a lazy frame; what is computed per batch is in `features`. Spark ships
-one batch of 10,000 rows to Python at a time, however long the texts, so batches are cut here by
-bytes before they reach the kernels' outputs.
+batches by rows (10,000 by default), however long the texts. The kernels read them in place and in
+blocks, so what is needed beyond the batch itself is a few numbers a row.
 """
 
 from __future__ import annotations

@@ -41,6 +41,14 @@ RUN_SCHEMA = """
     seconds map<string, double>
 """
 
+# Options that a stage cannot do without.
+NEEDS = {
+    "fit": ("raw", "target", "output"),
+    "weigh": ("output",),
+    "resample": ("output", "num_to_sample"),
+    "run": ("raw", "target", "output", "num_to_sample"),
+}
+
 Progress = Callable[[str], AbstractContextManager[None]]
 
 
@@ -63,6 +71,9 @@ class _Run:
     started_at: datetime.datetime = field(
         default_factory=lambda: datetime.datetime.now(datetime.timezone.utc)
     )
+
+    def __post_init__(self) -> None:
+        self.config.require(*NEEDS[self.command])
 
     @contextlib.contextmanager
     def stage(self, name: str, label: str) -> Iterator[None]:
@@ -117,7 +128,6 @@ def open_input(spark: SparkSession, place: str, kind: str | None, owner: str) ->
 
 def fit(spark: SparkSession, config: JobConfig, progress: Progress = quiet) -> dict[str, Any]:
     """Fit a model from raw and target and write it; the run's row."""
-    config.require("raw", "target", "output")
     run = _Run(spark, config, "fit", progress)
     if not config.overwrite:
         tables.refuse_existing(spark, str(config.output), (MODEL,))
@@ -129,7 +139,6 @@ def fit(spark: SparkSession, config: JobConfig, progress: Progress = quiet) -> d
 
 def weigh(spark: SparkSession, config: JobConfig, progress: Progress = quiet) -> dict[str, Any]:
     """Weigh raw with the model under the output and write the weights; the run's row."""
-    config.require("output")
     run = _Run(spark, config, "weigh", progress)
     if not config.overwrite:
         tables.refuse_existing(spark, str(config.output), (WEIGHTS,))
@@ -147,7 +156,6 @@ def resample_again(
 
     An earlier selection is replaced; it stays readable as an older version of the table.
     """
-    config.require("output", "num_to_sample")
     run = _Run(spark, config, "resample", progress)
     model, _ = _load_model(run)
     version, earlier = _weights_of_record(run)
@@ -160,7 +168,6 @@ def resample_again(
 
 def run_all(spark: SparkSession, config: JobConfig, progress: Progress = quiet) -> dict[str, Any]:
     """Fit, weigh and resample; the run's row."""
-    config.require("raw", "target", "output", "num_to_sample")
     run = _Run(spark, config, "run", progress)
     if not config.overwrite:
         tables.refuse_existing(spark, str(config.output), (MODEL, WEIGHTS, SELECTED, RUNS))
