@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -30,6 +30,7 @@ from dsir_spark.unicode_tables import (
     OTHER,
     SPACE,
     SPECIAL_BIT,
+    WORD,
 )
 
 XXHASH64, SHA256 = 0, 1
@@ -37,7 +38,8 @@ COUNT, SCORE, COLLECT = 0, 1, 2
 
 _BLOCK = 16_384  # bytes of text between two flushes: scratch stays in the first-level cache
 _GROWTH = 4  # bytes of scratch per byte of text at most: an invalid byte becomes a blank and U+FFFD
-_BUCKETS_AT_ONCE = 4_096
+_BUCKETS_AT_ONCE = 512  # n-grams hashed at once: their words stay in the first-level cache
+_SHORT_RUN = 8  # bytes of ASCII between other text that are read one by one
 _CACHE_BITS = 18  # slots of the sha256 cache, 48 bytes each
 _CACHE_KEY = 32  # n-grams longer than this are hashed afresh
 
@@ -83,15 +85,171 @@ def _load64(typingctx: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _high64(typingctx: Any, a: Any, b: Any) -> Any:
-    """The upper 64 bits of the 128-bit product of two uint64."""
+def _trailing_zeros(typingctx: Any, x: Any) -> Any:
+    """Zero bits below the lowest one of a uint64; 64 of 0."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        wide = ir.IntType(128)
-        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
-        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
 
-    return types.uint64(types.uint64, types.uint64), codegen
+    return types.int64(types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _classify64(typingctx: Any, data: Any, at: Any, lowered: Any) -> Any:
+    """Lower-case 64 ASCII bytes from data[at] on into `lowered` and tell their classes.
+
+    Returns three uint64, bit i for byte i: letter, digit or _; blank; not ASCII. One vector
+    operation each, of whatever width the processor has; no bounds check.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        wide = ir.VectorType(ir.IntType(8), 64)
+
+        def array_of(i: int) -> Any:
+            return context.make_array(signature.args[i])(context, builder, args[i]).data
+
+        def constant(value: int) -> Any:
+            return ir.Constant(wide, [value] * 64)
+
+        def between(low: int, high: int, text: Any) -> Any:
+            return builder.icmp_unsigned(
+                "<=", builder.sub(text, constant(low)), constant(high - low)
+            )
+
+        def mask(bits: Any) -> Any:
+            return builder.bitcast(bits, ir.IntType(64))
+
+        source = builder.bitcast(builder.gep(array_of(0), [args[1]]), wide.as_pointer())
+        text = builder.load(source)
+        text.align = 1
+        lower = builder.select(
+            between(0x41, 0x5A, text), builder.or_(text, constant(0x20)), text
+        )
+        store = builder.store(lower, builder.bitcast(array_of(2), wide.as_pointer()))
+        store.align = 1
+        word = builder.or_(between(0x61, 0x7A, lower), between(0x30, 0x39, text))
+        word = builder.or_(word, builder.icmp_unsigned("==", text, constant(0x5F)))
+        blank = builder.or_(between(0x09, 0x0D, text), between(0x1C, 0x20, text))
+        other = builder.icmp_unsigned(">=", text, constant(0x80))
+        masks = [mask(bits) for bits in (word, blank, other)]
+        return context.make_tuple(builder, signature.return_type, masks)
+
+    returns = types.UniTuple(types.uint64, 3)
+    return returns(data, types.int64, lowered), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _copy16(typingctx: Any, source: Any, at: Any, target: Any, to: Any) -> Any:
+    """target[to : to + 16] = source[at : at + 16]; no bounds check."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        wide = ir.VectorType(ir.IntType(8), 16).as_pointer()
+        pointers = []
+        for i in (0, 2):
+            data = context.make_array(signature.args[i])(context, builder, args[i]).data
+            pointers.append(builder.bitcast(builder.gep(data, [args[i + 1]]), wide))
+        value = builder.load(pointers[0])
+        value.align = 1
+        store = builder.store(value, pointers[1])
+        store.align = 1
+        return context.get_dummy_value()
+
+    return types.none(source, types.int64, target, types.int64), codegen
+
+
+# Round constants of SHA-256 (FIPS 180-4, 4.2.2).
+_K = np.array(
+    """428a2f98 71374491 b5c0fbcf e9b5dba5 3956c25b 59f111f1 923f82a4 ab1c5ed5
+       d807aa98 12835b01 243185be 550c7dc3 72be5d74 80deb1fe 9bdc06a7 c19bf174
+       e49b69c1 efbe4786 0fc19dc6 240ca1cc 2de92c6f 4a7484aa 5cb0a9dc 76f988da
+       983e5152 a831c66d b00327c8 bf597fc7 c6e00bf3 d5a79147 06ca6351 14292967
+       27b70a85 2e1b2138 4d2c6dfc 53380d13 650a7354 766a0abb 81c2c92e 92722c85
+       a2bfe8a1 a81a664b c24b8b70 c76c51a3 d192e819 d6990624 f40e3585 106aa070
+       19a4c116 1e376c08 2748774c 34b0bcb5 391c0cb3 4ed8aa4a 5b9cca4f 682e6ff3
+       748f82ee 78a5636f 84c87814 8cc70208 90befffa a4506ceb bef9a3f7 c67178f2""".split()
+)
+_K = np.array([int(k, 16) for k in _K], np.uint32)
+_H0 = np.array(
+    [
+        0x6A09E667,
+        0xBB67AE85,
+        0x3C6EF372,
+        0xA54FF53A,
+        0x510E527F,
+        0x9B05688C,
+        0x1F83D9AB,
+        0x5BE0CD19,
+    ],
+    np.uint32,
+)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _sha256_short(typingctx: Any, buf: Any, start: Any, length: Any) -> Any:
+    """The 8 words of sha256(buf[start : start + length]), for length <= 55, each as a uint64.
+
+    One block by the instructions of x86, which take four rounds in two steps; reads 64 bytes. The
+    halves of the state are (f, e, b, a) and (h, g, d, c), lowest lane first, as they want it.
+    """
+    four = ir.VectorType(ir.IntType(32), 4)
+    bytes16 = ir.VectorType(ir.IntType(8), 16)
+    i64 = ir.IntType(64)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def call(name: str, *operands: Any) -> Any:
+            kind = ir.FunctionType(four, [four] * len(operands))
+            function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+            return builder.call(function, operands)
+
+        def shuffle(a: Any, b: Any, *order: int) -> Any:
+            lanes = ir.VectorType(ir.IntType(32), len(order))
+            return builder.shuffle_vector(a, b, ir.Constant(lanes, list(order)))
+
+        def splat(value: Any) -> Any:
+            one = builder.insert_element(ir.Constant(bytes16, ir.Undefined), value,
+                                         ir.Constant(ir.IntType(32), 0))  # fmt: skip
+            return shuffle(one, one, *[0] * 16)
+
+        def words(i: int) -> Any:
+            """Message words 4i to 4i + 3: text, the byte 0x80, zeros; big-endian."""
+            at = builder.add(args[1], ir.Constant(i64, 16 * i))
+            loaded = builder.load(builder.bitcast(builder.gep(data, [at]), bytes16.as_pointer()))
+            loaded.align = 1
+            lanes = ir.Constant(bytes16, list(range(16 * i, 16 * i + 16)))
+            zero = ir.Constant(bytes16, [0] * 16)
+            end = ir.Constant(bytes16, [0x80] * 16)
+            text = builder.select(builder.icmp_unsigned("<", lanes, size), loaded, zero)
+            text = builder.select(builder.icmp_unsigned("==", lanes, size), end, text)
+            swapped = shuffle(text, text, *[j ^ 3 for j in range(16)])
+            return builder.bitcast(swapped, four)
+
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        size = splat(builder.trunc(args[2], ir.IntType(8)))
+        w = [words(i) for i in range(4)]
+        bits = builder.shl(builder.trunc(args[2], ir.IntType(32)), ir.Constant(ir.IntType(32), 3))
+        w[3] = builder.insert_element(w[3], bits, ir.Constant(ir.IntType(32), 3))
+        initial = [int(h) for h in _H0]
+        feba = ir.Constant(four, [initial[j] for j in (5, 4, 1, 0)])
+        hgdc = ir.Constant(four, [initial[j] for j in (7, 6, 3, 2)])
+        first, second = feba, hgdc
+        for t in range(16):
+            if t >= 4:
+                shifted = shuffle(w[t - 2], w[t - 1], 1, 2, 3, 4)
+                partial = builder.add(call("llvm.x86.sha256msg1", w[t - 4], w[t - 3]), shifted)
+                w.append(call("llvm.x86.sha256msg2", partial, w[t - 1]))
+            k = ir.Constant(four, [int(k) for k in _K[4 * t : 4 * t + 4]])
+            message = builder.add(w[t], k)
+            hgdc = call("llvm.x86.sha256rnds2", hgdc, feba, message)
+            feba = call("llvm.x86.sha256rnds2", feba, hgdc, shuffle(message, message, 2, 3, 0, 0))
+        feba, hgdc = builder.add(feba, first), builder.add(hgdc, second)
+        state = [
+            builder.zext(builder.extract_element(half, ir.Constant(ir.IntType(32), lane)), i64)
+            for half, lane in ((feba, 3), (feba, 2), (hgdc, 3), (hgdc, 2),
+                               (feba, 1), (feba, 0), (hgdc, 1), (hgdc, 0))
+        ]  # fmt: skip
+        return context.make_tuple(builder, signature.return_type, state)
+
+    return types.UniTuple(types.uint64, 8)(buf, types.int64, types.int64), codegen
 
 
 @_jit(inline="always")
@@ -149,42 +307,62 @@ def _xxhash64(buf, start, length):
     return h ^ (h >> np.uint64(32))
 
 
-@_jit(inline="always")
-def _pmod(h, m, reciprocal, two64_mod_m):
-    """`pmod` of h read as int64, for uint64 m; reciprocal = (2^64 - 1) // m."""
-    # The estimated quotient is at most 2 below the true one.
-    r = h - _high64(h, reciprocal) * m
-    r = r - m if r >= m else r
-    r = r - m if r >= m else r
-    shifted = r - two64_mod_m if r >= two64_mod_m else r + m - two64_mod_m
-    return shifted if h >> np.uint64(63) else r
+@_jit()
+def _hash_short(words, lengths, n, keys):
+    """`_xxhash64` of n n-grams of fewer than 32 bytes at once.
+
+    words : 4 arrays uint64[n], the 32 bytes from the start of each on
+    lengths, keys : uint64[n]
+
+    All steps are taken for all lengths and selected: no branch, contiguous arrays, so that the
+    compiler works on several n-grams at once.
+    """
+    first, second, third, fourth = words
+    for j in range(n):
+        length = lengths[j]
+        a, b, c, d = first[j], second[j], third[j], fourth[j]
+        h = _SEED + _P5 + length
+        step = _rotl(h ^ (_rotl(a * _P2, 31) * _P1), 27) * _P1 + _P4
+        h = step if length >= np.uint64(8) else h
+        step = _rotl(h ^ (_rotl(b * _P2, 31) * _P1), 27) * _P1 + _P4
+        h = step if length >= np.uint64(16) else h
+        step = _rotl(h ^ (_rotl(c * _P2, 31) * _P1), 27) * _P1 + _P4
+        h = step if length >= np.uint64(24) else h
+        tail = b if length >= np.uint64(8) else a
+        tail = c if length >= np.uint64(16) else tail
+        tail = d if length >= np.uint64(24) else tail
+        four = (length & np.uint64(4)) != np.uint64(0)
+        step = _rotl(h ^ ((tail & np.uint64(0xFFFFFFFF)) * _P1), 23) * _P2 + _P3
+        h = step if four else h
+        tail = tail >> np.uint64(32) if four else tail
+        left = length & np.uint64(3)
+        step = _rotl(h ^ ((tail & np.uint64(0xFF)) * _P5), 11) * _P1
+        h = step if left > np.uint64(0) else h
+        step = _rotl(h ^ (((tail >> np.uint64(8)) & np.uint64(0xFF)) * _P5), 11) * _P1
+        h = step if left > np.uint64(1) else h
+        step = _rotl(h ^ (((tail >> np.uint64(16)) & np.uint64(0xFF)) * _P5), 11) * _P1
+        h = step if left > np.uint64(2) else h
+        h = (h ^ (h >> np.uint64(33))) * _P2
+        h = (h ^ (h >> np.uint64(29))) * _P3
+        keys[j] = h ^ (h >> np.uint64(32))
 
 
-# Round constants of SHA-256 (FIPS 180-4, 4.2.2).
-_K = np.array(
-    """428a2f98 71374491 b5c0fbcf e9b5dba5 3956c25b 59f111f1 923f82a4 ab1c5ed5
-       d807aa98 12835b01 243185be 550c7dc3 72be5d74 80deb1fe 9bdc06a7 c19bf174
-       e49b69c1 efbe4786 0fc19dc6 240ca1cc 2de92c6f 4a7484aa 5cb0a9dc 76f988da
-       983e5152 a831c66d b00327c8 bf597fc7 c6e00bf3 d5a79147 06ca6351 14292967
-       27b70a85 2e1b2138 4d2c6dfc 53380d13 650a7354 766a0abb 81c2c92e 92722c85
-       a2bfe8a1 a81a664b c24b8b70 c76c51a3 d192e819 d6990624 f40e3585 106aa070
-       19a4c116 1e376c08 2748774c 34b0bcb5 391c0cb3 4ed8aa4a 5b9cca4f 682e6ff3
-       748f82ee 78a5636f 84c87814 8cc70208 90befffa a4506ceb bef9a3f7 c67178f2""".split()
-)
-_K = np.array([int(k, 16) for k in _K], np.uint32)
-_H0 = np.array(
-    [
-        0x6A09E667,
-        0xBB67AE85,
-        0x3C6EF372,
-        0xA54FF53A,
-        0x510E527F,
-        0x9B05688C,
-        0x1F83D9AB,
-        0x5BE0CD19,
-    ],
-    np.uint32,
-)
+@_jit()
+def _pmod(keys, n, num_buckets, out):
+    """out[j] = `pmod` of keys[j] (uint64[n], read as int64) for num_buckets <= 2^24."""
+    m = np.int64(num_buckets)
+    two32 = np.int64((1 << 32) % m)
+    two64 = (two32 * two32) % m
+    inverse = 1.0 / m
+    for j in range(n):
+        key = keys[j]
+        # Below 2^32 * m, so the quotient in floating point is off by one at most.
+        x = np.int64(key >> np.uint64(32)) * two32 + np.int64(key & np.uint64(0xFFFFFFFF))
+        r = x - np.int64(np.float64(x) * inverse) * m
+        r = r + m if r < 0 else r
+        r = r - m if r >= m else r
+        r = r - two64 if np.int64(key) < 0 else r
+        out[j] = r + m if r < 0 else r
 
 
 @_jit(inline="always")
@@ -220,10 +398,32 @@ def _sha256_block(w, state):
     state[7] += h
 
 
+# n-grams of up to so many bytes are hashed by instruction. numba keeps compiled code apart by
+# processor, so what the processor has may be asked when the module is read.
+_SHA_BYTES = 55
+if not binding.get_host_cpu_features().get("sha"):
+    _SHA_BYTES = -1
+
+    @_jit()
+    def _sha256_short(buf, start, length):  # never called, but compiled
+        zero = np.uint64(0)
+        return zero, zero, zero, zero, zero, zero, zero, zero
+
+
 @_jit()
-def _sha256_mod(buf, start, length, m, w, state):
-    """int(sha256(buf[start : start + length])) mod m, for m < 2^32."""
-    state[:] = _H0
+def _sha256_mod(buf, start, length, powers, m, w, state):
+    """int(sha256(buf[start : start + length])) mod m, for m <= 2^24.
+
+    powers : uint64[8], 2^224, 2^192, ..., 2^0 mod m
+    """
+    if length <= _SHA_BYTES:
+        digest = _sha256_short(buf, start, length)
+        r = np.uint64(0)
+        for t in range(8):
+            r += digest[t] * powers[t]
+        return np.int64(r % m)
+    for t in range(8):  # a slice assignment costs as much as the rounds
+        state[t] = _H0[t]
     blocks = (length + 8) // 64 + 1
     for block in range(blocks):
         for t in range(16):
@@ -244,18 +444,18 @@ def _sha256_mod(buf, start, length, m, w, state):
         _sha256_block(w, state)
     r = np.uint64(0)
     for t in range(8):
-        r = ((r << np.uint64(32)) | np.uint64(state[t])) % m
-    return np.int64(r)
+        r += np.uint64(state[t]) * powers[t]
+    return np.int64(r % m)
 
 
 @_jit()
-def _sha256_cached(buf, start, length, key, m, cache, w, state):
+def _sha256_cached(buf, start, length, key, powers, m, cache, w, state):
     """`_sha256_mod` behind a direct-mapped cache: exact, since the n-gram itself is compared.
 
     cache: uint64[slots, 6], a row = key, length << 32 | bucket, the n-gram's bytes padded with 0.
     """
     if length > _CACHE_KEY or length == 0:
-        return _sha256_mod(buf, start, length, m, w, state)
+        return _sha256_mod(buf, start, length, powers, m, w, state)
     slot = np.int64(key >> np.uint64(64 - _CACHE_BITS))
     hit = (cache[slot, 1] >> np.uint64(32)) == np.uint64(length) and cache[slot, 0] == key
     words = (length + 7) >> 3
@@ -266,7 +466,7 @@ def _sha256_cached(buf, start, length, key, m, cache, w, state):
         word = word & last if j == words - 1 else word
         hit = hit and cache[slot, 2 + j] == word
     if not hit:
-        bucket = _sha256_mod(buf, start, length, m, w, state)
+        bucket = _sha256_mod(buf, start, length, powers, m, w, state)
         cache[slot, 0] = key
         cache[slot, 1] = (np.uint64(length) << np.uint64(32)) | np.uint64(bucket)
         for j in range(words):
@@ -353,17 +553,75 @@ def _encode(scratch, fill, cp):
     return fill + 4
 
 
+@_jit(inline="always")
+def _split_ascii(word, blank, size, lowered, scratch, fill, starts, count, previous):
+    """`_split` of `size` (1 to 64) ASCII bytes, given as `_classify64` gave them."""
+    inside = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - size)
+    one = np.uint64(1)
+    word &= inside
+    text = inside & ~blank
+    other = text & ~word
+    # A token starts where a class does; the last character's class goes on from chunk to chunk.
+    begins = word & ~((word << one) | np.uint64(previous == WORD))
+    begins |= other & ~((other << one) | np.uint64(previous == OTHER))
+    breaks = begins | ~text
+    goes_on = text & ~begins & one
+    if goes_on != np.uint64(0):
+        length = min(1 + _trailing_zeros(breaks >> one), 64)
+        for j in range(0, length, 16):
+            _copy16(lowered, j, scratch, fill + j)
+        fill += length
+    while begins != np.uint64(0):
+        at = _trailing_zeros(begins)
+        begins &= begins - one
+        length = min(1 + _trailing_zeros((breaks >> np.uint64(at)) >> one), 64 - at)
+        scratch[fill] = 0x20
+        fill += 1
+        starts[count] = fill
+        count += 1
+        _copy16(lowered, at, scratch, fill)
+        if length > 16:
+            for j in range(16, length, 16):
+                _copy16(lowered, at + j, scratch, fill + j)
+        fill += length
+    last = one << np.uint64(size - 1)
+    if word & last != np.uint64(0):
+        return fill, count, np.int64(WORD)
+    return fill, count, np.int64(OTHER if text & last != np.uint64(0) else SPACE)
+
+
 @_jit()
-def _split(data, begin, at, stop, end, unicode, scratch, fill, starts, count, previous):
+def _split(
+    data, begin, at, stop, end, unicode, lowered, scratch, fill, starts, count, previous
+):  # fmt: skip
     """Lower-case and split data[at:stop] of the document [begin, end) into scratch.
 
     Returns (at, fill, count, previous): `starts[:count]` are the starts of the tokens so far, each
     with one blank before it; `previous` is the class of the last character, so that a token may go
     on in the next block. `at` passes `stop` by the rest of the last character at most.
+
+    lowered (uint8[80]) is scratch. Writes up to 16 bytes beyond the fill it returns.
     """
+    # Where ASCII comes in short runs, 64 bytes at once cost more than they save: not again before
+    # a run has shown itself to be long.
+    run = _SHORT_RUN
+    vectors = True
     while at < stop:
+        if vectors and at + 64 <= data.shape[0]:
+            word_bits, blank_bits, high_bits = _classify64(data, at, lowered)
+            size = min(_trailing_zeros(high_bits), stop - at)
+            if size >= _SHORT_RUN:
+                fill, count, previous = _split_ascii(
+                    word_bits, blank_bits, size, lowered, scratch, fill, starts, count, previous
+                )
+                at += size
+                continue
+            vectors = False
+            run = 0
         byte = data[at]
         if byte < 0x80:
+            run += 1
+            vectors = run >= _SHORT_RUN
             word = unicode[byte]
             kind = np.int64(word >> CLASS_SHIFT) & 3
             # Unconditional stores and conditional advances: no branch depends on the text.
@@ -377,6 +635,8 @@ def _split(data, begin, at, stop, end, unicode, scratch, fill, starts, count, pr
             previous = kind
             at += 1
             continue
+        vectors = False
+        run = 0
         cp, size = _decode(data, at, end)
         word = np.int64(unicode[cp])
         kind = (word >> CLASS_SHIFT) & 3
@@ -403,27 +663,52 @@ def _split(data, begin, at, stop, end, unicode, scratch, fill, starts, count, pr
 
 
 @_jit()
-def _hash_ngrams(scratch, starts, lo, hi, missing, ngrams, num_buckets, hash_kind, memo, out):
+def _hash_ngrams(
+    scratch, starts, lo, hi, missing, ngrams, num_buckets, hash_kind, memo, lanes, out
+):  # fmt: skip
     """Buckets of the n-grams that end at tokens lo..hi-1, n ascending; how many there are.
 
     starts[hi] must be the start of the next token (one past the blank after token hi - 1).
     `missing` tokens stand before token 0 of the document (n-grams reaching there do not exist).
+    lanes : (4 x uint64[*] words, uint64[*] lengths, uint64[*] keys), scratch
     """
-    m = np.uint64(num_buckets)
-    reciprocal = np.uint64(0xFFFFFFFFFFFFFFFF) // m
-    two64_mod_m = (np.uint64(0xFFFFFFFFFFFFFFFF) % m + np.uint64(1)) % m
-    cache, w, state = memo
+    words, lengths, keys = lanes
+    first, second, third, fourth = words
     filled = 0
+    long = 0
     for i in range(lo, hi):
         end = starts[i + 1] - 1
         for n in range(1, min(ngrams, i - missing + 1) + 1):
             start = starts[i - n + 1]
-            key = _xxhash64(scratch, start, end - start)
-            if hash_kind == XXHASH64:
-                out[filled] = np.int64(_pmod(key, m, reciprocal, two64_mod_m))
-            else:
-                out[filled] = _sha256_cached(scratch, start, end - start, key, m, cache, w, state)
+            first[filled] = _load64(scratch, start)
+            second[filled] = _load64(scratch, start + 8)
+            third[filled] = _load64(scratch, start + 16)
+            fourth[filled] = _load64(scratch, start + 24)
+            lengths[filled] = np.uint64(end - start)
+            long += np.int64(end - start >= 32)
             filled += 1
+    _hash_short(words, lengths, filled, keys)
+    if long > 0 or hash_kind == SHA256:
+        cache, w, state = memo
+        m = np.uint64(num_buckets)
+        powers = np.empty(8, np.uint64)
+        powers[7] = np.uint64(1) % m
+        for t in range(6, -1, -1):
+            powers[t] = (powers[t + 1] * np.uint64(1 << 32)) % m
+        j = 0
+        for i in range(lo, hi):
+            end = starts[i + 1] - 1
+            for n in range(1, min(ngrams, i - missing + 1) + 1):
+                start = starts[i - n + 1]
+                if end - start >= 32:
+                    keys[j] = _xxhash64(scratch, start, end - start)
+                if hash_kind == SHA256:
+                    out[j] = _sha256_cached(
+                        scratch, start, end - start, keys[j], powers, m, cache, w, state
+                    )
+                j += 1
+    if hash_kind == XXHASH64:
+        _pmod(keys, filled, num_buckets, out)
     return filled
 
 
@@ -432,16 +717,16 @@ def _consume(mode, buckets, filled, tables, counts, total, row):
     """Fold buckets into counts[bucket] (COUNT) or total[row, :] += tables[bucket, :] (SCORE)."""
     if mode == COUNT:
         for j in range(filled):
-            counts[buckets[j]] += 1
+            counts[np.uint64(buckets[j])] += 1
     elif tables.shape[1] == 1:
         acc = total[row, 0]
         for j in range(filled):
-            acc += tables[buckets[j], 0]
+            acc += tables[np.uint64(buckets[j]), 0]
         total[row, 0] = acc
     else:
         for j in range(filled):
             for t in range(tables.shape[1]):
-                total[row, t] += tables[buckets[j], t]
+                total[row, t] += tables[np.uint64(buckets[j]), t]
 
 
 @_jit()
@@ -497,9 +782,14 @@ def run(
         `collected`, possibly reallocated.
     """
     scratch = np.empty(_BLOCK * _GROWTH + 64, np.uint8)
+    lowered = np.empty(64 + 16, np.uint8)
     starts = np.empty(_BLOCK + ngrams + 8, np.int64)
     at_once = max(1, _BUCKETS_AT_ONCE // ngrams)
-    buckets = np.empty(at_once * ngrams, np.int64)
+    size = at_once * ngrams
+    words = (np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.uint64),
+             np.empty(size, np.uint64))  # fmt: skip
+    lanes = (words, np.empty(size, np.uint64), np.empty(size, np.uint64))
+    buckets = np.empty(size, np.int64)
     gathered = 0
     # A document must be read whole before it is known to be long enough: its buckets wait here.
     waiting = mode == COLLECT or (mode == COUNT and min_tokens > 0)
@@ -512,7 +802,7 @@ def run(
         previous = np.int64(SPACE)
         first = gathered
         while True:
-            # Room for one more block, and for the 8 bytes that hashing reads past a token.
+            # Room for one more block, and for what is read and written beyond a token.
             if fill + _BLOCK * _GROWTH + 64 > scratch.shape[0]:
                 keep = max(0, hashed - ngrams + 1)
                 shift = starts[keep] - 1 if keep < count else fill
@@ -539,7 +829,7 @@ def run(
                     starts = _grown(starts, count, count + _BLOCK + 8)
             at, fill, count, previous = _split(
                 data, begin, at, min(at + _BLOCK, end), end,
-                unicode, scratch, fill, starts, count, previous,
+                unicode, lowered, scratch, fill, starts, count, previous,
             )  # fmt: skip
             # The last token may go on in the next block.
             ready = count if at >= end else count - 1
@@ -548,7 +838,7 @@ def run(
                 upto = min(ready, hashed + at_once)
                 filled = _hash_ngrams(
                     scratch, starts, hashed, upto, -dropped,
-                    ngrams, num_buckets, hash_kind, memo, buckets,
+                    ngrams, num_buckets, hash_kind, memo, lanes, buckets,
                 )  # fmt: skip
                 hashed = upto
                 if waiting:
