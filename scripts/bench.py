@@ -1,0 +1,232 @@
+"""Rates and their ratios, measured side by side in one run; every figure quoted elsewhere is here.
+
+    python scripts/bench.py [--data FOLDER] [--rounds 5] [--reference-mb 4] [--rows 10000000]
+                            [--check]
+
+FOLDER holds Parquet files with a column `text`; without it, the demo's text is used. Rates are
+medians over the rounds, in MB of UTF-8 text a second; spread is (largest - smallest) / median.
+Kernels and the reference run on one core, Spark on all. `--check` fails on a ratio under a third of
+what the project claims.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import functions as F
+
+from dsir_spark import DSIR, features, resample
+from dsir_spark.config import FeatureSpec
+from dsir_spark.demo_data import build_demo_data
+from dsir_spark.frames import _text_udf
+from dsir_spark.session import build_session
+
+# Ratios claimed in README and docs/performance.md; `--check` fails under a third of each.
+CLAIMS = {
+    ("kernel: weigh, xxhash64", "reference: weigh"): 150,
+    ("kernel: weigh, sha256", "reference: weigh"): 10,
+    ("Spark: transform", "Spark: scan and Arrow pass-through"): 0.75,
+}
+
+ALPHABETS = {
+    "German": ("abcdefghijklmnopqrstuvwxyz\u00e4\u00f6\u00fc\u00df", 7),
+    "Greek": ("".join(map(chr, range(0x3B1, 0x3CA))), 7),
+    "Chinese": ("".join(map(chr, range(0x4E00, 0x5600))), 12),
+    "Korean": ("".join(map(chr, range(0xAC00, 0xB800))), 3),
+}
+
+
+class Table:
+    """Rows of the table, in the order measured."""
+
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+        self.rates: dict[str, float] = {}
+
+    def measure(self, label: str, amount: float, unit: str, run: Callable[[], object]) -> None:
+        """Time `run` after one warm-up; `amount` in units of `unit`."""
+        run()
+        rates = []
+        for _ in range(self.rounds):
+            begin = time.perf_counter()
+            run()
+            rates.append(amount / (time.perf_counter() - begin))
+        self.rates[label] = statistics.median(rates)
+        spread = (max(rates) - min(rates)) / self.rates[label]
+        print(f"| {label} | {self.rates[label]:,.1f} {unit}/s | {spread:.0%} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--reference-mb", type=float, default=4)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.data or build_demo_data(Path(scratch) / "data", max_mb=20).raw
+        bench(options, folder)
+
+
+def bench(options: argparse.Namespace, folder: Path) -> None:
+    texts = pq.read_table(folder, columns=["text"])["text"].combine_chunks()
+    megabytes = sum(chunk.nbytes for chunk in [texts]) / 1e6
+    spark = build_session()
+    spark.sparkContext.setLogLevel("ERROR")
+    print(f"{len(texts):,} documents, {megabytes:.1f} MB; {os.cpu_count()} cores; "
+          f"Python {platform.python_version()}, Spark {spark.version}\n")  # fmt: skip
+    print("| what | rate | spread |\n|---|---:|---:|")
+    table = Table(options.rounds)
+    reference(table, texts, options.reference_mb)
+    kernels(table, texts, megabytes)
+    passes(table, spark, folder, megabytes)
+    cuts(table, spark, options.rows)
+    ratios(table, options.check)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(f"\nPeak memory of this process: {peak:,.0f} MB.")
+    spark.stop()
+
+
+def reference(table: Table, texts: pa.Array, megabytes: float) -> None:
+    """The reference's features and weights of a sample of the texts, on one core."""
+    try:
+        from data_selection.hashed_ngram_dsir import get_ngram_counts
+    except ImportError:
+        print("| reference: weigh | not installed | |")
+        return
+    sample = [t for t in texts.to_pylist() if t]
+    random.Random(0).shuffle(sample)
+    chosen, size = [], 0
+    for text in sample:
+        if size >= megabytes * 1e6:
+            break
+        chosen.append(text)
+        size += len(text.encode())
+    ratios = np.random.default_rng(0).normal(size=10_000)
+    label = "reference: weigh"
+    table.measure(label, size / 1e6, "MB",
+                  lambda: [np.dot(ratios, get_ngram_counts(t)) for t in chosen])  # fmt: skip
+
+
+def kernels(table: Table, texts: pa.Array, megabytes: float) -> None:
+    """The kernels over Arrow arrays of 10,000 documents, on one core."""
+    tables = np.random.default_rng(0).normal(size=(10_000, 1))
+    many = np.random.default_rng(0).normal(size=(10_000, 16))
+    batches = [texts.slice(i, 10_000) for i in range(0, len(texts), 10_000)]
+    for hash_name in ("xxhash64", "sha256"):
+        spec = FeatureSpec(hash=hash_name)
+        table.measure(f"kernel: weigh, {hash_name}", megabytes, "MB",
+                      lambda s=spec: [features.score(b, tables, s) for b in batches])  # fmt: skip
+    spec = FeatureSpec()
+    table.measure("kernel: count, xxhash64", megabytes, "MB",
+                  lambda: [features.count_ngrams(b, spec) for b in batches])  # fmt: skip
+    table.measure("kernel: weigh, 16 targets", megabytes, "MB",
+                  lambda: [features.score(b, many, spec) for b in batches])  # fmt: skip
+    table.measure("kernel: sparse counts", megabytes, "MB",
+                  lambda: [features.sparse_counts(b, spec) for b in batches])  # fmt: skip
+    for language, (alphabet, length) in ALPHABETS.items():
+        rng = random.Random(1)
+        words = ["".join(rng.choices(alphabet, k=rng.randrange(1, 2 * length)))
+                 for _ in range(5_000)]  # fmt: skip
+        made = pa.array([" ".join(rng.choices(words, k=300)) for _ in range(1_000)])
+        table.measure(f"kernel: weigh, made-up {language}", made.nbytes / 1e6, "MB",
+                      lambda m=made: features.score(m, tables, spec))  # fmt: skip
+
+
+def passes(table: Table, spark, folder: Path, megabytes: float) -> None:
+    """Scans of the Parquet files by Spark, all cores; results are thrown away."""
+    from pyspark.ml.feature import HashingTF, NGram, RegexTokenizer
+    from pyspark.sql import types as T
+
+    raw = spark.read.parquet(str(folder)).select("text").where(F.col("text").isNotNull())
+
+    def consume(frame) -> None:
+        frame.write.format("noop").mode("overwrite").save()
+
+    def nothing(texts: pa.Array) -> pa.Array:
+        zeros = pa.array(np.zeros(len(texts)))
+        return pa.StructArray.from_arrays([zeros, zeros], names=["a", "b"])
+
+    pair = T.StructType([T.StructField("a", T.DoubleType()), T.StructField("b", T.DoubleType())])
+    through = raw.select(_text_udf(nothing, pair)(F.col("text")).alias("r"))
+    model = DSIR().fit(raw, raw.limit(500))
+    weighed = model.transform(raw).select("log_weight", "num_tokens")
+    target = raw.limit(500)
+    table.measure("Spark: scan in the JVM", megabytes, "MB",
+                  lambda: consume(raw.select(F.length("text"))))  # fmt: skip
+    table.measure("Spark: scan and Arrow pass-through", megabytes, "MB", lambda: consume(through))
+    table.measure("Spark: transform", megabytes, "MB", lambda: consume(weighed))
+    table.measure("Spark: fit", megabytes, "MB", lambda: DSIR().fit(raw, target))
+    words = RegexTokenizer(inputCol="text", outputCol="w", pattern=r"\w+|[^\w\s]+", gaps=False)
+    pairs = NGram(n=2, inputCol="w", outputCol="p")
+    single = HashingTF(numFeatures=10_000, inputCol="w", outputCol="f1")
+    double = HashingTF(numFeatures=10_000, inputCol="p", outputCol="f2")
+    counted = double.transform(single.transform(pairs.transform(words.transform(raw))))
+    rounds, table.rounds = table.rounds, 1
+    table.measure("Spark ML: RegexTokenizer + NGram + HashingTF", megabytes, "MB",
+                  lambda: consume(counted.select("f1", "f2")))  # fmt: skip
+    table.rounds = rounds
+
+
+def cuts(table: Table, spark, rows: int) -> None:
+    """The exact cut over made-up weights, beside a global order."""
+    noise = F.randn(1) * 40
+    with tempfile.TemporaryDirectory() as scratch:
+        place = f"{scratch}/weights"
+        made = spark.range(rows).select(
+            F.concat(F.lit("d"), "id").alias("id"), noise.alias("log_weight"),
+            (F.pmod(F.hash("id"), F.lit(900)) + 100).cast("bigint").alias("num_tokens"),
+        )  # fmt: skip
+        made.write.parquet(place)
+        weights = spark.read.parquet(place)
+
+        def cut(k: int) -> None:
+            resample.select(
+                weights, targets=(None,), shares={None: 1.0}, num_to_sample=k, method="sample",
+                seed=1, min_example_length=100, allocation="joint", id_column="id",
+            )  # fmt: skip
+
+        counts, table.rounds = table.rounds, min(3, table.rounds)
+        for k in (1_000, rows // 100, rows // 2):
+            table.measure(f"cut: k = {k:,} of {rows:,}", rows / 1e6, "M rows", lambda k=k: cut(k))
+        k = rows // 100
+        key = resample.sampling_key(F.col("log_weight"), 1, F.col("id"))
+        ordered = weights.select("id", key.alias("key")).orderBy(F.desc("key"), F.desc("id"))
+        first = ordered.limit(k).write.format("noop").mode("overwrite")
+        table.measure(f"orderBy().limit({k:,}) of {rows:,}", rows / 1e6, "M rows", first.save)
+        table.rounds = counts
+
+
+def ratios(table: Table, check: bool) -> None:
+    print("\n| ratio | |\n|---|---:|")
+    pairs = [*CLAIMS, ("Spark: transform", "reference: weigh"), ("Spark: fit", "reference: weigh"),
+             ("Spark: fit", "Spark: scan and Arrow pass-through"),
+             ("Spark: transform", "Spark ML: RegexTokenizer + NGram + HashingTF")]  # fmt: skip
+    failed = []
+    for over, under in pairs:
+        if over not in table.rates or under not in table.rates:
+            continue
+        ratio = table.rates[over] / table.rates[under]
+        print(f"| {over} / {under} | {ratio:,.2f} |")
+        if check and ratio < CLAIMS.get((over, under), 0) / 3:
+            failed.append(f"{over} is {ratio:.2f} times {under}")
+    if failed:
+        sys.exit("error: under a third of what is claimed: " + "; ".join(failed))
+
+
+if __name__ == "__main__":
+    main()
