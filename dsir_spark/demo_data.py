@@ -154,7 +154,13 @@ def _documents(path: Path, origin: str) -> Iterator[_Document]:
     else:
         kind = LICENCE if licence else TEST if _TEST_PATH.search(origin) else TEXT
     for number, passage in enumerate(_passages(text)):
-        yield _Document(passage, kind, f"{origin}#{number}")
+        if _is_text(passage):
+            yield _Document(passage, kind, f"{origin}#{number}")
+
+
+def _is_text(passage: str) -> bool:
+    """Are most of its characters letters? Tables of numbers are no text to learn from."""
+    return 2 * sum(map(str.isalpha, passage)) > len("".join(passage.split()))
 
 
 def _read(path: Path) -> str | None:
