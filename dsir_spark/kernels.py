@@ -40,7 +40,7 @@ _BLOCK = 16_384  # bytes of text between two flushes: scratch stays in the first
 _GROWTH = 4  # bytes of scratch per byte of text at most: an invalid byte becomes a blank and U+FFFD
 _BUCKETS_AT_ONCE = 512  # n-grams hashed at once: their words stay in the first-level cache
 _SHORT_RUN = 8  # bytes of ASCII between other text that are read one by one
-_CACHE_BITS = 18  # slots of the sha256 cache, 48 bytes each
+_CACHE_BITS = 18  # slots of the sha256 cache, 64 bytes each
 _CACHE_KEY = 32  # n-grams longer than this are hashed afresh
 
 _SIGMA, _FINAL_SIGMA = 0x3A3, 0x3C2
@@ -85,6 +85,25 @@ def _load64(typingctx: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def _prefetch(typingctx: Any, rows: Any, row: Any) -> Any:
+    """Ask for the cache line of rows[row], of a contiguous array of 64-byte rows."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        at = builder.mul(args[1], ir.Constant(ir.IntType(64), 8))
+        pointer = builder.bitcast(builder.gep(data, [at]), ir.IntType(8).as_pointer())
+        flag = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, flag, flag, flag])
+        name = "llvm.prefetch.p0"
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        read, near, data_cache = ir.Constant(flag, 0), ir.Constant(flag, 3), ir.Constant(flag, 1)
+        builder.call(function, [pointer, read, near, data_cache])
+        return context.get_dummy_value()
+
+    return types.none(rows, types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def _trailing_zeros(typingctx: Any, x: Any) -> Any:
     """Zero bits below the lowest one of a uint64; 64 of 0."""
 
@@ -122,9 +141,7 @@ def _classify64(typingctx: Any, data: Any, at: Any, lowered: Any) -> Any:
         source = builder.bitcast(builder.gep(array_of(0), [args[1]]), wide.as_pointer())
         text = builder.load(source)
         text.align = 1
-        lower = builder.select(
-            between(0x41, 0x5A, text), builder.or_(text, constant(0x20)), text
-        )
+        lower = builder.select(between(0x41, 0x5A, text), builder.or_(text, constant(0x20)), text)
         store = builder.store(lower, builder.bitcast(array_of(2), wide.as_pointer()))
         store.align = 1
         word = builder.or_(between(0x61, 0x7A, lower), between(0x30, 0x39, text))
@@ -448,31 +465,66 @@ def _sha256_mod(buf, start, length, powers, m, w, state):
     return np.int64(r % m)
 
 
-@_jit()
-def _sha256_cached(buf, start, length, key, powers, m, cache, w, state):
-    """`_sha256_mod` behind a direct-mapped cache: exact, since the n-gram itself is compared.
+@_jit(inline="always")
+def _masked(word, size):
+    """The first `size` bytes of a little-endian word; all of it for 8 and more, 0 below 1."""
+    ones = np.uint64(0xFFFFFFFFFFFFFFFF)
+    part = word & (ones >> np.uint64((64 - 8 * size) & 63))
+    part = word if size >= 8 else part
+    return part if size > 0 else np.uint64(0)
 
-    cache: uint64[slots, 6], a row = key, length << 32 | bucket, the n-gram's bytes padded with 0.
+
+@_jit()
+def _sha256_all(scratch, begins, words, lengths, keys, filled, num_buckets, memo, out):
+    """out[j] = int(sha256(n-gram j)) mod num_buckets, behind a direct-mapped cache.
+
+    Exact, since the whole n-gram is compared. N-grams that the cache does not hold are gathered
+    first and hashed in one loop: no branch between two of them, so that the processor works on
+    several at once.
+
+    begins : int64[*], where each n-gram stands in scratch
+    memo : (cache, w, state) of `new_memo`; a row of the cache = length << 32 | bucket, then
+        the n-gram's bytes padded with 0
     """
-    if length > _CACHE_KEY or length == 0:
-        return _sha256_mod(buf, start, length, powers, m, w, state)
-    slot = np.int64(key >> np.uint64(64 - _CACHE_BITS))
-    hit = (cache[slot, 1] >> np.uint64(32)) == np.uint64(length) and cache[slot, 0] == key
-    words = (length + 7) >> 3
-    spare = np.uint64(words * 64 - length * 8)
-    last = np.uint64(0xFFFFFFFFFFFFFFFF) >> spare
-    for j in range(words):
-        word = _load64(buf, start + j * 8)
-        word = word & last if j == words - 1 else word
-        hit = hit and cache[slot, 2 + j] == word
-    if not hit:
-        bucket = _sha256_mod(buf, start, length, powers, m, w, state)
-        cache[slot, 0] = key
-        cache[slot, 1] = (np.uint64(length) << np.uint64(32)) | np.uint64(bucket)
-        for j in range(words):
-            word = _load64(buf, start + j * 8)
-            cache[slot, 2 + j] = word & last if j == words - 1 else word
-    return np.int64(cache[slot, 1] & np.uint64(0xFFFFFFFF))
+    cache, w, state = memo
+    misses = np.empty(filled, np.int64)
+    first, second, third, fourth = words
+    m = np.uint64(num_buckets)
+    powers = np.empty(8, np.uint64)
+    powers[7] = np.uint64(1) % m
+    for t in range(6, -1, -1):
+        powers[t] = (powers[t + 1] * np.uint64(1 << 32)) % m
+    for j in range(filled):
+        _prefetch(cache, keys[j] >> np.uint64(64 - _CACHE_BITS))
+        length = np.int64(lengths[j])
+        first[j] = _masked(first[j], length)
+        second[j] = _masked(second[j], length - 8)
+        third[j] = _masked(third[j], length - 16)
+        fourth[j] = _masked(fourth[j], length - 24)
+    missed = 0
+    for j in range(filled):
+        slot = keys[j] >> np.uint64(64 - _CACHE_BITS)
+        fact = cache[slot, 0]
+        differs = (fact >> np.uint64(32)) ^ lengths[j]
+        differs |= cache[slot, 1] ^ first[j]
+        differs |= cache[slot, 2] ^ second[j]
+        differs |= cache[slot, 3] ^ third[j]
+        differs |= cache[slot, 4] ^ fourth[j]
+        out[j] = np.int64(fact & np.uint64(0xFFFFFFFF))
+        misses[missed] = j
+        missed += np.int64(differs != np.uint64(0))
+    for i in range(missed):
+        j = misses[i]
+        out[j] = _sha256_mod(scratch, begins[j], np.int64(lengths[j]), powers, m, w, state)
+    for i in range(missed):
+        j = misses[i]
+        if lengths[j] <= np.uint64(_CACHE_KEY):
+            slot = keys[j] >> np.uint64(64 - _CACHE_BITS)
+            cache[slot, 0] = (lengths[j] << np.uint64(32)) | np.uint64(out[j])
+            cache[slot, 1] = first[j]
+            cache[slot, 2] = second[j]
+            cache[slot, 3] = third[j]
+            cache[slot, 4] = fourth[j]
 
 
 @_jit()
@@ -670,9 +722,9 @@ def _hash_ngrams(
 
     starts[hi] must be the start of the next token (one past the blank after token hi - 1).
     `missing` tokens stand before token 0 of the document (n-grams reaching there do not exist).
-    lanes : (4 x uint64[*] words, uint64[*] lengths, uint64[*] keys), scratch
+    lanes : (4 x uint64[*] words, uint64[*] lengths, uint64[*] keys, int64[*] begins), scratch
     """
-    words, lengths, keys = lanes
+    words, lengths, keys, begins = lanes
     first, second, third, fourth = words
     filled = 0
     long = 0
@@ -685,29 +737,17 @@ def _hash_ngrams(
             third[filled] = _load64(scratch, start + 16)
             fourth[filled] = _load64(scratch, start + 24)
             lengths[filled] = np.uint64(end - start)
+            begins[filled] = start
             long += np.int64(end - start >= 32)
             filled += 1
     _hash_short(words, lengths, filled, keys)
-    if long > 0 or hash_kind == SHA256:
-        cache, w, state = memo
-        m = np.uint64(num_buckets)
-        powers = np.empty(8, np.uint64)
-        powers[7] = np.uint64(1) % m
-        for t in range(6, -1, -1):
-            powers[t] = (powers[t + 1] * np.uint64(1 << 32)) % m
-        j = 0
-        for i in range(lo, hi):
-            end = starts[i + 1] - 1
-            for n in range(1, min(ngrams, i - missing + 1) + 1):
-                start = starts[i - n + 1]
-                if end - start >= 32:
-                    keys[j] = _xxhash64(scratch, start, end - start)
-                if hash_kind == SHA256:
-                    out[j] = _sha256_cached(
-                        scratch, start, end - start, keys[j], powers, m, cache, w, state
-                    )
-                j += 1
-    if hash_kind == XXHASH64:
+    if long > 0:
+        for j in range(filled):
+            if lengths[j] >= np.uint64(32):
+                keys[j] = _xxhash64(scratch, begins[j], np.int64(lengths[j]))
+    if hash_kind == SHA256:
+        _sha256_all(scratch, begins, words, lengths, keys, filled, num_buckets, memo, out)
+    else:
         _pmod(keys, filled, num_buckets, out)
     return filled
 
@@ -737,11 +777,17 @@ def _grown(array, used, size):
     return longer
 
 
-@_jit()
-def new_memo(hash_kind):
-    """Scratch of the hash: (cache, w, state); the sha256 cache must be kept for one num_buckets."""
+def new_memo(hash_kind: int) -> Any:
+    """Scratch of the hash: (cache, w, state).
+
+    The sha256 cache must be kept for one num_buckets. Its rows are cache lines: aligned to 64
+    bytes, so that a look-up touches one.
+    """
     slots = 1 << _CACHE_BITS if hash_kind == SHA256 else 1
-    return np.zeros((slots, 6), np.uint64), np.zeros(64, np.uint32), np.zeros(8, np.uint32)
+    memory = np.zeros(slots * 8 + 7, np.uint64)
+    first = -(memory.ctypes.data // 8) % 8
+    cache = memory[first : first + slots * 8].reshape(slots, 8)
+    return cache, np.zeros(64, np.uint32), np.zeros(8, np.uint32)
 
 
 @_jit()
@@ -788,7 +834,7 @@ def run(
     size = at_once * ngrams
     words = (np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.uint64),
              np.empty(size, np.uint64))  # fmt: skip
-    lanes = (words, np.empty(size, np.uint64), np.empty(size, np.uint64))
+    lanes = (words, np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.int64))
     buckets = np.empty(size, np.int64)
     gathered = 0
     # A document must be read whole before it is known to be long enough: its buckets wait here.
