@@ -21,6 +21,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.group import GroupedData
 
 from dsir_spark.errors import DataError
 
@@ -31,10 +32,13 @@ _KEY = POOL_KEY = "__dsir_key"  # of `exact_cut`: key (double, not null)
 _ID = POOL_ID = "__dsir_id"  # of `exact_cut`: id (string or integer)
 _BIN = "__dsir_bin"
 _FOR = "__dsir_target"
+_NOISE = "__dsir_noise"
+_CANDIDATE = 0
 
-# Bins are equal steps of asinh-like key: 1/4096 of the key's size, so that one pass without bounds
-# known beforehand leaves about one row in a thousand for the next.
-_BINS_PER_E = 4096.0
+# Bins are equal steps of asinh-like key: 1/1024 of the key's size, so that one pass without bounds
+# known beforehand leaves about one row in a thousand for the next. With four times as many the
+# pass takes a fifth longer: the counts no longer fit into the processor's cache.
+_BINS_PER_E = 1024.0
 # A bin of this many rows is ordered by one task; above it, one more histogram splits it first.
 _MAX_WINDOW_ROWS = 500_000
 _SPLIT_BINS = 65_536
@@ -59,9 +63,14 @@ def uniform(seed: int, id_column: Column) -> Column:
     return F.least(u, F.lit(1.0 - 2.0**-53))
 
 
+def gumbel(seed: int, id_column: Column) -> Column:
+    """Standard Gumbel noise from (seed, id): -log(-log(u))."""
+    return -F.log(-F.log(uniform(seed, id_column)))
+
+
 def sampling_key(log_weight: Column, seed: int, id_column: Column) -> Column:
     """log_weight + Gumbel noise: the k largest are k draws without replacement (DSIR, sec. 3)."""
-    return log_weight - F.log(-F.log(uniform(seed, id_column)))
+    return log_weight + gumbel(seed, id_column)
 
 
 @dataclass(frozen=True)
@@ -134,7 +143,8 @@ class Selection:
         chosen = named.where(F.col(_FOR).isNotNull())
         if self.targets == (None,):
             return chosen.select(*columns)
-        return chosen.select(*columns, F.col(_FOR).alias(TARGET))
+        names = F.array(*[F.lit(t) for t in self.targets])
+        return chosen.select(*columns, names[F.col(_FOR)].alias(TARGET))
 
 
 def select(
@@ -155,23 +165,38 @@ def select(
     Parameters
     ----------
     weights : DataFrame
-        `id_column`, `num_tokens` and one log weight a target; read 2 passes a target.
+        `id_column`, `num_tokens` and one log weight a target; read twice a target: a histogram of
+        keys (of all targets at once, and of the funnel in the first), and the rows of one bin.
     targets : names in the order of the caller, or (None,) for a single one.
     shares : proportion of documents for each target; need not sum to 1.
     num_to_sample : documents over all targets; more than there are selects all, with a warning.
     """
     ids = quoted(id_column)
-    funnel = _funnel(weights, min_example_length, id_column)
-    keys = _keys(targets, method, seed, ids)
-    pool = weights.where(_is_candidate(min_example_length, id_column)).select(
-        ids.alias(_ID), *[key.alias(_key_name(t)) for t, key in enumerate(keys)]
+    named = [quoted(column_name(t)).alias(_key_name(i)) for i, t in enumerate(targets)]
+    staged = weights.select(
+        ids.alias(_ID), *named, _stage(min_example_length, id_column).alias(_FOR)
     )
+    if method != "top_k":
+        # A column of its own, so that it is computed once for all targets.
+        staged = staged.withColumn(_NOISE, gumbel(seed, F.col(_ID)))
+        keys = [
+            (F.col(_key_name(t)) + F.col(_NOISE)).alias(_key_name(t)) for t in range(len(targets))
+        ]
+        staged = staged.select(_ID, _FOR, *keys)
+    pool = staged.where(F.col(_FOR) == F.lit(_CANDIDATE)).drop(_FOR)
+    first = None
     if ids_from_content:
+        funnel = _funnel(staged.groupBy(_FOR).agg(F.count("*").alias("n")).collect())
         pool = pool.dropDuplicates([_ID])
         distinct = pool.count()
         funnel = dataclasses.replace(
             funnel, duplicate_text=funnel.candidates - distinct, candidates=distinct
         )
+    else:
+        none_known = [None] * len(targets)
+        coming = _choice(targets, _pool_keys(targets), none_known, F.col(_ID), allocation)
+        first = _histograms(_for_its_target(staged, coming, len(targets)))
+        funnel = _funnel([r for rows in first.values() for r in rows])
     if num_to_sample > funnel.candidates:
         warnings.warn(
             f"num_to_sample is {num_to_sample}, but only {funnel.candidates} documents are "
@@ -181,7 +206,7 @@ def select(
         )
     quotas = apportion(min(num_to_sample, funnel.candidates), [shares[t] for t in targets], targets)
     allocate = _sequential_cuts if allocation == "sequential" else _joint_cuts
-    cuts = allocate(pool, targets, quotas)
+    cuts = allocate(pool, targets, quotas, first)
     selected = sum(c.num_documents for c in cuts)
     return Selection(
         tuple(targets), tuple(cuts), method, seed, min_example_length, allocation, id_column,
@@ -243,10 +268,11 @@ def effective_sample_size(
     return {name: row[2 * i] ** 2 / row[2 * i + 1] for i, name in enumerate(columns)}
 
 
-def exact_cut(pool: DataFrame, k: int) -> Cut | None:
+def exact_cut(pool: DataFrame, k: int, histogram: list[Any] | None = None) -> Cut | None:
     """The k-th largest (key, id) of a pool with columns _KEY (double, not null) and _ID.
 
-    None where the pool holds fewer than k rows.
+    None where the pool holds fewer than k rows. `histogram` is the pool's in `_histograms`, if it
+    is known already.
 
     One pass counts the keys of logarithmic bins; rows of the one bin in which the k-th lies are
     ordered by (key, id). A bin too full for one task is split by equal steps first, and a
@@ -254,20 +280,22 @@ def exact_cut(pool: DataFrame, k: int) -> Cut | None:
     """
     if k <= 0:
         return Cut(None, None, 0)
-    binned = pool.withColumn(_BIN, _log_bin(F.col(_KEY)))
+    rows = _histogram(pool, _log_bin(F.col(_KEY))) if histogram is None else histogram
+    if sum(r["n"] for r in rows) < k:
+        return None
     rest = k
     while True:
-        rows = _histogram(binned)
-        if sum(r["n"] for r in rows) < rest:
-            return None
         row, above = _bin_of(rows, rest)
         rest -= above
-        inside = binned.where(F.col(_BIN) == F.lit(row[_BIN])).drop(_BIN)
         low, high = row["low"], row["high"]
+        # By the bin's own keys: cheaper than computing each row's bin anew.
+        inside = pool.where(F.col(_KEY).between(F.lit(low), F.lit(high)))
         if row["n"] <= _MAX_WINDOW_ROWS or low == high:
             found = _nth_by_window(inside, rest, row["n"], low if low == high else None)
+            if found is None:
+                raise DataError(_CHANGED)
             return Cut(found[_KEY], found[_ID], k)
-        binned = inside.withColumn(_BIN, _linear_bin(F.col(_KEY), low, high))
+        rows = _histogram(inside, _linear_bin(F.col(_KEY), low, high))
 
 
 def _log_bin(key: Column) -> Column:
@@ -280,13 +308,22 @@ def _linear_bin(key: Column, low: float, high: float) -> Column:
     return F.floor((key - F.lit(low)) / F.lit(step))
 
 
-def _histogram(binned: DataFrame) -> list[Any]:
+def _histogram(pool: DataFrame, bins: Column) -> list[Any]:
+    """Rows of bin, `n`, `low` and `high`: how many keys it holds, the smallest and the largest."""
+    return _counted(pool.groupBy(bins.alias(_BIN))).collect()
+
+
+def _histograms(coming: DataFrame) -> dict[int, list[Any]]:
+    """The histogram of logarithmic bins of each group _FOR, in one pass."""
+    found: dict[int, list[Any]] = {}
+    for row in _counted(coming.groupBy(_FOR, _log_bin(F.col(_KEY)).alias(_BIN))).collect():
+        found.setdefault(row[_FOR], []).append(row)
+    return found
+
+
+def _counted(groups: GroupedData) -> DataFrame:
     key = F.col(_KEY)
-    return (
-        binned.groupBy(_BIN)
-        .agg(F.count("*").alias("n"), F.min(key).alias("low"), F.max(key).alias("high"))
-        .collect()
-    )
+    return groups.agg(F.count("*").alias("n"), F.min(key).alias("low"), F.max(key).alias("high"))
 
 
 def _bin_of(rows: list[Any], rank: int) -> tuple[Any, int]:
@@ -339,44 +376,53 @@ def _is_candidate(min_example_length: int, id_column: str) -> Column:
     return (tokens >= max(1, min_example_length)) & quoted(id_column).isNotNull()
 
 
-def _funnel(weights: DataFrame, min_example_length: int, id_column: str) -> Funnel:
+def _stage(min_example_length: int, id_column: str) -> Column:
+    """Where a row of the weights leaves the funnel: -4 to -1, or _CANDIDATE."""
     tokens = F.col(NUM_TOKENS)
-    stage = (
-        F.when(quoted(id_column).isNull(), "null_id")
-        .when(tokens.isNull(), "null_text")
-        .when(tokens == 0, "blank")
-        .when(tokens < min_example_length, "too_short")
-        .otherwise("candidates")
+    return (
+        F.when(quoted(id_column).isNull(), -4)
+        .when(tokens.isNull(), -3)
+        .when(tokens == 0, -2)
+        .when(tokens < min_example_length, -1)
+        .otherwise(_CANDIDATE)
     )
-    counted = {r["stage"]: r["n"] for r in weights.groupBy(stage.alias("stage"))
-               .agg(F.count("*").alias("n")).collect()}  # fmt: skip
-    n = {s: counted.get(s, 0) for s in ("null_id", "null_text", "blank", "too_short", "candidates")}
+
+
+def _funnel(rows: Sequence[Any]) -> Funnel:
+    """The funnel from counts `n` of rows by stage, or by the target that candidates come to."""
+    n = dict.fromkeys(("null_id", "null_text", "blank", "too_short", "candidates"), 0)
+    for row in rows:
+        n[list(n)[min(row[_FOR], _CANDIDATE) + 4]] += row["n"]
     return Funnel(read=sum(n.values()), duplicate_text=0, selected=0, **n)
 
 
 def _choice(
     targets: Sequence[str | None],
     keys: Sequence[Column],
-    cuts: Sequence[Cut | None],
+    cuts: Sequence[Cut | float | None],
     ids: Column,
     allocation: str,
 ) -> Column:
-    """The name of the target that a row goes to, or null ("" for the single unnamed target).
+    """Position of the target that a row goes to (int), or null.
 
-    A cut of None is not known yet: everything reaches it. Sequential: the first target in the
-    caller's order whose cut the row reaches. Joint: of those whose cut it reaches, the one with the
-    largest key, ties by name.
+    A cut that is not known yet is a key that it cannot be below, or None: everything reaches it.
+    Sequential: the first target in the caller's order whose cut the row reaches. Joint: of those
+    whose cut it reaches, the one with the largest key, ties by name.
     """
     reached = [
-        F.lit(True) if cut is None else cut.reached_by(key, ids)
+        cut.reached_by(key, ids)
+        if isinstance(cut, Cut)
+        else key >= F.lit(cut)
+        if cut is not None
+        else F.lit(True)
         for key, cut in zip(keys, cuts, strict=True)
     ]
-    names = [F.lit(t or "") for t in targets]
+    places = [F.lit(t) for t in range(len(targets))]
     if allocation == "sequential" or len(targets) == 1:
-        return F.coalesce(*[F.when(r, n) for r, n in zip(reached, names, strict=True)])
+        return F.coalesce(*[F.when(r, t) for r, t in zip(reached, places, strict=True)])
     best = F.greatest(*_two([F.when(r, k) for r, k in zip(reached, keys, strict=True)]))
     by_name = sorted(range(len(targets)), key=lambda t: str(targets[t]))
-    return F.coalesce(*[F.when(reached[t] & (keys[t] == best), names[t]) for t in by_name])
+    return F.coalesce(*[F.when(reached[t] & (keys[t] == best), places[t]) for t in by_name])
 
 
 def _two(columns: list[Column]) -> list[Column]:
@@ -388,45 +434,77 @@ def _pool_keys(targets: Sequence[str | None]) -> list[Column]:
     return [F.col(_key_name(t)) for t in range(len(targets))]
 
 
+def _for_its_target(rows: DataFrame, chosen: Column, targets: int) -> DataFrame:
+    """_ID, _FOR and the key for that target; rows that are no candidates keep their stage."""
+    if targets == 1:
+        return rows.select(F.col(_ID), F.col(_FOR), F.col(_key_name(0)).alias(_KEY))
+    to = F.when(F.col(_FOR) == F.lit(_CANDIDATE), chosen).otherwise(F.col(_FOR))
+    named = rows.select("*", to.alias("to"))
+    key = F.coalesce(
+        *[F.when(F.col("to") == F.lit(t), F.col(_key_name(t))) for t in range(targets)]
+    )
+    return named.select(F.col(_ID), F.col("to").alias(_FOR), key.alias(_KEY))
+
+
 def _sequential_cuts(
-    pool: DataFrame, targets: Sequence[str | None], quotas: Sequence[int]
+    pool: DataFrame,
+    targets: Sequence[str | None],
+    quotas: Sequence[int],
+    first: Mapping[int, list[Any]] | None,
 ) -> list[Cut]:
     """Target after target takes its best of what the earlier ones left (the reference's way)."""
     cuts: list[Cut] = []
     for t, quota in enumerate(quotas):
         free = [~cut.reached_by(F.col(_key_name(s)), F.col(_ID)) for s, cut in enumerate(cuts)]
         left = reduce(lambda frame, c: frame.where(c), free, pool)
-        cut = exact_cut(left.select(_ID, F.col(_key_name(t)).alias(_KEY)), quota)
+        known = first.get(_CANDIDATE) if first is not None and t == 0 else None
+        cut = exact_cut(left.select(_ID, F.col(_key_name(t)).alias(_KEY)), quota, known)
         if cut is None:
             raise DataError(_CHANGED)
         cuts.append(cut)
     return cuts
 
 
-def _joint_cuts(pool: DataFrame, targets: Sequence[str | None], quotas: Sequence[int]) -> list[Cut]:
+def _joint_cuts(
+    pool: DataFrame,
+    targets: Sequence[str | None],
+    quotas: Sequence[int],
+    first: Mapping[int, list[Any]] | None,
+) -> list[Cut]:
     """All targets choose at once: pairs (document, target) by falling key, until quotas are full.
 
     A pair counts if its document is still free and its target not yet full. The outcome depends on
     the keys alone, not on the order of targets. Between two targets that are filled one after the
     other nothing changes but who competes, so each round finds the target filled next: the one
-    whose cut, among the documents that would come to it now, is the highest.
+    whose cut, among the documents that would come to it now, is the highest. One pass gives the
+    histograms of all targets; only where the highest cut may be is it found exactly.
     """
     if len(targets) == 1:
-        return _sequential_cuts(pool, targets, quotas)
-    keys = _pool_keys(targets)
-    cuts: list[Cut | None] = [Cut(None, None, 0) if q == 0 else None for q in quotas]
-    while any(c is None for c in cuts):
-        chosen = _choice(targets, keys, cuts, F.col(_ID), "joint")
-        coming = pool.withColumn(_FOR, chosen)
+        return _sequential_cuts(pool, targets, quotas, first)
+    cuts: list[Cut | float | None] = [Cut(None, None, 0) if q == 0 else None for q in quotas]
+    if any(q == 0 for q in quotas):
+        first = None  # it let documents come to a target that takes none
+    while any(not isinstance(c, Cut) for c in cuts):
+        chosen = _choice(targets, _pool_keys(targets), cuts, F.col(_ID), "joint")
+        staged = pool.withColumn(_FOR, F.lit(_CANDIDATE))
+        coming = _for_its_target(staged, chosen, len(targets)).where(F.col(_FOR).isNotNull())
+        histograms, first = first or _histograms(coming), None
+        bins = {
+            t: _bin_of(histograms[t], quotas[t])[0]
+            for t, cut in enumerate(cuts)
+            if not isinstance(cut, Cut) and sum(r["n"] for r in histograms.get(t, ())) >= quotas[t]
+        }
         found = {}
-        for t, cut in enumerate(cuts):
-            if cut is None:
-                own = coming.where(F.col(_FOR) == F.lit(targets[t]))
-                own = own.select(_ID, F.col(_key_name(t)).alias(_KEY))
-                found[t] = exact_cut(own, quotas[t])
-        filled = {t: c for t, c in found.items() if c is not None}
-        if not filled:
+        for t, row in bins.items():
+            # Once another target is full, more documents come to this one, never fewer.
+            cuts[t] = row["low"]
+            if row[_BIN] == max(r[_BIN] for r in bins.values()):
+                own = coming.where(F.col(_FOR) == F.lit(t)).select(_ID, _KEY)
+                cut = exact_cut(own, quotas[t], histograms[t])
+                if cut is not None:
+                    found[t] = cut
+        if not found:
             raise DataError(_CHANGED)
-        first = max(filled, key=lambda t: (filled[t].key, filled[t].id, str(targets[t])))
-        cuts[first] = filled[first]
-    return [c for c in cuts if c is not None]
+        filled = max(found, key=lambda t: (found[t].key, found[t].id, str(targets[t])))
+        cuts[filled] = found[filled]
+    return [c for c in cuts if isinstance(c, Cut)]
