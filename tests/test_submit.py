@@ -1,50 +1,100 @@
-"""The job through spark-submit, on executors of their own that get the package shipped."""
+"""The job through spark-submit on a standalone cluster that does not have the package."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SUBMIT = str(ROOT / "scripts" / "submit.sh")
+CLUSTER = str(ROOT / "scripts" / "cluster.sh")
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Of a Python that has all that dsir_spark requires, but not dsir_spark."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    packages = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    # A path named in a .pth file is searched, but the .pth files in it (an editable install) not.
+    Path(packages, "requirements.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    values = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    values |= {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYSPARK_PYTHON": str(python),
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PORT": str(_free_port()),
+        "WORKER_MEMORY": "1g",
+        "PYTHONWARNINGS": "ignore",
+    }
+    missing = subprocess.run([python, "-c", "import numba, dsir_spark"], cwd=folder, env=values,
+                             capture_output=True, text=True)  # fmt: skip
+    assert "No module named 'dsir_spark'" in missing.stderr
+    return values
+
+
+def _run(environment, config: Path, output: Path, *options: str) -> str:
+    done = subprocess.run(
+        [SUBMIT, *options, "--driver-memory", "1g", "--", "run", "--config", str(config),
+         "--output", str(output), "--seed", "3"],
+        capture_output=True, text=True, timeout=400, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_submit_to_a_cluster(tmp_path):
-    rows = [{"id": f"d{i}", "text": f"salt the soup {i} " * 30} for i in range(50)]
-    raw = tmp_path / "raw.jsonl"
+def test_a_cluster_gives_the_bits_of_local_mode(tmp_path, environment):
+    rows = [{"id": f"d{i}", "text": f"salt the soup {i % 17} {i} " * (20 + i % 9)}
+            for i in range(200)]  # fmt: skip
+    raw, target = tmp_path / "raw.jsonl", tmp_path / "target.jsonl"
     raw.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    target.write_text("".join(json.dumps(r) + "\n" for r in rows[::17]), encoding="utf-8")
     config = tmp_path / "job.yaml"
-    config.write_text(
-        f"raw: {raw}\ntarget: {raw}\noutput: {tmp_path / 'out'}\nnum_to_sample: 7\n",
-        encoding="utf-8",
-    )
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYSPARK_PYTHON": sys.executable,
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "SPARK_LOCAL_DIRS": str(tmp_path / "local"),
-        "SPARK_WORKER_DIR": str(tmp_path / "work"),
-        "PYTHONWARNINGS": "ignore",
-    }
-    done = subprocess.run(
-        [str(ROOT / "scripts" / "submit.sh"), "--master", "local-cluster[2,1,1024]",
-         "--driver-memory", "1g", "--", "run", "--config", str(config), "--seed", "3"],
-        capture_output=True, text=True, timeout=400, env=environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "KL reduction" in done.stdout
-    log = tmp_path / "out" / "runs" / "_delta_log" / "00000000000000000000.json"
-    assert log.exists()
+    config.write_text(f"raw: {raw}\ntarget: {target}\nnum_to_sample: 31\n", encoding="utf-8")
+    folder = tmp_path / "cluster"
+    started = subprocess.run([CLUSTER, "start", str(folder)], env=environment,
+                             stdout=subprocess.PIPE, text=True, timeout=120)  # fmt: skip
+    try:
+        assert started.returncode == 0
+        url = started.stdout.strip()
+        printed = _run(environment, config, tmp_path / "there", "--master", url,
+                       "--conf", "spark.sql.files.maxPartitionBytes=4096")  # fmt: skip
+    finally:
+        subprocess.run([CLUSTER, "stop", str(folder)], env=environment, check=True)
+    assert "KL reduction" in printed
+    _run(environment, config, tmp_path / "here", "--master", "local[1]")
+    executors = list(folder.glob("worker-*/app-*/*/dsir_spark.zip"))
+    assert len({zipped.parts[-4] for zipped in executors}) == 2, "both workers got the package"
+    for table in ("weights", "selected"):
+        there, here = (pq.read_table(tmp_path / place / table).to_pylist()
+                       for place in ("there", "here"))  # fmt: skip
+        assert sorted(there, key=lambda r: r["id"]) == sorted(here, key=lambda r: r["id"])
+    assert len(here) == 31
 
 
-def test_submit_says_how_it_is_used():
-    done = subprocess.run([str(ROOT / "scripts" / "submit.sh")], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("usage:")
+def test_scripts_say_how_they_are_used():
+    for script in (SUBMIT, CLUSTER):
+        done = subprocess.run([script], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith("usage:")
