@@ -114,8 +114,18 @@ def _trailing_zeros(typingctx: Any, x: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def _ones(typingctx: Any, x: Any) -> Any:
+    """One bits of a uint64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def _classify64(typingctx: Any, data: Any, at: Any, lowered: Any) -> Any:
-    """Lower-case 64 ASCII bytes from data[at] on into `lowered` and tell their classes.
+    """Lower-case 64 ASCII bytes from data[at] on into `lowered`, blanks as 0x20; tell classes.
 
     Returns three uint64, bit i for byte i: letter, digit or _; blank; not ASCII. One vector
     operation each, of whatever width the processor has; no bounds check.
@@ -142,11 +152,12 @@ def _classify64(typingctx: Any, data: Any, at: Any, lowered: Any) -> Any:
         text = builder.load(source)
         text.align = 1
         lower = builder.select(between(0x41, 0x5A, text), builder.or_(text, constant(0x20)), text)
-        store = builder.store(lower, builder.bitcast(array_of(2), wide.as_pointer()))
-        store.align = 1
         word = builder.or_(between(0x61, 0x7A, lower), between(0x30, 0x39, text))
         word = builder.or_(word, builder.icmp_unsigned("==", text, constant(0x5F)))
         blank = builder.or_(between(0x09, 0x0D, text), between(0x1C, 0x20, text))
+        plain = builder.select(blank, constant(0x20), lower)
+        store = builder.store(plain, builder.bitcast(array_of(2), wide.as_pointer()))
+        store.align = 1
         other = builder.icmp_unsigned(">=", text, constant(0x80))
         masks = [mask(bits) for bits in (word, blank, other)]
         return context.make_tuple(builder, signature.return_type, masks)
@@ -156,11 +167,11 @@ def _classify64(typingctx: Any, data: Any, at: Any, lowered: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _copy16(typingctx: Any, source: Any, at: Any, target: Any, to: Any) -> Any:
-    """target[to : to + 16] = source[at : at + 16]; no bounds check."""
+def _copy64(typingctx: Any, source: Any, at: Any, target: Any, to: Any) -> Any:
+    """target[to : to + 64] = source[at : at + 64]; no bounds check."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        wide = ir.VectorType(ir.IntType(8), 16).as_pointer()
+        wide = ir.VectorType(ir.IntType(8), 64).as_pointer()
         pointers = []
         for i in (0, 2):
             data = context.make_array(signature.args[i])(context, builder, args[i]).data
@@ -607,7 +618,11 @@ def _encode(scratch, fill, cp):
 
 @_jit(inline="always")
 def _split_ascii(word, blank, size, lowered, scratch, fill, starts, count, previous):
-    """`_split` of `size` (1 to 64) ASCII bytes, given as `_classify64` gave them."""
+    """`_split` of `size` (1 to 64) ASCII bytes, given as `_classify64` gave them.
+
+    Most tokens stand behind one blank already. The text is copied as it is, from each token on
+    that does not: from 64 bytes, a handful of copies.
+    """
     inside = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - size)
     one = np.uint64(1)
     word &= inside
@@ -616,26 +631,26 @@ def _split_ascii(word, blank, size, lowered, scratch, fill, starts, count, previ
     # A token starts where a class does; the last character's class goes on from chunk to chunk.
     begins = word & ~((word << one) | np.uint64(previous == WORD))
     begins |= other & ~((other << one) | np.uint64(previous == OTHER))
-    breaks = begins | ~text
-    goes_on = text & ~begins & one
-    if goes_on != np.uint64(0):
-        length = min(1 + _trailing_zeros(breaks >> one), 64)
-        for j in range(0, length, 16):
-            _copy16(lowered, j, scratch, fill + j)
-        fill += length
-    while begins != np.uint64(0):
-        at = _trailing_zeros(begins)
-        begins &= begins - one
-        length = min(1 + _trailing_zeros((breaks >> np.uint64(at)) >> one), 64 - at)
-        scratch[fill] = 0x20
-        fill += 1
-        starts[count] = fill
+    behind_one = begins & (blank << one) & (text << np.uint64(2))
+    moved = begins & ~behind_one
+    kept = text | (behind_one >> one)
+    _copy64(lowered, 0, scratch, fill)
+    left = moved
+    while left != np.uint64(0):
+        below = (left - one) & ~left
+        at = _ones(below)
+        left &= left - one
+        to = fill + _ones(kept & below) + _ones(moved & below) + 1
+        scratch[np.uint64(to - 1)] = 0x20
+        _copy64(lowered, at, scratch, to)
+    left = begins
+    while left != np.uint64(0):
+        below = (left - one) & ~left
+        upto = left ^ (left - one)
+        left &= left - one
+        starts[np.uint64(count)] = fill + _ones(kept & below) + _ones(moved & upto)
         count += 1
-        _copy16(lowered, at, scratch, fill)
-        if length > 16:
-            for j in range(16, length, 16):
-                _copy16(lowered, at + j, scratch, fill + j)
-        fill += length
+    fill += _ones(kept) + _ones(moved)
     last = one << np.uint64(size - 1)
     if word & last != np.uint64(0):
         return fill, count, np.int64(WORD)
@@ -652,7 +667,7 @@ def _split(
     with one blank before it; `previous` is the class of the last character, so that a token may go
     on in the next block. `at` passes `stop` by the rest of the last character at most.
 
-    lowered (uint8[80]) is scratch. Writes up to 16 bytes beyond the fill it returns.
+    lowered (uint8[128]) is scratch. Writes up to 64 bytes beyond the fill it returns.
     """
     # Where ASCII comes in short runs, 64 bytes at once cost more than they save: not again before
     # a run has shown itself to be long.
@@ -727,21 +742,23 @@ def _hash_ngrams(
     words, lengths, keys, begins = lanes
     first, second, third, fourth = words
     filled = 0
-    long = 0
+    long = np.uint64(0)
     for i in range(lo, hi):
-        end = starts[i + 1] - 1
-        for n in range(1, min(ngrams, i - missing + 1) + 1):
-            start = starts[i - n + 1]
-            first[filled] = _load64(scratch, start)
-            second[filled] = _load64(scratch, start + 8)
-            third[filled] = _load64(scratch, start + 16)
-            fourth[filled] = _load64(scratch, start + 24)
-            lengths[filled] = np.uint64(end - start)
-            begins[filled] = start
-            long += np.int64(end - start >= 32)
+        end = starts[np.uint64(i + 1)] - 1
+        for n in range(min(ngrams, i - missing + 1)):
+            start = starts[np.uint64(i - n)]
+            to = np.uint64(filled)  # unsigned: an index that numba need not wrap around
+            first[to] = _load64(scratch, start)
+            second[to] = _load64(scratch, start + 8)
+            third[to] = _load64(scratch, start + 16)
+            fourth[to] = _load64(scratch, start + 24)
+            length = np.uint64(end - start)
+            lengths[to] = length
+            begins[to] = start
+            long |= length
             filled += 1
     _hash_short(words, lengths, filled, keys)
-    if long > 0:
+    if long >= np.uint64(32):
         for j in range(filled):
             if lengths[j] >= np.uint64(32):
                 keys[j] = _xxhash64(scratch, begins[j], np.int64(lengths[j]))
@@ -827,8 +844,8 @@ def run(
     int64[*]
         `collected`, possibly reallocated.
     """
-    scratch = np.empty(_BLOCK * _GROWTH + 64, np.uint8)
-    lowered = np.empty(64 + 16, np.uint8)
+    scratch = np.empty(_BLOCK * _GROWTH + 128, np.uint8)
+    lowered = np.empty(128, np.uint8)
     starts = np.empty(_BLOCK + ngrams + 8, np.int64)
     at_once = max(1, _BUCKETS_AT_ONCE // ngrams)
     size = at_once * ngrams
@@ -849,7 +866,7 @@ def run(
         first = gathered
         while True:
             # Room for one more block, and for what is read and written beyond a token.
-            if fill + _BLOCK * _GROWTH + 64 > scratch.shape[0]:
+            if fill + _BLOCK * _GROWTH + 128 > scratch.shape[0]:
                 keep = max(0, hashed - ngrams + 1)
                 shift = starts[keep] - 1 if keep < count else fill
                 if shift > scratch.shape[0] // 2:
