@@ -97,6 +97,9 @@ _RESAMPLE = [
     click.option("--proportion", "proportions", multiple=True, callback=_proportions,
                  metavar="NAME=NUMBER", help="Share of a target; default by n-grams."),
     click.option("--allocation", type=click.Choice(config.ALLOCATIONS), help="Default: joint."),
+    click.option("--match-steps", type=int, help="Of method match. Default: 16."),
+    click.option("--match-tokens", callback=_fit_size,
+                 help="Of raw that match learns from: all or a number. Default: 20000000."),
 ]  # fmt: skip
 
 

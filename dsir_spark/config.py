@@ -17,7 +17,7 @@ from dsir_spark.errors import ConfigError, in_range, one_of
 
 TOKENIZERS = ("wordpunct",)
 HASHES = ("xxhash64", "sha256")
-METHODS = ("sample", "top_k")
+METHODS = ("sample", "top_k", "match")
 ALLOCATIONS = ("joint", "sequential")
 FORMATS = ("delta", "parquet", "json", "text", "csv")
 MAX_BUCKETS = 1 << 24
@@ -121,6 +121,16 @@ def resample_problems(
     return found
 
 
+def match_problems(match_steps: Any, match_tokens: Any) -> list[str]:
+    """All that is wrong with the options of a matched selection."""
+    found = []
+    if not _is_int(match_steps, 1, 64):
+        found.append(in_range("match_steps", "a whole number from 1 to 64", match_steps))
+    if match_tokens != "all" and not _is_int(match_tokens, 1):
+        found.append(in_range("match_tokens", "all or a whole number of tokens", match_tokens))
+    return found
+
+
 def _proportion_problems(
     proportions: Mapping[str, float], names: tuple[str, ...] | None
 ) -> list[str]:
@@ -174,6 +184,8 @@ class JobConfig(FitConfig):
     min_example_length: int = 100
     proportions: Mapping[str, float] | None = None
     allocation: str = "joint"
+    match_steps: int = 16
+    match_tokens: int | str = 20_000_000
     check_ids: bool = True
     overwrite: bool = False
     # Names of the options that were given and not defaulted.
@@ -246,6 +258,13 @@ class JobConfig(FitConfig):
             self.allocation,
             names if names else None,
         )
+        found += match_problems(self.match_steps, self.match_tokens)
+        if self.method != "match":
+            found += [
+                f"{name} is for method match; method is {self.method!r}"
+                for name in ("match_steps", "match_tokens")
+                if name in self.given
+            ]
         for name in ("check_ids", "overwrite"):
             if not isinstance(getattr(self, name), bool):
                 found.append(in_range(name, "true or false", getattr(self, name)))

@@ -7,6 +7,7 @@ them (`resample`). The session is the caller's; nothing is cached, and no text i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import unicodedata
@@ -18,10 +19,17 @@ import numpy as np
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from dsir_spark import features, frames, resample, tables, weights
-from dsir_spark.config import FeatureSpec, FitConfig, check, resample_problems, target_name_problems
+from dsir_spark import features, frames, matched, resample, tables, weights
+from dsir_spark.config import (
+    FeatureSpec,
+    FitConfig,
+    check,
+    match_problems,
+    resample_problems,
+    target_name_problems,
+)
 from dsir_spark.errors import ColumnError, DataError, TableError
-from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, column_name, quoted
+from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, column_name, match_column, quoted
 
 FORMAT_VERSION = 1
 CONTENT_ID = "content_id"  # name of the id column that is made where the data has none
@@ -31,6 +39,7 @@ _SLICES = 1024  # num_tokens_to_fit takes whole slices of the ids' hash space
 _ENOUGH_NGRAMS = 100_000  # a first sample of this size tells the n-grams in all of raw well enough
 
 Int64 = np.ndarray[Any, np.dtype[np.int64]]
+Float64 = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -217,6 +226,7 @@ class DSIRModel:
     single_target : was `target` one DataFrame (columns without the target's name)?
     fitted_share : share of the ids' hash space that raw's counts come from
     unicode_version : `unicodedata.unidata_version` of the Python that fitted
+    matchings : what `match` learnt for each target; empty for a model that only fitted
     """
 
     config: FitConfig
@@ -225,6 +235,7 @@ class DSIRModel:
     single_target: bool
     fitted_share: float
     unicode_version: str
+    matchings: Mapping[str, matched.Matching] = dataclasses.field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str | None, ...]:
@@ -290,6 +301,165 @@ class DSIRModel:
             self.config.features, self.unicode_version,
         )  # fmt: skip
 
+    def match(
+        self,
+        raw: DataFrame,
+        num_to_sample: int,
+        *,
+        match_steps: int = 16,
+        match_tokens: int | str = 20_000_000,
+        min_example_length: int = 100,
+        proportions: Mapping[str, float] | None = None,
+    ) -> DSIRModel:
+        """This model with the steps of matched selection, learnt from a sample of `raw`.
+
+        Two passes over the sample a step, for all targets at once.
+
+        Parameters
+        ----------
+        num_to_sample : int
+            Documents that will be selected: a step takes the same share of the candidates'
+            n-grams.
+        match_steps : int
+            Steps of Frank-Wolfe.
+        match_tokens : int or "all"
+            Size of the sample of documents (by a hash of their ids), in n-grams, nearly; or all.
+        min_example_length, proportions
+            As in `resample`.
+
+        Raises
+        ------
+        ConfigError
+            An option is out of range.
+        DataError
+            No document of the sample is a candidate.
+        """
+        check(match_problems(match_steps, match_tokens))
+        config = self.config
+        # fitted_share: raw's counts are of that part only.
+        in_raw = self.raw.num_ngrams / self.fitted_share
+        share = 1.0 if match_tokens == "all" else min(1.0, int(match_tokens) / in_raw)
+        slices = max(1, round(share * _SLICES))
+        sample = raw
+        if slices < _SLICES:
+            ids = _id_column(raw, config)
+            sample = raw.where(F.pmod(F.xxhash64(F.lit("match"), ids), F.lit(_SLICES)) < slices)
+        texts = sample.select(quoted(config.text_column).cast("string").alias("text"))
+        parts = self._shares(proportions)
+
+        def budgets(histogram: matched.Histogram) -> list[int]:
+            documents = sum(h[0] for h in histogram.values())
+            ngrams = sum(h[1] for h in histogram.values())
+            if not documents:
+                raise DataError(
+                    f"no document has {min_example_length} tokens, the min_example_length"
+                )
+            wanted = min(1.0, num_to_sample / (documents * _SLICES / slices))
+            return [max(1, round(ngrams * wanted * part)) for part in parts]
+
+        spec = config.features
+        found = matched.learn(
+            {name: t.counts for name, t in self.targets.items()},
+            self.raw.counts,
+            match_steps,
+            lambda scoring: frames.score_histograms(texts, scoring, spec, min_example_length),
+            budgets,
+            lambda scoring, above: frames.counts_above(
+                texts, scoring, above, spec, min_example_length
+            ),
+        )
+        return dataclasses.replace(self, matchings=found)
+
+    def _shares(self, proportions: Mapping[str, float] | None) -> list[float]:
+        """Share of each target in what is selected; they sum to 1."""
+        given = proportions or {name: float(t.num_ngrams) for name, t in self.targets.items()}
+        total = sum(given.values())
+        return [given[name] / total for name in self.targets]
+
+    @property
+    def match_columns(self) -> list[str]:
+        """Columns of a matched model's weights: key, and score under the last gradient, by turn."""
+        keys = [match_column(name) for name in self.names]
+        return [c for key in keys for c in (key, key.replace("match_key", "match_score", 1))]
+
+    def _scored(self, df: DataFrame) -> DataFrame:
+        """`df` with weights, `match_columns` and `num_tokens`, in one pass over the text."""
+        if not self.matchings:
+            return self.transform(df)
+        frames.check_text_column(df, self.config.text_column, "the DataFrame")
+        names = [*self.weight_columns, *self.match_columns]
+        _refuse_columns(df, [*names, NUM_TOKENS])
+        frames.warn_of_other_unicode(self.unicode_version)
+        paths = [
+            self.matchings[name].tables(t.counts, self.raw.counts)
+            for name, t in self.targets.items()
+        ]
+        scoring = np.ascontiguousarray(np.concatenate([self.tables(), *paths], axis=1))
+        thresholds = [self.matchings[name].thresholds for name in self.targets]
+        ngrams = self.config.ngrams
+
+        def finish(totals: Float64, num_tokens: Int64) -> Float64:
+            at = len(thresholds)
+            columns = [totals[:, :at]]
+            means = matched.means(totals, matched.num_ngrams(num_tokens, ngrams))
+            for above in thresholds:
+                last = at + len(above)
+                keys = matched.key_of(means[:, at:last], above)
+                columns.append(np.stack([keys, means[:, last]], axis=1))
+                at = last + 1
+            return np.concatenate(columns, axis=1)
+
+        return frames.with_scores(
+            df, self.config.text_column, scoring, names, self.config.features,
+            self.unicode_version, finish,
+        )  # fmt: skip
+
+    def kl_bounds(
+        self, weights_table: DataFrame, ngrams: Mapping[str, int], min_example_length: int
+    ) -> dict[str, float]:
+        """What the KL reduction of no selection of at least so many n-grams can pass, in nats.
+
+        Certificates for the whole pool, from a matched model's weights table; one pass.
+
+        ngrams : n-grams selected for each target (`matched.best_mean`)
+        """
+        tokens = F.col(NUM_TOKENS)
+        sizes = [F.greatest(tokens - n, F.lit(0)) for n in range(self.config.ngrams)]
+        size = functools.reduce(lambda a, b: a + b, sizes)
+        pool = weights_table.where(tokens >= max(1, min_example_length))
+        bounds = {}
+        for name, column in zip(self.targets, self.match_columns[1::2], strict=True):
+            score = quoted(column)
+            rows = (
+                pool.groupBy(F.floor(F.log(score) * 4096).alias("bin"))
+                .agg(F.count("*"), F.sum(size), F.min(score), F.max(score))
+                .collect()
+            )
+            # Documents of score 0 fall into no bin: they are the last.
+            histogram = {-(1 << 60) if r[0] is None else r[0]: tuple(r[1:]) for r in rows}
+            matching, target = self.matchings[name], self.targets[name]
+            q = matching.mixtures(self.raw.counts)[-1]
+            best = matched.best_mean(histogram, max(1, ngrams[name]))
+            bounds[name] = matched.bound(target.counts, self.raw.counts, q, best)
+        return bounds
+
+    def save_matchings(self, place: str, *, spark: SparkSession, run_id: str | None = None) -> None:
+        """Write what `match` learnt as a Delta table, a row a step, in one commit.
+
+        Columns: `target`, `step` (from 0), `num_ngrams` (the budget), `threshold` (mean of
+        p_target / q over a document's n-grams), `counts` (array<bigint>, n-grams taken by bucket).
+        """
+        rows = [
+            (name, t, m.num_ngrams, step.threshold, step.counts.tolist())
+            for name, m in self.matchings.items()
+            for t, step in enumerate(m.steps)
+        ]
+        schema = (
+            "target string, step int, num_ngrams bigint, threshold double, counts array<bigint>"
+        )
+        frame = spark.createDataFrame(rows, schema).coalesce(1)
+        tables.write(frame, place, overwrite=True, run_id=run_id)
+
     def identified(self, raw: DataFrame) -> DataFrame:
         """`raw` with an id column: its own, or `content_id` made from the text if it has none."""
         if self.config.id_column is not None:
@@ -314,8 +484,9 @@ class DSIRModel:
         ]
         text = self.config.text_column
         needed = identified.select(*[quoted(c) for c in (self.id_name, *others, text)])
-        scored = self.transform(needed)
-        columns = [self.id_name, *self.weight_columns, NUM_TOKENS, *others]
+        scored = self._scored(needed)
+        matching = self.match_columns if self.matchings else []
+        columns = [self.id_name, *self.weight_columns, *matching, NUM_TOKENS, *others]
         return scored.select(*[quoted(c) for c in columns])
 
     def select(
@@ -338,8 +509,7 @@ class DSIRModel:
         )
         shares: dict[str | None, float] = {None: 1.0}
         if not self.single_target:
-            masses = {name: float(t.num_ngrams) for name, t in self.targets.items()}
-            shares = dict((proportions or masses).items())
+            shares = dict(zip(self.targets, self._shares(proportions), strict=True))
         return resample.select(
             weights_table,
             targets=self.names,
@@ -355,7 +525,11 @@ class DSIRModel:
 
     def selected(self, raw: DataFrame, selection: Selection) -> DataFrame:
         """The rows of `raw` that a selection holds: a second scan, filtered by the cut-offs."""
-        chosen = selection.filter(self.transform(self.identified(raw)))
+        identified = self.identified(raw)
+        if selection.method == "match":
+            chosen = selection.filter(self._scored(identified)).drop(*self.match_columns)
+        else:
+            chosen = selection.filter(self.transform(identified))
         return chosen if self.config.id_column is not None else _first_copies(chosen)
 
     def resample(
@@ -368,6 +542,8 @@ class DSIRModel:
         min_example_length: int = 100,
         proportions: Mapping[str, float] | None = None,
         allocation: str = "joint",
+        match_steps: int = 16,
+        match_tokens: int | str = 20_000_000,
         weights: DataFrame | None = None,
     ) -> DataFrame:
         """The selected documents: all columns of `raw`, the weights and `num_tokens`.
@@ -381,9 +557,10 @@ class DSIRModel:
             Ids must be unique: documents of one id get one noise.
         num_to_sample : int
             Documents; more than there are candidates selects all, with a warning.
-        method : {"sample", "top_k"}
-            Sampling without replacement in proportion to the weights (Gumbel top-k), or the
-            documents of the largest weights.
+        method : {"sample", "top_k", "match"}
+            Sampling without replacement in proportion to the weights (Gumbel top-k), the
+            documents of the largest weights, or the subset whose n-grams together are closest to
+            the target's (`match`; docs/matched.md).
         seed : int
             Of the noise; the same seed selects the same documents anywhere.
         min_example_length : int
@@ -393,14 +570,27 @@ class DSIRModel:
         allocation : {"joint", "sequential"}
             A document goes to one target at most. Joint: pairs of document and target by falling
             key, whatever the order of the targets. Sequential: target after target.
+        match_steps, match_tokens
+            Of method match, as in `match`; unused where the model has learnt already.
         weights : DataFrame, optional
-            A table from `weigh` of the same raw, to be read instead of weighing raw anew.
+            A table from `weigh` of the same raw, to be read instead of weighing raw anew; for
+            method match, of the same matched model.
 
         Raises
         ------
         ConfigError
             Listing all options that are out of range.
         """
+        if method == "match" and not self.matchings:
+            learnt = self.match(
+                raw, num_to_sample, match_steps=match_steps, match_tokens=match_tokens,
+                min_example_length=min_example_length, proportions=proportions,
+            )  # fmt: skip
+            return learnt.resample(
+                raw, num_to_sample=num_to_sample, method=method, seed=seed,
+                min_example_length=min_example_length, proportions=proportions,
+                allocation=allocation,
+            )  # fmt: skip
         table = self.weigh(raw) if weights is None else weights
         selection = self.select(
             table,

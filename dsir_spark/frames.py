@@ -19,10 +19,13 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark import features
+from dsir_spark import features, matched
 from dsir_spark.config import FeatureSpec
 from dsir_spark.errors import ColumnError
 from dsir_spark.resample import NUM_TOKENS, quoted
+
+Float64 = np.ndarray[Any, np.dtype[np.float64]]
+Int64 = np.ndarray[Any, np.dtype[np.int64]]
 
 # Keys of `bucket_counts` below 0 are facts about the documents, not buckets.
 DOCUMENTS, NULL, BLANK, TOKENS = -1, -2, -3, -4
@@ -83,6 +86,7 @@ def with_scores(
     names: list[str],
     spec: FeatureSpec,
     unicode_version: str,
+    finish: Callable[[Float64, Int64], Float64] | None = None,
 ) -> DataFrame:
     """`df` with a double column for each table and `num_tokens`; all null where the text is null.
 
@@ -92,6 +96,8 @@ def with_scores(
     ----------
     tables : float64[num_buckets, T]
     names : T column names
+    finish : from sums float64[n, T] and tokens int64[n] to the columns, float64[n, len(names)], if
+        they are not the sums themselves
     """
     fields = [T.StructField(f"s{t}", T.DoubleType()) for t in range(len(names))]
     fields.append(T.StructField("n", T.LongType()))
@@ -99,6 +105,7 @@ def with_scores(
     def score(texts: pa.Array) -> pa.Array:
         warn_of_other_unicode(unicode_version)
         totals, num_tokens = features.score(texts, tables, spec)
+        totals = totals if finish is None else finish(totals, num_tokens)
         missing = texts.is_null().to_numpy(zero_copy_only=False)
         columns = [pa.array(totals[:, t], mask=missing) for t in range(len(names))]
         columns.append(pa.array(num_tokens, mask=missing))
@@ -179,6 +186,91 @@ def bucket_counts(
         else:
             out[name][0][key] = total
     return out
+
+
+def score_histograms(
+    texts: DataFrame, tables: Float64, spec: FeatureSpec, min_tokens: int
+) -> list[matched.Histogram]:
+    """Of the mean scores of documents of at least `min_tokens` tokens, for each table; one pass.
+
+    texts : one string column
+    tables : float64[num_buckets, K]
+    """
+
+    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            scores, sizes = _mean_scores(batch.column(0), tables, spec, min_tokens)
+            for k in range(tables.shape[1]):
+                found, where = np.unique(matched.bins(scores[:, k]), return_inverse=True)
+                low = np.full(len(found), np.inf)
+                high = np.zeros(len(found))
+                np.minimum.at(low, where, scores[:, k])
+                np.maximum.at(high, where, scores[:, k])
+                total = np.zeros(len(found), np.int64)
+                np.add.at(total, where, sizes)
+                columns = [np.full(len(found), k), found, np.bincount(where, minlength=len(found)),
+                           total, low, high]  # fmt: skip
+                yield pa.RecordBatch.from_arrays(
+                    [pa.array(c) for c in columns],
+                    names=["table", "bin", "documents", "ngrams", "low", "high"],
+                )
+
+    schema = "table bigint, bin bigint, documents bigint, ngrams bigint, low double, high double"
+    rows = (
+        texts.mapInArrow(count, schema)
+        .groupBy("table", "bin")
+        .agg(F.sum("documents"), F.sum("ngrams"), F.min("low"), F.max("high"))
+        .collect()
+    )
+    found: list[dict[int, tuple[int, int, float, float]]] = [{} for _ in range(tables.shape[1])]
+    for k, at, documents, ngrams, low, high in rows:
+        found[k][at] = (documents, ngrams, low, high)
+    return list(found)
+
+
+def counts_above(
+    texts: DataFrame, tables: Float64, thresholds: Float64, spec: FeatureSpec, min_tokens: int
+) -> list[Int64]:
+    """Bucket counts, int64[num_buckets], of the documents that score at least thresholds[k]."""
+
+    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        sums = np.zeros((len(thresholds), spec.num_buckets), np.int64)
+        for batch in batches:
+            long_enough, scores, _ = _scored_documents(batch.column(0), tables, spec, min_tokens)
+            for k, threshold in enumerate(thresholds):
+                own = long_enough.take(pa.array(np.flatnonzero(scores[:, k] >= threshold)))
+                sums[k] += features.count_ngrams(own, spec).counts
+        for k in range(len(thresholds)):
+            used = np.flatnonzero(sums[k])
+            yield pa.RecordBatch.from_arrays(
+                [pa.array(np.full(len(used), k)), pa.array(used), pa.array(sums[k][used])],
+                names=["table", "bucket", "count"],
+            )
+
+    summed = texts.mapInArrow(count, "table bigint, bucket bigint, count bigint")
+    out = [np.zeros(spec.num_buckets, np.int64) for _ in thresholds]
+    for k, bucket, total in summed.groupBy("table", "bucket").agg(F.sum("count")).collect():
+        out[k][bucket] = total
+    return out
+
+
+def _scored_documents(
+    texts: pa.Array, tables: Float64, spec: FeatureSpec, min_tokens: int
+) -> tuple[pa.Array, Float64, Int64]:
+    """Those of at least `min_tokens` tokens, their mean scores [n, K] and n-grams [n]."""
+    totals, num_tokens = features.score(texts, tables, spec)
+    long_enough = num_tokens >= max(1, min_tokens)
+    sizes = matched.num_ngrams(num_tokens[long_enough], spec.ngrams)
+    return (
+        texts.filter(pa.array(long_enough)), matched.means(totals[long_enough], sizes), sizes
+    )  # fmt: skip
+
+
+def _mean_scores(
+    texts: pa.Array, tables: Float64, spec: FeatureSpec, min_tokens: int
+) -> tuple[Float64, Int64]:
+    _, scores, sizes = _scored_documents(texts, tables, spec, min_tokens)
+    return scores, sizes
 
 
 def _runs_of_one_name(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.Array]]:

@@ -21,7 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 import dsir_spark
-from dsir_spark import resample, tables, weights
+from dsir_spark import matched, resample, tables, weights
 from dsir_spark.config import FitConfig, JobConfig
 from dsir_spark.dsir import DSIR, BucketCounts, DSIRModel
 from dsir_spark.errors import DataError, TableError
@@ -29,6 +29,7 @@ from dsir_spark.frames import check_column, check_id_column, check_text_column
 from dsir_spark.resample import TARGET, Selection, quoted
 
 MODEL, WEIGHTS, SELECTED, RUNS = "model", "weights", "selected", "runs"
+MATCH = "match"
 
 RUN_SCHEMA = """
     run_id string, command string, started_at timestamp, dsir_spark_version string, config string,
@@ -36,7 +37,8 @@ RUN_SCHEMA = """
     seed bigint, num_to_sample bigint, shortfall bigint, selection string,
     funnel map<string, bigint>, selected_by_target map<string, bigint>,
     kl_reduction map<string, double>, kl_reduction_random map<string, double>,
-    effective_sample_size map<string, double>,
+    effective_sample_size map<string, double>, kl_bound map<string, double>,
+    match string, match_version bigint,
     model_version bigint, weights_version bigint, selected_version bigint,
     seconds map<string, double>
 """
@@ -162,6 +164,10 @@ def resample_again(
     raw = _open_raw(run, json.loads(earlier["raw"]))
     _refuse_foreign_weights(run, model, earlier, raw)
     run.facts["weights_version"] = version
+    if config.method == "match":
+        # What a document is ranked by depends on how many are wanted: its text is read again.
+        model = _match(run, model, raw)
+        _write_weights(run, model, raw)
     _select(run, model, raw)
     return run.finish()
 
@@ -175,6 +181,8 @@ def run_all(spark: SparkSession, config: JobConfig, progress: Progress = quiet) 
     model = _fit(run, raw)
     _check_raw(run, model, raw)
     _write_model(run, model)
+    if config.method == "match":
+        model = _match(run, model, raw)
     _write_weights(run, model, raw)
     _select(run, model, raw)
     return run.finish()
@@ -335,6 +343,32 @@ def _refuse_foreign_weights(run: _Run, model: DSIRModel, earlier: Any, raw: Inpu
         )
 
 
+def _match(run: _Run, model: DSIRModel, raw: Input) -> DSIRModel:
+    """The model with the steps of a matched selection, which are written."""
+    config = run.config
+    with run.stage("match", "learning the steps of the matched selection"):
+        learnt = model.match(
+            raw.frame,
+            int(config.num_to_sample or 0),
+            match_steps=config.match_steps,
+            match_tokens=config.match_tokens,
+            min_example_length=config.min_example_length,
+            proportions=config.proportions,
+        )
+        learnt.save_matchings(run.place(MATCH), spark=run.spark, run_id=run.run_id)
+    run.facts["match_version"] = tables.delta_version(run.spark, run.place(MATCH))
+    steps = {
+        name: {
+            "num_ngrams": m.num_ngrams,
+            "thresholds": m.thresholds.tolist(),
+            "kl_reduction": matched.kl_path(m, model.targets[name].counts, model.raw.counts)[1:],
+        }
+        for name, m in learnt.matchings.items()
+    }
+    run.facts["match"] = json.dumps(steps)
+    return learnt
+
+
 def _write_weights(run: _Run, model: DSIRModel, raw: Input) -> None:
     with run.stage("weigh", "weighing raw"):
         table = model.weigh(raw.frame, tuple(run.config.keep))
@@ -399,7 +433,11 @@ def _evaluate(
         chosen = {names[0]: selected}
         if selection.targets != (None,):
             chosen = {n: selected.where(F.col(TARGET) == F.lit(n)) for n in names}
-        run.facts["kl_reduction"] = _kl_reductions(model, model.count(chosen))
+        counted = model.count(chosen)
+        run.facts["kl_reduction"] = _kl_reductions(model, counted)
+        if model.matchings:
+            sizes = {name: part.num_ngrams for name, part in counted.items()}
+            run.facts["kl_bound"] = model.kl_bounds(table, sizes, selection.min_example_length)
         random = random_subsets(model, raw.frame, table, selection, by_target)
         run.facts["kl_reduction_random"] = _kl_reductions(
             model, model.count(random, selection.min_example_length)

@@ -116,21 +116,53 @@ def summary(facts: Mapping[str, Any]) -> str:
         "",
         "KL reduction (nats an n-gram: KL(target || raw) - KL(target || selected))",
         *_table(
-            ("target", "documents", "selected", "random", "effective sample size"),
+            (
+                "target",
+                "documents",
+                "selected",
+                "random",
+                *_bound_head(facts),
+                "effective sample size",
+            ),
             [
                 (
                     name,
                     f"{facts['selected_by_target'][name]:,}",
                     _number(facts["kl_reduction"].get(name)),
                     _number(facts["kl_reduction_random"].get(name)),
+                    *_bound_cells(facts, name),
                     f"{facts['effective_sample_size'].get(name, 0):,.1f}",
                 )
                 for name in facts["selected_by_target"]
             ],
         ),
     ]
+    if facts.get("match"):
+        lines += ["", *_match_steps(json.loads(facts["match"]))]
     notes = _notes(facts)
     return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def _bound_head(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("bound", "share of it") if facts.get("kl_bound") else ()
+
+
+def _bound_cells(facts: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """The bound of a matched selection, and how much of it was reached."""
+    if not facts.get("kl_bound"):
+        return ()
+    bound, reached = facts["kl_bound"][name], facts["kl_reduction"].get(name)
+    return _number(bound), "-" if reached is None or bound <= 0 else f"{reached / bound:.1%}"
+
+
+def _match_steps(learnt: Mapping[str, Any]) -> list[str]:
+    """KL reduction after each step, on what the steps were learnt from."""
+    lines = ["Steps of the matched selection (KL reduction of the mixture after each, learnt)"]
+    for name, facts in learnt.items():
+        path = " ".join(f"{value:+.4f}" for value in facts["kl_reduction"])
+        lines += textwrap.wrap(f"{name}: {path}", _WIDTH, initial_indent="  ",
+                               subsequent_indent="    ")  # fmt: skip
+    return lines
 
 
 def _notes(facts: Mapping[str, Any]) -> list[str]:
@@ -149,7 +181,7 @@ def _notes(facts: Mapping[str, Any]) -> list[str]:
             )
         size = facts["effective_sample_size"].get(name, 0)
         chosen = facts["selected_by_target"][name]
-        if chosen > 1 and size < chosen / 10:
+        if not facts.get("match") and chosen > 1 and size < chosen / 10:
             notes.append(
                 f"The weights for {name} differ so much that sampling is nearly top-k: their "
                 f"effective sample size is {size:,.1f} for {chosen:,} documents selected."

@@ -217,6 +217,9 @@ def write(
     writer = frame.write.format("delta").mode(mode)
     if overwrite:
         writer = writer.option("overwriteSchema", "true")
+    if append:
+        # Tables of an earlier version lack the columns of a later one.
+        writer = writer.option("mergeSchema", "true")
     if run_id is not None:
         writer = writer.option("userMetadata", json.dumps({"dsir_spark_run": run_id}))
     try:

@@ -28,9 +28,9 @@ def data(tmp_path_factory):
     """Raw with two topics, bad rows among them; a target of each topic."""
     folder = tmp_path_factory.mktemp("data")
     rng = random.Random(7)
-    rows = [
-        {"id": f"c{i}", "text": text(COOKING, rng), "topic": "cooking"} for i in range(200)
-    ] + [{"id": f"s{i}", "text": text(SAILING, rng), "topic": "sailing"} for i in range(300)]
+    rows = [{"id": f"c{i}", "text": text(COOKING, rng), "topic": "cooking"} for i in range(200)] + [
+        {"id": f"s{i}", "text": text(SAILING, rng), "topic": "sailing"} for i in range(300)
+    ]
     rows += [
         {"id": "null", "text": None, "topic": "bad"},
         {"id": "blank", "text": " \n\u2003", "topic": "bad"},

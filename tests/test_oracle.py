@@ -35,6 +35,8 @@ def test_kl_of_a_known_pair():
     assert oracle.kl([0.5, 0.5], [0.25, 0.75]) == pytest.approx(
         0.5 * math.log(2) + 0.5 * math.log(2 / 3), abs=1e-8
     )
-    assert oracle.kl_reduction([1, 1], [1, 3], [2, 2]) > 0 == oracle.kl_reduction(
-        [1, 1], [1, 3], [1, 3]
+    assert (
+        oracle.kl_reduction([1, 1], [1, 3], [2, 2])
+        > 0
+        == oracle.kl_reduction([1, 1], [1, 3], [1, 3])
     )
