@@ -30,7 +30,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(TESTS)
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python scripts/bench.py --rounds 3 --reference-mb 1 --rows 2000000 --check
+	$(BIN)/python scripts/bench.py --rounds 3 --reference-mb 1 --spark-mb 150 --rows 2000000 --check
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
