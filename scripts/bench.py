@@ -172,7 +172,7 @@ def passes(table: Table, spark, folder: Path, megabytes: float, enough: float) -
     scratch = tempfile.TemporaryDirectory()
     raw.limit(500).write.parquet(f"{scratch.name}/target")
     target = spark.read.parquet(f"{scratch.name}/target")
-    once, single = raw, megabytes
+    once, once_mb = raw, megabytes
     if megabytes < enough:
         # What Spark takes for a query before it reads anything must not count.
         copies = math.ceil(enough / megabytes)
@@ -210,7 +210,7 @@ def passes(table: Table, spark, folder: Path, megabytes: float, enough: float) -
     double = HashingTF(numFeatures=10_000, inputCol="p", outputCol="f2")
     counted = double.transform(single.transform(pairs.transform(words.transform(once))))
     rounds, table.rounds = table.rounds, 1
-    table.measure("Spark ML: RegexTokenizer + NGram + HashingTF", single, "MB",
+    table.measure("Spark ML: RegexTokenizer + NGram + HashingTF", once_mb, "MB",
                   lambda: consume(counted.select("f1", "f2")))  # fmt: skip
     table.rounds = rounds
     scratch.cleanup()
