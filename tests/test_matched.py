@@ -118,12 +118,14 @@ def test_the_bound_is_nearly_reached():
     budget = int(documents.sum()) // 10
     matching, raw, histograms = learn(documents, target, 32, budget)
     table = matching.tables(target, raw)[:, -1:]
-    best = matched.best_mean(histograms(table)[0], budget)
+    # A step takes whole bins, so a little less than its budget.
+    least = min(int(step.counts.sum()) for step in matching.steps)
+    best = matched.best_mean(histograms(table)[0], least)
     bound = matched.bound(target, raw, matching.mixtures(raw)[-1], best)
     p = weights.distribution(target)
     start = weights.kl_divergence(p, weights.distribution(raw))
     reached = start - weights.kl_divergence(p, matching.mixtures(raw)[-1])
-    assert 0.85 * bound < reached <= bound
+    assert 0.95 * bound < reached <= bound
 
 
 @given(st.lists(st.floats(0, 1e300), min_size=2, max_size=20))
