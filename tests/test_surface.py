@@ -21,7 +21,7 @@ MODULES = {p.stem: ast.parse(p.read_text(encoding="utf-8")) for p in PACKAGE.glo
 # Each module may import those above it, none below.
 LAYERS = [
     ["errors", "unicode_tables", "weights"],
-    ["config", "kernels"],
+    ["config", "kernels", "matched"],
     ["features", "resample", "tables"],
     ["frames"],
     ["dsir"],
@@ -88,9 +88,13 @@ def test_public_surface():
     assert parameters(model.transform) == ["self", "df"]
     assert parameters(model.resample) == [
         "self", "raw", "num_to_sample", "method", "seed", "min_example_length", "proportions",
-        "allocation", "weights",
+        "allocation", "match_steps", "match_tokens", "weights",
     ]  # fmt: skip
     assert parameters(model.save) == ["self", "place", "spark", "overwrite", "run_id"]
+    assert parameters(model.match) == [
+        "self", "raw", "num_to_sample", "match_steps", "match_tokens", "min_example_length",
+        "proportions",
+    ]  # fmt: skip
     assert parameters(model.load) == ["place", "spark", "version"]
     for thing in (dsir_spark.DSIR, model, dsir_spark.ngram_counts, dsir_spark.DSIR.fit,
                   model.transform, model.resample, model.save, model.load):  # fmt: skip
