@@ -199,7 +199,7 @@ def passes(table: Table, spark, folder: Path, megabytes: float, enough: float) -
     table.measure("Spark: fit", megabytes, "MB", lambda: DSIR().fit(raw, target))
     setting = "spark.sql.execution.arrow.maxRecordsPerBatch"
     usual = spark.conf.get(setting)
-    for size in (500, 100_000):
+    for size in (500, 30_000):
         spark.conf.set(setting, size)
         table.measure(f"Spark: transform, batches of {size:,} rows", megabytes, "MB",
                       lambda: consume(weighed))  # fmt: skip
