@@ -37,7 +37,9 @@ setup(
         "spark35": ["pyspark==3.5.9", "delta-spark==3.3.3", "pandas<3", "setuptools", *CONNECT],
         # For scripts/: benchmarks and the pictures of the documentation.
         "scripts": ["matplotlib>=3.8", "data-selection==1.0.3", "nltk<3.10"],
+        "tokenizers": ["tokenizers>=0.15"],
         "test": [
+            "tokenizers>=0.15",
             "pytest",
             "hypothesis",
             "chispa",

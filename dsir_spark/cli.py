@@ -6,6 +6,7 @@ Options come from three places, later ones win: defaults, the YAML file of `--co
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 import traceback
@@ -13,11 +14,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import yaml
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, PythonException
 from pyspark.sql import SparkSession
 
 from dsir_spark import __version__, config, job, report, session
@@ -78,7 +79,8 @@ _FIT = [
     click.option("--id-column", help="Default: id, or ids made from the texts."),
     click.option("--ngrams", type=int, help="N-grams of 1 to N tokens. Default: 2."),
     click.option("--num-buckets", type=int, help="Default: 10000."),
-    click.option("--tokenizer", type=click.Choice(config.TOKENIZERS)),
+    click.option("--tokenizer", help="wordpunct (default), wordpunct_cjk, bytes, the path of a "
+                 "Hugging Face tokenizer.json, or module:function."),
     click.option("--hash", type=click.Choice(config.HASHES), help="Default: xxhash64."),
     click.option("--target-laplace-smoothing", type=float, help="Default: 0."),
     click.option("--num-tokens-to-fit", callback=_fit_size, help="all, auto or a number."),
@@ -268,13 +270,24 @@ def main(arguments: list[str] | None = None) -> None:
     except AnalysisException as error:
         click.echo(f"error: {str(error).strip().splitlines()[0]}", err=True)
         sys.exit(USER_ERROR)
+    except PythonException as error:
+        # A worker misses a tokenizer that the driver has.
+        found = re.search(r"dsir_spark\.errors\.ConfigError: (.*)", str(error))
+        if found is None:
+            _bug()
+        click.echo(f"error: on a worker: {found.group(1)}", err=True)
+        sys.exit(USER_ERROR)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted: nothing half-written is visible", err=True)
         sys.exit(130)
     except Exception:
-        traceback.print_exc()
-        click.echo("error: this is a bug of dsir-spark; please report the lines above", err=True)
-        sys.exit(OUR_ERROR)
+        _bug()
+
+
+def _bug() -> NoReturn:
+    traceback.print_exc()
+    click.echo("error: this is a bug of dsir-spark; please report the lines above", err=True)
+    sys.exit(OUR_ERROR)
 
 
 if __name__ == "__main__":

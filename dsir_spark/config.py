@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dsir_spark import tokens
 from dsir_spark.errors import ConfigError, in_range, one_of
 
-TOKENIZERS = ("wordpunct",)
 HASHES = ("xxhash64", "sha256")
 METHODS = ("sample", "top_k", "match")
 ALLOCATIONS = ("joint", "sequential")
@@ -51,8 +51,7 @@ class FeatureSpec:
         if not _is_int(self.num_buckets, 1, MAX_BUCKETS):
             allowed = f"a whole number from 1 to {MAX_BUCKETS}"
             found.append(in_range("num_buckets", allowed, self.num_buckets))
-        if self.tokenizer not in TOKENIZERS:
-            found.append(one_of("tokenizer", TOKENIZERS, self.tokenizer))
+        found += tokens.problems(self.tokenizer)
         if self.hash not in HASHES:
             found.append(one_of("hash", HASHES, self.hash))
         return found

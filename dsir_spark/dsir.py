@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import unicodedata
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from dsir_spark import features, frames, matched, resample, tables, weights
+from dsir_spark import features, frames, matched, resample, tables, tokens, weights
 from dsir_spark.config import (
     FeatureSpec,
     FitConfig,
@@ -67,8 +68,14 @@ class DSIR:
         N-grams of 1 to `ngrams` tokens are counted.
     num_buckets : int, default 10_000
         Buckets that n-grams are hashed to.
-    tokenizer : {"wordpunct"}
-        Lower-cased matches of ``\\w+|[^\\w\\s]+``.
+    tokenizer : {"wordpunct", "wordpunct_cjk", "bytes"}, a path, or "module:function"
+        wordpunct: lower-cased matches of ``\\w+|[^\\w\\s]+``. wordpunct_cjk: the same, but each
+        character of `unicode_tables.CJK_RANGES` (Han, kana, Hangul, Thai; marks too) is a token.
+        bytes: each byte of the UTF-8 text, case and blanks kept, and an n-gram is n adjacent
+        bytes with nothing between. The path of a Hugging Face `tokenizer.json` (or "hf:PATH"):
+        token ids, in decimal, without special tokens; the model keeps the file's content. A
+        function str -> list of str by its import path, known to the model by that name: slow.
+        N-grams of all but bytes are the tokens joined by one blank, in UTF-8.
     hash : {"xxhash64", "sha256"}
         Bucket of an n-gram: Spark SQL's ``pmod(xxhash64(ngram), num_buckets)``, or the reference
         package's ``int(sha256(ngram)) % num_buckets``.
@@ -103,6 +110,7 @@ class DSIR:
             target_laplace_smoothing, num_tokens_to_fit,
         )  # fmt: skip
         check(self.config.problems())
+        self.config = dataclasses.replace(self.config, tokenizer=_known(tokenizer))
 
     def fit(self, raw: DataFrame, target: DataFrame | Mapping[str, DataFrame]) -> DSIRModel:
         """The model of a raw corpus and one target, or several separate ones by name.
@@ -200,9 +208,22 @@ def ngram_counts(
     """
     spec = FeatureSpec(ngrams, num_buckets, tokenizer, hash)
     check(spec.problems())
+    spec = dataclasses.replace(spec, tokenizer=_known(tokenizer))
     frames.check_text_column(df, text_column, "the DataFrame")
     _refuse_columns(df, ["indices", "counts"])
     return frames.with_ngram_counts(df, text_column, spec)
+
+
+def _known(tokenizer: str) -> str:
+    """The resolved tokenizer; a warning where it is a function of Python's speed."""
+    if tokens.is_function(tokenizer):
+        warnings.warn(
+            f"tokenizer {tokenizer} is a Python function: expect a few MB/s a core at most, and "
+            "fit again whenever its code changes, which the model cannot see",
+            UserWarning,
+            stacklevel=3,
+        )
+    return tokens.resolved(tokenizer)
 
 
 def _refuse_columns(df: DataFrame, names: list[str]) -> None:

@@ -8,6 +8,7 @@ decoded, copied or checked; bytes that are not UTF-8 read as U+FFFD, one for eac
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dsir_spark import kernels, unicode_tables
+from dsir_spark import kernels, tokens, unicode_tables
 from dsir_spark.config import FeatureSpec
 
 Int64 = npt.NDArray[np.int64]
@@ -114,14 +115,47 @@ def _run(
     total: Float64 = _NO_FLOATS,
     indptr: Int64 = _NO_INTS,
 ) -> tuple[Int64, Int64, Int64]:
+    split_kind, table = kernels.BY_CLASS, unicode_tables.table
+    if spec.tokenizer == "wordpunct_cjk":
+        table = unicode_tables.cjk_table
+    elif spec.tokenizer == "bytes":
+        split_kind = kernels.BY_BYTE
+    elif spec.tokenizer != "wordpunct":
+        split_kind, texts = kernels.LISTED, _listed(texts, tokens.splitter(spec.tokenizer))
     data, offsets = _text_buffers(texts)
     num_tokens = np.zeros(len(texts), np.int64)
     collected: Int64 = kernels.run(
-        data, offsets, unicode_tables.table(),
+        data, offsets, table(), split_kind,
         spec.ngrams, spec.num_buckets, _HASH_KINDS[spec.hash], _memo(spec.hash, spec.num_buckets),
         mode, min_tokens, tables, counts, total, np.empty(1024, np.int64), indptr, num_tokens,
     )  # fmt: skip
     return collected, indptr, num_tokens
+
+
+def _listed(texts: pa.Array, split: tokens.Splitter) -> pa.Array:
+    """The texts as lists of tokens, as the kernel reads them: 0xFF and UTF-8 of each token."""
+    rows = [None if b is None else _decoded(b) for b in texts.cast(_binary(texts)).to_pylist()]
+    found = iter(split([row for row in rows if row is not None]))
+    return pa.array(
+        [
+            None if row is None
+            else b"".join(b"\xff" + t.encode("utf-8", "replace") for t in next(found))
+            for row in rows
+        ],
+        pa.large_binary(),
+    )  # fmt: skip
+
+
+def _binary(texts: pa.Array) -> Any:
+    return pa.large_binary() if texts.type in _LARGE else pa.binary()
+
+
+def _decoded(text: bytes) -> str:
+    """UTF-8 as the kernels read it: U+FFFD for each byte that is not part of a valid sequence."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return re.sub("[\udc80-\udcff]", "\ufffd", text.decode(errors="surrogateescape"))
 
 
 @functools.lru_cache(maxsize=2)

@@ -21,7 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 import dsir_spark
-from dsir_spark import matched, resample, tables, weights
+from dsir_spark import matched, resample, tables, tokens, weights
 from dsir_spark.config import FitConfig, JobConfig
 from dsir_spark.dsir import DSIR, BucketCounts, DSIRModel
 from dsir_spark.errors import DataError, TableError
@@ -263,9 +263,9 @@ def _load_model(run: _Run) -> tuple[DSIRModel, Any]:
         raise TableError(f"no finished run wrote the model at {place}: run `fit --overwrite`")
     model = DSIRModel.load(place, spark=run.spark, version=version)
     differences = [
-        f"{name} is {fitted!r} in the model and {given!r} here"
+        f"{name} is {_shown(fitted)} in the model and {_shown(given)} here"
         for name in sorted(run.config.given & {f.name for f in dataclasses.fields(FitConfig)})
-        if (fitted := getattr(model.config, name)) != (given := getattr(run.config, name))
+        if (fitted := getattr(model.config, name)) != (given := _resolved(run.config, name))
     ]
     if differences:
         raise TableError(
@@ -284,6 +284,16 @@ def _load_model(run: _Run) -> tuple[DSIRModel, Any]:
         "target": earlier["target"],
     }
     return model, earlier
+
+
+def _resolved(config: JobConfig, name: str) -> Any:
+    """An option as a model holds it: a tokenizer's file by its content."""
+    value = getattr(config, name)
+    return tokens.resolved(value) if name == "tokenizer" else value
+
+
+def _shown(value: Any) -> str:
+    return repr(tokens.shown(value) if isinstance(value, str) else value)
 
 
 def _record(run: _Run, *conditions: Any) -> Any:

@@ -28,6 +28,7 @@ from dsir_spark.unicode_tables import (
     IGNORABLE_BIT,
     LOWER_MASK,
     OTHER,
+    SINGLE,
     SPACE,
     SPECIAL_BIT,
     WORD,
@@ -35,6 +36,9 @@ from dsir_spark.unicode_tables import (
 
 XXHASH64, SHA256 = 0, 1
 COUNT, SCORE, COLLECT = 0, 1, 2
+# How a document's bytes are split: by the classes of its characters; each byte a token; or a list
+# of tokens that are there already, each behind the byte 0xFF, which UTF-8 does not have.
+BY_CLASS, BY_BYTE, LISTED = 0, 1, 2
 
 _BLOCK = 16_384  # bytes of text between two flushes: scratch stays in the first-level cache
 _GROWTH = 4  # bytes of scratch per byte of text at most: an invalid byte becomes a blank and U+FFFD
@@ -711,7 +715,7 @@ def _split(
         if cp == _SIGMA:
             lower = np.int64(_lower_sigma(data, at, begin, end, unicode))
         if kind != SPACE:
-            if kind != previous:
+            if kind != previous or kind == SINGLE:
                 scratch[fill] = 0x20
                 fill += 1
                 starts[count] = fill
@@ -730,12 +734,39 @@ def _split(
 
 
 @_jit()
+def _split_bytes(data, at, stop, scratch, fill, starts, count):
+    """Each byte of data[at:stop] as a token, none between them; the new fill and count."""
+    for j in range(at, stop):
+        scratch[fill] = data[j]
+        starts[count] = fill
+        fill += 1
+        count += 1
+    return fill, count
+
+
+@_jit()
+def _split_listed(data, at, stop, scratch, fill, starts, count):
+    """Tokens of data[at:stop], each behind a byte 0xFF, into scratch; the new fill and count."""
+    for j in range(at, stop):
+        byte = data[j]
+        if byte == 0xFF:
+            scratch[fill] = 0x20
+            starts[count] = fill + 1
+            count += 1
+        else:
+            scratch[fill] = byte
+        fill += 1
+    return fill, count
+
+
+@_jit()
 def _hash_ngrams(
-    scratch, starts, lo, hi, missing, ngrams, num_buckets, hash_kind, memo, lanes, out
+    scratch, starts, gap, lo, hi, missing, ngrams, num_buckets, hash_kind, memo, lanes, out
 ):  # fmt: skip
     """Buckets of the n-grams that end at tokens lo..hi-1, n ascending; how many there are.
 
-    starts[hi] must be the start of the next token (one past the blank after token hi - 1).
+    `gap` bytes stand between two tokens (0 or 1); starts[hi] must be the start of the next token
+    (`gap` bytes past the end of token hi - 1).
     `missing` tokens stand before token 0 of the document (n-grams reaching there do not exist).
     lanes : (4 x uint64[*] words, uint64[*] lengths, uint64[*] keys, int64[*] begins), scratch
     """
@@ -744,7 +775,7 @@ def _hash_ngrams(
     filled = 0
     long = np.uint64(0)
     for i in range(lo, hi):
-        end = starts[np.uint64(i + 1)] - 1
+        end = starts[np.uint64(i + 1)] - gap
         for n in range(min(ngrams, i - missing + 1)):
             start = starts[np.uint64(i - n)]
             to = np.uint64(filled)  # unsigned: an index that numba need not wrap around
@@ -809,7 +840,7 @@ def new_memo(hash_kind: int) -> Any:
 
 @_jit()
 def run(
-    data, offsets, unicode, ngrams, num_buckets, hash_kind, memo,
+    data, offsets, unicode, split_kind, ngrams, num_buckets, hash_kind, memo,
     mode, min_tokens, tables, counts, total, collected, indptr, num_tokens,
 ):  # fmt: skip
     """Pass over n documents; every output array is the caller's.
@@ -820,7 +851,9 @@ def run(
         UTF-8 text of all documents; document d is data[offsets[d] : offsets[d + 1]].
     offsets : int64[n + 1]
     unicode : uint32[0x110000]
-        `unicode_tables.table()`.
+        `unicode_tables.table()`, or `cjk_table()`.
+    split_kind : int64
+        BY_CLASS, BY_BYTE (n-grams are slices of the text as it is) or LISTED.
     ngrams, num_buckets, hash_kind : int64
         hash_kind is XXHASH64 or SHA256.
     memo
@@ -847,6 +880,7 @@ def run(
     scratch = np.empty(_BLOCK * _GROWTH + 128, np.uint8)
     lowered = np.empty(128, np.uint8)
     starts = np.empty(_BLOCK + ngrams + 8, np.int64)
+    gap = 0 if split_kind == BY_BYTE else 1
     at_once = max(1, _BUCKETS_AT_ONCE // ngrams)
     size = at_once * ngrams
     words = (np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.uint64),
@@ -868,7 +902,7 @@ def run(
             # Room for one more block, and for what is read and written beyond a token.
             if fill + _BLOCK * _GROWTH + 128 > scratch.shape[0]:
                 keep = max(0, hashed - ngrams + 1)
-                shift = starts[keep] - 1 if keep < count else fill
+                shift = starts[keep] - gap if keep < count else fill
                 if shift > scratch.shape[0] // 2:
                     for j in range(fill - shift):
                         scratch[j] = scratch[shift + j]
@@ -890,17 +924,25 @@ def run(
                     dropped += keep
                 if count + _BLOCK + 8 > starts.shape[0]:
                     starts = _grown(starts, count, count + _BLOCK + 8)
-            at, fill, count, previous = _split(
-                data, begin, at, min(at + _BLOCK, end), end,
-                unicode, lowered, scratch, fill, starts, count, previous,
-            )  # fmt: skip
+            stop = min(at + _BLOCK, end)
+            if split_kind == BY_BYTE:
+                fill, count = _split_bytes(data, at, stop, scratch, fill, starts, count)
+                at = stop
+            elif split_kind == LISTED:
+                fill, count = _split_listed(data, at, stop, scratch, fill, starts, count)
+                at = stop
+            else:
+                at, fill, count, previous = _split(
+                    data, begin, at, stop, end,
+                    unicode, lowered, scratch, fill, starts, count, previous,
+                )  # fmt: skip
             # The last token may go on in the next block.
             ready = count if at >= end else count - 1
-            starts[count] = fill + 1
+            starts[count] = fill + gap
             while hashed < ready:
                 upto = min(ready, hashed + at_once)
                 filled = _hash_ngrams(
-                    scratch, starts, hashed, upto, -dropped,
+                    scratch, starts, gap, hashed, upto, -dropped,
                     ngrams, num_buckets, hash_kind, memo, lanes, buckets,
                 )  # fmt: skip
                 hashed = upto

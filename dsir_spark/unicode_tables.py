@@ -21,12 +21,28 @@ import numpy.typing as npt
 LOWER_MASK = 0x1FFFFF
 CLASS_SHIFT = 21
 SPACE, WORD, OTHER = 0, 1, 2
+SINGLE = 3  # a token by itself, in `cjk_table` only
 IGNORABLE_BIT = 1 << 23
 CASED_BIT = 1 << 24
 SPECIAL_BIT = 1 << 25
 
 CAPITAL_SIGMA = 0x3A3  # lower-cases by context: final sigma at the end of a word
 CAPITAL_I_WITH_DOT = 0x130  # the one character that lower-cases to two: i and U+0307
+
+# Characters that `wordpunct_cjk` makes tokens, first and last of each range: letters, marks and
+# digits of the Unicode scripts Han, Hiragana, Katakana, Hangul and Thai, where words are not (or,
+# in Korean, not finely enough) set apart. Punctuation that they share with others is left out.
+# Combining marks of Thai, and of kana and Hangul in decomposed form, are tokens like the letters:
+# a letter with its mark is a bigram.
+CJK_RANGES = (
+    (0x0E01, 0x0E3A), (0x0E40, 0x0E5B),  # Thai
+    (0x1100, 0x11FF), (0x3131, 0x318E), (0xA960, 0xA97F), (0xAC00, 0xD7A3), (0xD7B0, 0xD7FF),
+    (0xFFA0, 0xFFDC),  # Hangul
+    (0x3041, 0x3096), (0x3099, 0x309F), (0x30A1, 0x30FA), (0x30FC, 0x30FF), (0x31F0, 0x31FF),
+    (0xFF66, 0xFF9F), (0x1AFF0, 0x1B16F),  # kana
+    (0x2E80, 0x2FD5), (0x3005, 0x3005), (0x3007, 0x3007), (0x3021, 0x3029), (0x3038, 0x303B),
+    (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFD),  # Han
+)  # fmt: skip
 _SURROGATES = range(0xD800, 0xE000)
 
 
@@ -70,6 +86,16 @@ def table() -> npt.NDArray[np.uint32]:
         words[c] = 0xFFFD | OTHER << CLASS_SHIFT
     words[CAPITAL_SIGMA] |= SPECIAL_BIT
     words[CAPITAL_I_WITH_DOT] = 0x69 | WORD << CLASS_SHIFT | CASED_BIT | SPECIAL_BIT
+    words.setflags(write=False)
+    return np.asarray(words, np.uint32)
+
+
+@functools.cache
+def cjk_table() -> npt.NDArray[np.uint32]:
+    """`table()` with the characters of `CJK_RANGES` of class SINGLE."""
+    words = table().copy()
+    for first, last in CJK_RANGES:
+        words[first : last + 1] |= SINGLE << CLASS_SHIFT
     words.setflags(write=False)
     return np.asarray(words, np.uint32)
 

@@ -2,7 +2,7 @@
 
     python scripts/bench.py [--data FOLDER] [--rounds 5] [--reference-mb 4] [--rows 10000000]
                             [--spark-mb 1000]
-                            [--parts reference kernels passes cuts] [--check]
+                            [--parts reference kernels tokenizers passes cuts] [--check]
 
 FOLDER holds Parquet files with a column `text`; without it, the demo's text is used. Rates are
 medians over the rounds, in MB of UTF-8 text a second; spread is (largest - smallest) / median.
@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import functions as F
 
-from dsir_spark import DSIR, features, resample
+from dsir_spark import DSIR, features, resample, tokens
 from dsir_spark.config import FeatureSpec
 from dsir_spark.demo_data import build_demo_data
 from dsir_spark.frames import _text_udf
@@ -45,7 +45,7 @@ CLAIMS = {
     ("Spark: fit", "Spark: scan and Arrow pass-through"): 0.55,
 }
 
-PARTS = ("reference", "kernels", "passes", "cuts")
+PARTS = ("reference", "kernels", "tokenizers", "passes", "cuts")
 
 ALPHABETS = {
     "German": ("abcdefghijklmnopqrstuvwxyz\u00e4\u00f6\u00fc\u00df", 7),
@@ -107,6 +107,8 @@ def bench(options: argparse.Namespace, folder: Path) -> None:
         reference(table, texts, options.reference_mb)
     if "kernels" in options.parts:
         kernels(table, texts, megabytes)
+    if "tokenizers" in options.parts:
+        tokenizers(table, texts)
     if "passes" in options.parts:
         passes(table, spark, folder, megabytes, options.spark_mb)
     if "cuts" in options.parts:
@@ -154,13 +156,53 @@ def kernels(table: Table, texts: pa.Array, megabytes: float) -> None:
                   lambda: [features.score(b, many, spec) for b in batches])  # fmt: skip
     table.measure("kernel: sparse counts", megabytes, "MB",
                   lambda: [features.sparse_counts(b, spec) for b in batches])  # fmt: skip
-    for language, (alphabet, length) in ALPHABETS.items():
+    for language, made in made_up_texts().items():
+        table.measure(f"kernel: weigh, made-up {language}", made.nbytes / 1e6, "MB",
+                      lambda m=made: features.score(m, tables, spec))  # fmt: skip
+
+
+def tokenizers(table: Table, texts: pa.Array) -> None:
+    """Each tokenizer on one core, over the same texts and over made-up ones by language."""
+    tables = np.random.default_rng(0).normal(size=(10_000, 1))
+    sample = texts.slice(0, 20_000)
+    few = texts.slice(0, 2_000)  # for what runs at the speed of Python
+    made = made_up_texts()
+
+    def weigh(label: str, batch: pa.Array, tokenizer: str) -> None:
+        spec = FeatureSpec(tokenizer=tokenizer)
+        table.measure(f"tokenizer: {label}", batch.nbytes / 1e6, "MB",
+                      lambda: features.score(batch, tables, spec))  # fmt: skip
+
+    for name in tokens.NAMES:
+        weigh(name, sample, name)
+    for language, batch in made.items():
+        for name in ("wordpunct", "wordpunct_cjk"):
+            weigh(f"{name}, made-up {language}", batch, name)
+    weigh("function (nltk.tokenize:wordpunct_tokenize)", few, "nltk.tokenize:wordpunct_tokenize")
+    weigh("Hugging Face file, byte-pair, 5,000 ids", few, byte_pairs(few.to_pylist()))
+
+
+def byte_pairs(texts: list[str | None]) -> str:
+    """The content of a tokenizer file trained on these texts."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=5_000, show_progress=False)
+    made.train_from_iterator((t for t in texts if t), trainer)
+    return tokens.resolved(made.to_str())
+
+
+def made_up_texts() -> dict[str, pa.Array]:
+    """1,000 texts of 300 random words a language, ASCII first; the same in every run."""
+    made = {}
+    ascii_words = {"ASCII": ("abcdefghijklmnopqrstuvwxyz", 7)}
+    for language, (alphabet, length) in {**ascii_words, **ALPHABETS}.items():
         rng = random.Random(1)
         words = ["".join(rng.choices(alphabet, k=rng.randrange(1, 2 * length)))
                  for _ in range(5_000)]  # fmt: skip
-        made = pa.array([" ".join(rng.choices(words, k=300)) for _ in range(1_000)])
-        table.measure(f"kernel: weigh, made-up {language}", made.nbytes / 1e6, "MB",
-                      lambda m=made: features.score(m, tables, spec))  # fmt: skip
+        made[language] = pa.array([" ".join(rng.choices(words, k=300)) for _ in range(1_000)])
+    return made
 
 
 def passes(table: Table, spark, folder: Path, megabytes: float, enough: float) -> None:

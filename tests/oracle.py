@@ -22,15 +22,34 @@ P1, P2, P3, P4, P5 = (
 )
 
 
-def tokens(text):
-    """Lower-cased runs of letters, digits and _, or of anything else that is no blank."""
-    return re.findall(r"\w+|[^\w\s]+", text.lower())
+# Han, kana, Hangul and Thai.
+CJK = "\u0e01-\u0e3a\u0e40-\u0e5b\u1100-\u11ff\u3131-\u318e\ua960-\ua97f\uac00-\ud7a3\ud7b0-\ud7ff"
+CJK += "\uffa0-\uffdc\u3041-\u3096\u3099-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+CJK += "\U0001aff0-\U0001b16f\u2e80-\u2fd5\u3005\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf"
+CJK += "\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
+
+
+def tokens(text, tokenizer="wordpunct"):
+    """Lower-cased runs of letters, digits and _, or of anything else that is no blank.
+
+    wordpunct_cjk: the same, each character of `CJK` by itself. bytes: each byte of the text. Any
+    other tokenizer is a function.
+    """
+    if tokenizer == "bytes":
+        return [bytes([b]) for b in text.encode()]
+    if tokenizer == "wordpunct_cjk":
+        return re.findall(rf"[{CJK}]|(?:(?![{CJK}])\w)+|(?:(?![{CJK}])[^\w\s])+", text.lower())
+    if tokenizer == "wordpunct":
+        return re.findall(r"\w+|[^\w\s]+", text.lower())
+    return tokenizer(text)
 
 
 def ngrams(words, n):
     """All n-grams of 1 to n tokens; token by token, those that end there, the shortest first."""
+    # Bytes stand side by side, words with one blank between.
+    blank = b"" if words and isinstance(words[0], bytes) else " "
     return [
-        " ".join(words[i - m + 1 : i + 1])
+        blank.join(words[i - m + 1 : i + 1])
         for i in range(len(words))
         for m in range(1, min(n, i + 1) + 1)
     ]
@@ -77,15 +96,15 @@ def xxhash64(data, seed=42):
 
 def bucket(ngram, num_buckets, hash="xxhash64"):
     """Bucket of an n-gram: pmod(xxhash64(ngram), m), or int(sha256(ngram)) mod m."""
-    data = ngram.encode()
+    data = ngram if isinstance(ngram, bytes) else ngram.encode()
     if hash == "sha256":
         return int(hashlib.sha256(data).hexdigest(), 16) % num_buckets
     return xxhash64(data) % num_buckets
 
 
-def buckets(text, n=2, num_buckets=10_000, hash="xxhash64"):
+def buckets(text, n=2, num_buckets=10_000, hash="xxhash64", tokenizer="wordpunct"):
     """Buckets of a text's n-grams, in order."""
-    return [bucket(g, num_buckets, hash) for g in ngrams(tokens(text), n)]
+    return [bucket(g, num_buckets, hash) for g in ngrams(tokens(text, tokenizer), n)]
 
 
 def bucket_counts(texts, n=2, num_buckets=10_000, hash="xxhash64"):

@@ -21,6 +21,7 @@ MODULES = {p.stem: ast.parse(p.read_text(encoding="utf-8")) for p in PACKAGE.glo
 # Each module may import those above it, none below.
 LAYERS = [
     ["errors", "unicode_tables", "weights"],
+    ["tokens"],
     ["config", "kernels", "matched"],
     ["features", "resample", "tables"],
     ["frames"],
