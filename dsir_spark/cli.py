@@ -6,6 +6,7 @@ Options come from three places, later ones win: defaults, the YAML file of `--co
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import sys
 import time
@@ -56,12 +57,48 @@ def _proportions(context: click.Context, _p: click.Parameter, values: tuple[str,
     return pairs or None
 
 
+def _number(text: str, flag: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(f"{flag} {text!r} is not a number") from None
+
+
+def _auto(context: click.Context, p: click.Parameter, value: str | None) -> Any:
+    return value if value in (None, "auto") else _number(value, f"{p.name}")
+
+
+def _quality(context: click.Context, _p: click.Parameter, values: tuple[str, ...]) -> Any:
+    if not values or values == ("paper",):
+        return values[0] if values else None
+    pairs = (v.partition("=") for v in values if v != "paper")
+    return {name: _number(number, name) for name, _, number in pairs}
+
+
+def _quotas(context: click.Context, _p: click.Parameter, values: tuple[str, ...]) -> Any:
+    if not values or values == ("raw",):
+        return values[0] if values else None
+    found: dict[str, Any] = {}
+    for value in values:
+        name, given, share = value.rpartition("=")
+        if not given:
+            raise click.BadParameter(f"{value!r}: give raw, VALUE=SHARE or VALUE=MIN..MAX")
+        low, both, high = share.partition("..")
+        if not both:
+            found[name] = _number(share, name)
+        else:
+            ends = {"min": low, "max": high}
+            found[name] = {k: _number(v, name) for k, v in ends.items() if v}
+    return found
+
+
 def _fit_size(context: click.Context, _: click.Parameter, value: str | None) -> Any:
     return int(value) if value is not None and value.isdigit() else value
 
 
 _RAW = [
     click.option("--raw", help="Raw corpus: a path or schema.table."),
+    click.option("--where", help="Spark SQL predicate on raw's columns: the rest is left out."),
     click.option("--raw-format", type=click.Choice(config.FORMATS), help="If names do not tell."),
 ]
 _OUTPUT = [
@@ -83,7 +120,10 @@ _FIT = [
                  "Hugging Face tokenizer.json, or module:function."),
     click.option("--hash", type=click.Choice(config.HASHES), help="Default: xxhash64."),
     click.option("--target-laplace-smoothing", type=float, help="Default: 0."),
+    click.option("--target-dirichlet-smoothing", callback=_auto,
+                 help="auto or a number of n-grams. Default: 0."),
     click.option("--num-tokens-to-fit", callback=_fit_size, help="all, auto or a number."),
+    click.option("--chunk-words", type=int, help="Weigh and select chunks of N words."),
 ]  # fmt: skip
 _WEIGH = [
     click.option("--keep", multiple=True, help="Column of raw to keep in the weights table."),
@@ -93,12 +133,32 @@ _WEIGH = [
 _OVERWRITE = [click.option("--overwrite", is_flag=True, default=None, help="Replace tables.")]
 _RESAMPLE = [
     click.option("--num-to-sample", type=int, help="Documents to select."),
+    click.option("--num-tokens-to-sample", type=int, help="Tokens to select, instead."),
+    click.option("--size-column", help="The budget is of this column's numbers, not of tokens."),
     click.option("--method", type=click.Choice(config.METHODS), help="Default: sample."),
     click.option("--seed", type=int, help="Default: 0."),
     click.option("--min-example-length", type=int, help="Tokens. Default: 100."),
+    click.option("--quality", multiple=True, callback=_quality, metavar="paper|BOUND=NUMBER",
+                 help="The paper's quality rule, or with other bounds."),
+    click.option("--normalize", type=click.Choice(config.NORMALIZE),
+                 help="ngram: rank by the mean log ratio. Default: none."),
+    click.option("--temperature", callback=_auto,
+                 help="Log weights are divided by it; auto or a number. Default: 1."),
     click.option("--proportion", "proportions", multiple=True, callback=_proportions,
                  metavar="NAME=NUMBER", help="Share of a target; default by n-grams."),
     click.option("--allocation", type=click.Choice(config.ALLOCATIONS), help="Default: joint."),
+    click.option("--duplicates", type=click.Choice(config.DUPLICATES),
+                 help="Of texts equal but for case and white space, one is kept. Default: drop."),
+    click.option("--group-column", help="For --max-per-group: a domain, author or cluster."),
+    click.option("--max-per-group", type=int, help="Best documents of each group at most."),
+    click.option("--quota-column", help="For --quota."),
+    click.option("--quota", "quotas", multiple=True, callback=_quotas,
+                 metavar="raw|VALUE=SHARE|VALUE=MIN..MAX",
+                 help="Share of the budget for a value; raw: each keeps its own."),
+    click.option("--quota-shortfall", type=click.Choice(config.SHORTFALLS),
+                 help="Too few of a value: the others fill it, or not. Default: fill."),
+    click.option("--whole-documents", type=float,
+                 help="With chunks: also write documents of which this share was selected."),
     click.option("--match-steps", type=int, help="Of method match. Default: 16."),
     click.option("--match-tokens", callback=_fit_size,
                  help="Of raw that match learns from: all or a number. Default: 20000000."),
@@ -226,7 +286,9 @@ def _read_yaml(path: str) -> dict[str, Any]:
 def _do(command: str, stage: Callable[..., dict[str, Any]], flags: dict[str, Any]) -> None:
     options, master, remote = _read_options(flags)
     chosen = JobConfig.from_mapping(options)
-    chosen.require(*job.NEEDS[command])  # before Spark's start, not after it
+    chosen.require(
+        *job.NEEDS[command], selects=command in job.SELECTS
+    )  # before Spark's start, not after it
     spark = session.build_session(master=master, remote=remote)
     facts = stage(spark, chosen, _progress(spark))
     if "selected_by_target" in facts:
@@ -258,6 +320,8 @@ def _plain_warnings() -> Iterator[None]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: 0 done, 2 the user's mistake in one line, 1 ours."""
+    # Spark 4 logs errors that we catch and tell, a page of JSON each.
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     try:
         with _plain_warnings():
             cli.main(arguments, prog_name="dsir-spark", standalone_mode=False)

@@ -7,7 +7,6 @@ them (`resample`). The session is the caller's; nothing is cached, and no text i
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import unicodedata
@@ -24,13 +23,22 @@ from dsir_spark import features, frames, matched, resample, tables, tokens, weig
 from dsir_spark.config import (
     FeatureSpec,
     FitConfig,
+    ResampleConfig,
     check,
     match_problems,
-    resample_problems,
     target_name_problems,
 )
 from dsir_spark.errors import ColumnError, DataError, TableError
-from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, column_name, match_column, quoted
+from dsir_spark.resample import (
+    NUM_TOKENS,
+    QUALITY,
+    TARGET,
+    TEXT_HASH,
+    Selection,
+    column_name,
+    match_column,
+    quoted,
+)
 
 FORMAT_VERSION = 1
 CONTENT_ID = "content_id"  # name of the id column that is made where the data has none
@@ -83,9 +91,16 @@ class DSIR:
         `id_column` may be None: then an id is made from the text (`frames.content_id`).
     target_laplace_smoothing : float, default 0
         Added to each bucket's count of a target before it becomes a distribution.
+    target_dirichlet_smoothing : float or "auto", default 0
+        mu n-grams distributed like raw are added to each target: (counts + mu p_raw) / (n-grams +
+        mu). Without it a bucket that a small target happens not to have costs a document up to 18
+        nats. auto: `num_buckets`.
     num_tokens_to_fit : "all", "auto" or int
         About how many n-grams of raw to fit on: all, 100,000 x `num_buckets`, or this number, from
         a sample of the documents by the hash of their ids (see `DSIRModel.fitted_share`).
+    chunk_words : int, optional
+        Documents of raw are cut into chunks of so many words (`features.chunks`), and chunks are
+        what is weighed and selected.
 
     Raises
     ------
@@ -103,11 +118,13 @@ class DSIR:
         text_column: str = "text",
         id_column: str | None = "id",
         target_laplace_smoothing: float = 0.0,
+        target_dirichlet_smoothing: float | str = 0.0,
         num_tokens_to_fit: int | str = "all",
+        chunk_words: int | None = None,
     ) -> None:
         self.config = FitConfig(
             ngrams, num_buckets, tokenizer, hash, text_column, id_column,
-            target_laplace_smoothing, num_tokens_to_fit,
+            target_laplace_smoothing, target_dirichlet_smoothing, num_tokens_to_fit, chunk_words,
         )  # fmt: skip
         check(self.config.problems())
         self.config = dataclasses.replace(self.config, tokenizer=_known(tokenizer))
@@ -133,6 +150,8 @@ class DSIR:
             frames.check_text_column(frame, config.text_column, f"target {name}")
         features.compile_kernels(config.features)
         part, share = self._part_to_fit(raw)
+        if config.chunk_words is not None:
+            part = _documents(part, config)
         parts = {RAW: part} | {f"{TARGET} {name}": frame for name, frame in targets.items()}
         counted = _count(parts, config)
         model = DSIRModel(
@@ -183,6 +202,21 @@ def _count(
         )
         for name, (counts, facts) in found.items()
     }
+
+
+def _documents(raw: DataFrame, config: FitConfig) -> DataFrame:
+    """What is weighed: `raw` with an id column, made from the text where it has none, or chunks."""
+    if config.id_column is None:
+        _refuse_columns(raw, [CONTENT_ID])
+        made = frames.content_id(quoted(config.text_column)).alias(CONTENT_ID)
+        raw = raw.select(made, *[quoted(c) for c in raw.columns])
+    else:
+        frames.check_id_column(raw, config.id_column, "raw")
+    if config.chunk_words is None:
+        return raw
+    _refuse_columns(raw, list(frames.CHUNK_COLUMNS))
+    ids = config.id_column or CONTENT_ID
+    return frames.chunked(raw, config.text_column, ids, config.chunk_words)
 
 
 def _id_column(df: DataFrame, config: FitConfig) -> Column:
@@ -272,11 +306,18 @@ class DSIRModel:
     def log_ratio(self) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
         """Log ratio of each bucket in nats, float64[num_buckets], by target."""
         p_raw = weights.distribution(self.raw.counts)
-        smoothing = self.config.target_laplace_smoothing
         return {
-            name: weights.log_ratio(weights.distribution(t.counts, smoothing), p_raw)
+            name: weights.log_ratio(self._p_target(t.counts, p_raw), p_raw)
             for name, t in self.targets.items()
         }
+
+    def _p_target(self, counts: Int64, p_raw: Float64) -> Float64:
+        mu = self.config.target_dirichlet_smoothing
+        if mu == 0:
+            return weights.distribution(counts, self.config.target_laplace_smoothing)
+        return weights.dirichlet(
+            counts, p_raw, float(self.config.num_buckets if mu == "auto" else mu)
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -314,19 +355,15 @@ class DSIRModel:
         ColumnError
             The text column is missing or of another type, or an added name is taken.
         """
-        frames.check_text_column(df, self.config.text_column, "the DataFrame")
-        _refuse_columns(df, [*self.weight_columns, NUM_TOKENS])
-        frames.warn_of_other_unicode(self.unicode_version)
-        return frames.with_scores(
-            df, self.config.text_column, self.tables(), self.weight_columns,
-            self.config.features, self.unicode_version,
-        )  # fmt: skip
+        return dataclasses.replace(self, matchings={})._scored(df)
 
     def match(
         self,
         raw: DataFrame,
-        num_to_sample: int,
+        num_to_sample: int | None = None,
         *,
+        num_tokens_to_sample: int | None = None,
+        size_column: str | None = None,
         match_steps: int = 16,
         match_tokens: int | str = 20_000_000,
         min_example_length: int = 100,
@@ -341,6 +378,8 @@ class DSIRModel:
         num_to_sample : int
             Documents that will be selected: a step takes the same share of the candidates'
             n-grams.
+        num_tokens_to_sample, size_column
+            As in `resample`, instead of documents.
         match_steps : int
             Steps of Frank-Wolfe.
         match_tokens : int or "all"
@@ -355,8 +394,15 @@ class DSIRModel:
         DataError
             No document of the sample is a candidate.
         """
-        check(match_problems(match_steps, match_tokens))
+        problems = match_problems(match_steps, match_tokens)
+        if (num_to_sample is None) == (num_tokens_to_sample is None):
+            problems.append("give num_to_sample or num_tokens_to_sample: one of them")
+        check(problems)
         config = self.config
+        in_all = None
+        if num_tokens_to_sample is not None and size_column is not None:
+            frames.check_column(raw, size_column, "raw", "size_column")
+            in_all = raw.agg(F.sum(F.ceil(quoted(size_column)))).first()[0] or 0  # type: ignore[index]
         # fitted_share: raw's counts are of that part only.
         in_raw = self.raw.num_ngrams / self.fitted_share
         share = 1.0 if match_tokens == "all" else min(1.0, int(match_tokens) / in_raw)
@@ -365,6 +411,8 @@ class DSIRModel:
         if slices < _SLICES:
             ids = _id_column(raw, config)
             sample = raw.where(F.pmod(F.xxhash64(F.lit("match"), ids), F.lit(_SLICES)) < slices)
+        if config.chunk_words is not None:
+            sample = _documents(sample, config)
         texts = sample.select(quoted(config.text_column).cast("string").alias("text"))
         parts = self._shares(proportions)
 
@@ -375,8 +423,14 @@ class DSIRModel:
                 raise DataError(
                     f"no document has {min_example_length} tokens, the min_example_length"
                 )
-            wanted = min(1.0, num_to_sample / (documents * _SLICES / slices))
-            return [max(1, round(ngrams * wanted * part)) for part in parts]
+            if num_to_sample is not None:
+                wanted = num_to_sample / (documents * _SLICES / slices)
+            elif in_all is not None:
+                wanted = (num_tokens_to_sample or 0) / max(1, in_all)
+            else:
+                per_token = self.raw.num_ngrams / max(1, self.raw.num_tokens)
+                wanted = (num_tokens_to_sample or 0) * per_token / (ngrams * _SLICES / slices)
+            return [max(1, round(ngrams * min(1.0, wanted) * part)) for part in parts]
 
         spec = config.features
         found = matched.learn(
@@ -403,14 +457,20 @@ class DSIRModel:
         keys = [match_column(name) for name in self.names]
         return [c for key in keys for c in (key, key.replace("match_key", "match_score", 1))]
 
-    def _scored(self, df: DataFrame) -> DataFrame:
-        """`df` with weights, `match_columns` and `num_tokens`, in one pass over the text."""
-        if not self.matchings:
-            return self.transform(df)
+    def _scored(
+        self, df: DataFrame, *, text_hash: bool = False, quality: bool = False
+    ) -> DataFrame:
+        """`df` with weights, `match_columns`, `num_tokens` and more, in one pass over the text."""
         frames.check_text_column(df, self.config.text_column, "the DataFrame")
-        names = [*self.weight_columns, *self.match_columns]
-        _refuse_columns(df, [*names, NUM_TOKENS])
+        names = [*self.weight_columns, *(self.match_columns if self.matchings else [])]
+        _refuse_columns(df, [*names, NUM_TOKENS, *([TEXT_HASH] if text_hash else []),
+                             *(QUALITY if quality else [])])  # fmt: skip
         frames.warn_of_other_unicode(self.unicode_version)
+        if not self.matchings:
+            return frames.with_scores(
+                df, self.config.text_column, self.tables(), names, self.config.features,
+                self.unicode_version, text_hash=text_hash, quality=quality,
+            )  # fmt: skip
         paths = [
             self.matchings[name].tables(t.counts, self.raw.counts)
             for name, t in self.targets.items()
@@ -432,7 +492,7 @@ class DSIRModel:
 
         return frames.with_scores(
             df, self.config.text_column, scoring, names, self.config.features,
-            self.unicode_version, finish,
+            self.unicode_version, finish, text_hash=text_hash, quality=quality,
         )  # fmt: skip
 
     def kl_bounds(
@@ -445,8 +505,7 @@ class DSIRModel:
         ngrams : n-grams selected for each target (`matched.best_mean`)
         """
         tokens = F.col(NUM_TOKENS)
-        sizes = [F.greatest(tokens - n, F.lit(0)) for n in range(self.config.ngrams)]
-        size = functools.reduce(lambda a, b: a + b, sizes)
+        size = resample.num_ngrams(tokens, self.config.ngrams)
         pool = weights_table.where(tokens >= max(1, min_example_length))
         bounds = {}
         for name, column in zip(self.targets, self.match_columns[1::2], strict=True):
@@ -481,88 +540,123 @@ class DSIRModel:
         frame = spark.createDataFrame(rows, schema).coalesce(1)
         tables.write(frame, place, overwrite=True, run_id=run_id)
 
-    def identified(self, raw: DataFrame) -> DataFrame:
-        """`raw` with an id column: its own, or `content_id` made from the text if it has none."""
-        if self.config.id_column is not None:
-            frames.check_id_column(raw, self.config.id_column, "raw")
-            return raw
-        _refuse_columns(raw, [CONTENT_ID])
-        made = frames.content_id(quoted(self.config.text_column)).alias(CONTENT_ID)
-        return raw.select(made, *[quoted(c) for c in raw.columns])
+    def documents(self, raw: DataFrame) -> DataFrame:
+        """What is weighed: `raw` with the column `id_name`; its chunks, if the model has any."""
+        return _documents(raw, self.config)
 
     @property
     def id_name(self) -> str:
         """Name of the id column of weights and selection."""
+        if self.config.chunk_words is not None:
+            return frames.CHUNK_ID
         return self.config.id_column or CONTENT_ID
 
-    def weigh(self, raw: DataFrame, keep: tuple[str, ...] = ()) -> DataFrame:
-        """The weights table of `raw`: id, weights, `num_tokens` and columns to keep; no text."""
-        identified = self.identified(raw)
+    def weigh(
+        self,
+        raw: DataFrame,
+        keep: tuple[str, ...] = (),
+        *,
+        text_hash: bool = True,
+        quality: bool = False,
+    ) -> DataFrame:
+        """The weights table of `raw`: id, weights, `num_tokens` and columns to keep; no text.
+
+        Parameters
+        ----------
+        text_hash : bool
+            Add `text_hash` (struct of two bigints), by which copies of a text are found.
+        quality : bool
+            Add `most_frequent`, `informative` and `digits` (tokens, bigint), by which the paper's
+            quality rule goes.
+        """
+        documents = self.documents(raw)
         for name in keep:
             frames.check_column(raw, name, "raw", "keep")
-        others = [
-            c for c in dict.fromkeys(keep) if c not in (self.id_name, self.config.text_column)
-        ]
+        chunks = frames.CHUNK_COLUMNS[1:] if self.config.chunk_words is not None else ()
+        own = (self.config.id_column or CONTENT_ID,) if chunks else ()
+        first = (self.id_name, self.config.text_column)
+        others = [c for c in dict.fromkeys((*own, *chunks, *keep)) if c not in first]
         text = self.config.text_column
-        needed = identified.select(*[quoted(c) for c in (self.id_name, *others, text)])
-        scored = self._scored(needed)
-        matching = self.match_columns if self.matchings else []
-        columns = [self.id_name, *self.weight_columns, *matching, NUM_TOKENS, *others]
+        needed = documents.select(*[quoted(c) for c in (self.id_name, *others, text)])
+        scored = self._scored(needed, text_hash=text_hash, quality=quality)
+        columns = [
+            self.id_name, *self.weight_columns, *(self.match_columns if self.matchings else []),
+            NUM_TOKENS, *([TEXT_HASH] if text_hash else []), *(QUALITY if quality else []),
+            *others,
+        ]  # fmt: skip
         return scored.select(*[quoted(c) for c in columns])
 
-    def select(
-        self,
-        weights_table: DataFrame,
-        *,
-        num_to_sample: int,
-        method: str = "sample",
-        seed: int = 0,
-        min_example_length: int = 100,
-        proportions: Mapping[str, float] | None = None,
-        allocation: str = "joint",
-    ) -> Selection:
+    def select(self, weights_table: DataFrame, options: ResampleConfig) -> Selection:
         """The cut-offs of a resampling, found from a weights table alone (see `resample`)."""
-        names = tuple(self.targets)
-        check(
-            resample_problems(
-                num_to_sample, method, seed, min_example_length, proportions, allocation, names
-            )
-        )
+        problems = options.resample_problems(tuple(self.targets))
+        if options.num_to_sample is None and not options.sized:
+            problems.append("give num_to_sample or num_tokens_to_sample")
+        check(problems)
         shares: dict[str | None, float] = {None: 1.0}
         if not self.single_target:
-            shares = dict(zip(self.targets, self._shares(proportions), strict=True))
+            own = self._shares(options.proportions)
+            shares = dict(zip(self.targets, own, strict=True))
         return resample.select(
             weights_table,
             targets=self.names,
             shares=shares,
-            num_to_sample=num_to_sample,
-            method=method,
-            seed=seed,
-            min_example_length=min_example_length,
-            allocation=allocation,
+            options=options,
             id_column=self.id_name,
+            ngrams=self.config.ngrams,
             ids_from_content=self.config.id_column is None,
         )
 
-    def selected(self, raw: DataFrame, selection: Selection) -> DataFrame:
-        """The rows of `raw` that a selection holds: a second scan, filtered by the cut-offs."""
-        identified = self.identified(raw)
-        if selection.method == "match":
-            chosen = selection.filter(self._scored(identified)).drop(*self.match_columns)
-        else:
-            chosen = selection.filter(self.transform(identified))
-        return chosen if self.config.id_column is not None else _first_copies(chosen)
+    def selected(self, raw: DataFrame, selection: Selection, weights_table: DataFrame) -> DataFrame:
+        """The rows of `raw` that a selection holds: a second scan, filtered by the cut-offs.
+
+        weights_table : the one that the selection was found from
+        """
+        matched_too = selection.method == "match"
+        model = self if matched_too else dataclasses.replace(self, matchings={})
+        quality = selection.options.quality is not None
+        scored = model._scored(self.documents(raw), quality=quality)
+        chosen = selection.filter(scored, weights_table)
+        chosen = chosen.drop(*(self.match_columns if matched_too else []),
+                             *(QUALITY if quality else []))  # fmt: skip
+        return chosen if self.config.id_column is not None else _first_copies(chosen, self.id_name)
+
+    def whole_documents(self, raw: DataFrame, selected: DataFrame, share: float) -> DataFrame:
+        """The documents of `raw` of which at least this share of chunks is in `selected`.
+
+        All columns of raw, and `num_selected_chunks` and `num_chunks`.
+        """
+        ids = self.config.id_column or CONTENT_ID
+        found = selected.groupBy(quoted(ids).alias("__dsir_of")).agg(
+            F.count("*").alias("num_selected_chunks"), F.first("num_chunks").alias("num_chunks")
+        )
+        found = found.where(F.col("num_selected_chunks") >= F.lit(share) * F.col("num_chunks"))
+        own = _documents(raw, dataclasses.replace(self.config, chunk_words=None))
+        # Text is not shuffled: the ids go to it, unless they are too many to be sent around.
+        few = selected.count() <= resample._BROADCAST_IDS
+        joined = own.join(F.broadcast(found) if few else found, quoted(ids) == F.col("__dsir_of"))
+        return joined.drop("__dsir_of")
 
     def resample(
         self,
         raw: DataFrame,
         *,
-        num_to_sample: int,
+        num_to_sample: int | None = None,
+        num_tokens_to_sample: int | None = None,
+        size_column: str | None = None,
         method: str = "sample",
         seed: int = 0,
         min_example_length: int = 100,
+        quality: str | Mapping[str, float] | None = None,
+        normalize: str = "none",
+        temperature: float | str = 1.0,
         proportions: Mapping[str, float] | None = None,
         allocation: str = "joint",
+        duplicates: str = "drop",
+        group_column: str | None = None,
+        max_per_group: int | None = None,
+        quota_column: str | None = None,
+        quotas: str | Mapping[str, Any] | None = None,
+        quota_shortfall: str = "fill",
         match_steps: int = 16,
         match_tokens: int | str = 20_000_000,
         weights: DataFrame | None = None,
@@ -578,6 +672,12 @@ class DSIRModel:
             Ids must be unique: documents of one id get one noise.
         num_to_sample : int
             Documents; more than there are candidates selects all, with a warning.
+        num_tokens_to_sample : int
+            Tokens, instead of documents: the best documents that together have at most so many.
+            The document that would cross the budget ends the list.
+        size_column : str
+            Numeric column of raw whose sum (each rounded up) the budget is of, instead of tokens:
+            bytes, or a model's own token count. Null or negative: no candidate.
         method : {"sample", "top_k", "match"}
             Sampling without replacement in proportion to the weights (Gumbel top-k), the
             documents of the largest weights, or the subset whose n-grams together are closest to
@@ -586,43 +686,72 @@ class DSIRModel:
             Of the noise; the same seed selects the same documents anywhere.
         min_example_length : int
             Documents of fewer tokens are no candidates.
+        quality : "paper" or mapping of bounds to numbers, optional
+            The paper's quality rule; a mapping changes bounds of `config.QualityRule`.
+        normalize : {"none", "ngram"}
+            Rank by the sum of a document's log ratios, or by their mean.
+        temperature : float or "auto"
+            Log weights are divided by it before the noise; auto: the smallest, not below 1 (0.01
+            of means), at which the effective sample size is the number of documents wanted.
         proportions : mapping of target to number, optional
-            Shares of documents among targets; by default each target's share of their n-grams.
+            Shares of the budget among targets; by default each target's share of their n-grams.
         allocation : {"joint", "sequential"}
             A document goes to one target at most. Joint: pairs of document and target by falling
             key, whatever the order of the targets. Sequential: target after target.
+        duplicates : {"drop", "keep"}
+            Drop: of the candidates whose texts are equal after folding case and white space only
+            the one with the smallest id may be selected.
+        group_column, max_per_group : str, int
+            At most so many documents of equal value in this column: its best. Null: no limit.
+        quota_column, quotas : str, and "raw" or a mapping of values to shares
+            Share of the budget for each value of a column (as a string): a number, or {"min": ...,
+            "max": ...}; values that are not named compete for the rest. raw: every value keeps its
+            share of the candidates.
+        quota_shortfall : {"fill", "report"}
+            Where a value has too few documents for its share: the others fill it, or it stays open.
         match_steps, match_tokens
             Of method match, as in `match`; unused where the model has learnt already.
         weights : DataFrame, optional
-            A table from `weigh` of the same raw, to be read instead of weighing raw anew; for
-            method match, of the same matched model.
+            A table from `weigh` of the same raw, with the columns that the options name in `keep`,
+            to be read instead of weighing raw anew; for method match, of the same matched model.
 
         Raises
         ------
         ConfigError
-            Listing all options that are out of range.
+            Listing all options that are out of range or contradict each other.
+        ColumnError
+            A column that the options name is missing or of another type.
+        DataError
+            Quotas that these documents cannot fill.
         """
+        options = ResampleConfig(
+            num_to_sample=num_to_sample, num_tokens_to_sample=num_tokens_to_sample,
+            size_column=size_column, method=method, seed=seed,
+            min_example_length=min_example_length, quality=quality, normalize=normalize,
+            temperature=temperature, proportions=proportions, allocation=allocation,
+            duplicates=duplicates, group_column=group_column, max_per_group=max_per_group,
+            quota_column=quota_column, quotas=quotas, quota_shortfall=quota_shortfall,
+            match_steps=match_steps, match_tokens=match_tokens,
+        )  # fmt: skip
+        check(options.resample_problems(tuple(self.targets)))
+        model = self
         if method == "match" and not self.matchings:
-            learnt = self.match(
-                raw, num_to_sample, match_steps=match_steps, match_tokens=match_tokens,
-                min_example_length=min_example_length, proportions=proportions,
+            model, weights = self.matched(raw, options), None
+        if weights is None:
+            weights = model.weigh(
+                raw, needed_columns(options),
+                text_hash=duplicates == "drop", quality=quality is not None,
             )  # fmt: skip
-            return learnt.resample(
-                raw, num_to_sample=num_to_sample, method=method, seed=seed,
-                min_example_length=min_example_length, proportions=proportions,
-                allocation=allocation,
-            )  # fmt: skip
-        table = self.weigh(raw) if weights is None else weights
-        selection = self.select(
-            table,
-            num_to_sample=num_to_sample,
-            method=method,
-            seed=seed,
-            min_example_length=min_example_length,
-            proportions=proportions,
-            allocation=allocation,
-        )
-        return self.selected(raw, selection)
+        return model.selected(raw, model.select(weights, options), weights)
+
+    def matched(self, raw: DataFrame, options: ResampleConfig) -> DSIRModel:
+        """`match` with these options."""
+        return self.match(
+            raw, options.num_to_sample, num_tokens_to_sample=options.num_tokens_to_sample,
+            size_column=options.size_column, match_steps=options.match_steps,
+            match_tokens=options.match_tokens, min_example_length=options.min_example_length,
+            proportions=options.proportions,
+        )  # fmt: skip
 
     def count(
         self, parts: Mapping[str, DataFrame], min_example_length: int = 0
@@ -721,10 +850,16 @@ class DSIRModel:
         )
 
 
-def _first_copies(chosen: DataFrame) -> DataFrame:
+def needed_columns(options: ResampleConfig) -> tuple[str, ...]:
+    """Columns of raw that a selection goes by: the weights table must keep them."""
+    named = (options.size_column, options.group_column, options.quota_column)
+    return tuple(dict.fromkeys(c for c in named if c is not None))
+
+
+def _first_copies(chosen: DataFrame, id_column: str) -> DataFrame:
     """One row of each content id: the copies' own columns decide, whatever the partitioning."""
     order = F.to_json(F.struct(*[quoted(c) for c in chosen.columns]))
-    copies = Window.partitionBy(quoted(CONTENT_ID)).orderBy(order)
+    copies = Window.partitionBy(quoted(id_column)).orderBy(order)
     columns = [quoted(c) for c in chosen.columns]
     return (
         chosen.withColumn("__copy", F.row_number().over(copies))

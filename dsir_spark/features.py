@@ -22,6 +22,18 @@ from dsir_spark.config import FeatureSpec
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
+# English words without a meaning of their own, and what `wordpunct` leaves of contractions.
+STOP_WORDS = """
+a about above after again against ain all am an and any are aren as at be because been before being
+below between both but by can couldn d did didn do does doesn doing don down during each few for
+from further had hadn has hasn have haven having he her here hers herself him himself his how i if
+in into is isn it its itself just ll m ma me mightn more most mustn my myself needn no nor not now o
+of off on once only or other our ours ourselves out over own re s same shan she should shouldn so
+some such t than that the their theirs them themselves then there these they this those through to
+too under until up ve very was wasn we were weren what when where which while who whom why will with
+won wouldn y you your yours yourself yourselves
+"""
+
 _HASH_KINDS = {"xxhash64": kernels.XXHASH64, "sha256": kernels.SHA256}
 _LARGE = (pa.large_string(), pa.large_binary())
 _NO_BYTES = np.frombuffer(bytes(8), np.uint8)
@@ -80,6 +92,52 @@ def score(texts: pa.Array, tables: Float64, spec: FeatureSpec) -> tuple[Float64,
     return total, num_tokens
 
 
+def text_hashes(texts: pa.Array) -> Int64:
+    """128 bits of each text, int64[n, 2], equal for texts that differ in case and blanks only.
+
+    XXH64 with the seeds 1 and 2 of ``" ".join(text.lower().split())`` in UTF-8.
+    """
+    data, offsets = _text_buffers(texts)
+    found = np.empty((len(texts), 2), np.int64)
+    kernels.text_hashes(data, offsets, unicode_tables.table(), found)
+    return found
+
+
+@dataclass(frozen=True)
+class QualityFacts:
+    """Of each document, over its `wordpunct` tokens; int64[n] each.
+
+    most_frequent : how often its most frequent token occurs
+    informative : tokens that are neither English stop words nor punctuation
+    digits : tokens of the digits 0 to 9 only
+    """
+
+    most_frequent: Int64
+    informative: Int64
+    digits: Int64
+
+
+def quality_facts(texts: pa.Array) -> QualityFacts:
+    """What the paper's quality rule (DSIR, appendix) goes by; 0 for nulls."""
+    collected, indptr = _token_hashes(texts)
+    facts = np.zeros((len(texts), 3), np.int64)
+    kernels.quality(collected, indptr, _stop_words(), facts)
+    return QualityFacts(facts[:, 0].copy(), facts[:, 1].copy(), facts[:, 2].copy())
+
+
+def _token_hashes(texts: pa.Array) -> tuple[Int64, Int64]:
+    indptr = np.zeros(len(texts) + 1, np.int64)
+    spec = FeatureSpec(ngrams=1, num_buckets=2)
+    collected, _, _ = _run(texts, spec, kernels.FACTS, indptr=indptr)
+    return collected, indptr
+
+
+@functools.cache
+def _stop_words() -> Int64:
+    hashes, indptr = _token_hashes(pa.array(STOP_WORDS.split()))
+    return np.sort(hashes[: int(indptr[-1])])
+
+
 def sparse_counts(texts: pa.Array, spec: FeatureSpec) -> tuple[pa.ListArray, pa.ListArray]:
     """Each document's distinct buckets, ascending, and their counts: list<int32> both.
 
@@ -95,6 +153,58 @@ def sparse_counts(texts: pa.Array, spec: FeatureSpec) -> tuple[pa.ListArray, pa.
     return (
         pa.ListArray.from_arrays(offsets, pa.array(indices[:filled])),
         pa.ListArray.from_arrays(offsets, pa.array(values[:filled])),
+    )
+
+
+def chunks(texts: pa.Array, words: int) -> tuple[pa.ListArray, pa.ListArray, pa.ListArray]:
+    """Each text cut into chunks of `words` words, the rest kept, as the paper cuts raw documents.
+
+    A word is what stands between two single blanks (U+0020), as in ``text.split(" ")``.
+
+    Returns
+    -------
+    starts, ends : list<int64>
+        Characters (code points) of the text before the chunk, and up to its end; the blank after a
+        chunk belongs to none.
+    texts : list<string>
+        Null for null texts, all three.
+    """
+    data, offsets = _text_buffers(texts)
+    base = int(offsets[0])
+    text = data[base : int(offsets[-1])]
+    begins = offsets[:-1] - base
+    blanks = np.flatnonzero(text == 0x20)
+    owner_first = np.searchsorted(blanks, begins)
+    owner = np.searchsorted(offsets - base, blanks, side="right") - 1
+    rank = np.arange(len(blanks)) - owner_first[owner]
+    at = (rank + 1) % words == 0
+    breaks, owner = blanks[at], owner[at]
+    missing = texts.is_null().to_numpy(zero_copy_only=False)
+    per_text = np.bincount(owner, minlength=len(texts)) + ~missing
+    indptr = np.concatenate([[0], np.cumsum(per_text)])
+    starts = np.empty(int(indptr[-1]), np.int64)
+    ends = np.empty_like(starts)
+    first, last = np.zeros(len(starts), bool), np.zeros(len(starts), bool)
+    first[indptr[:-1][~missing]] = True
+    last[indptr[1:][~missing] - 1] = True
+    starts[first], ends[last] = begins[~missing], (offsets[1:] - base)[~missing]
+    starts[~first], ends[~last] = breaks + 1, breaks
+    # Code points before each byte: a sum over stretches, not a number for each byte.
+    leads = np.concatenate([(text & 0xC0) != 0x80, [False]])
+    edges = np.stack([starts, ends], axis=1).ravel()
+    between = np.add.reduceat(leads, edges, dtype=np.int64) if len(edges) else edges
+    between[np.append(edges[1:], edges[-1:]) == edges] = 0  # of nothing, reduceat gives one item
+    before = np.concatenate([[0], np.cumsum(between)])[: len(edges)]
+    before -= np.repeat(before[2 * indptr[:-1][~missing]], 2 * per_text[~missing])
+    # Chunks and the blanks between them are one run of bytes: no text is copied until `take`.
+    buffers = [None, pa.py_buffer(np.append(edges, edges[-1:])), pa.py_buffer(text)]
+    runs = pa.Array.from_buffers(pa.large_string(), len(edges), buffers)
+    values = runs.take(pa.array(np.arange(0, len(edges), 2)))
+    lists = pa.array(indptr, pa.int32(), mask=np.append(missing, False))
+    return (
+        pa.ListArray.from_arrays(lists, pa.array(before[0::2])),
+        pa.ListArray.from_arrays(lists, pa.array(before[1::2])),
+        pa.ListArray.from_arrays(lists, values.cast(pa.string())),
     )
 
 

@@ -22,10 +22,13 @@ from pyspark.sql import types as T
 from dsir_spark import features, matched
 from dsir_spark.config import FeatureSpec
 from dsir_spark.errors import ColumnError
-from dsir_spark.resample import NUM_TOKENS, quoted
+from dsir_spark.resample import NUM_TOKENS, QUALITY, TEXT_HASH, quoted
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 Int64 = np.ndarray[Any, np.dtype[np.int64]]
+
+CHUNK_ID = "chunk_id"
+CHUNK_COLUMNS = (CHUNK_ID, "chunk", "num_chunks", "chunk_start", "chunk_end")
 
 # Keys of `bucket_counts` below 0 are facts about the documents, not buckets.
 DOCUMENTS, NULL, BLANK, TOKENS = -1, -2, -3, -4
@@ -87,6 +90,9 @@ def with_scores(
     spec: FeatureSpec,
     unicode_version: str,
     finish: Callable[[Float64, Int64], Float64] | None = None,
+    *,
+    text_hash: bool = False,
+    quality: bool = False,
 ) -> DataFrame:
     """`df` with a double column for each table and `num_tokens`; all null where the text is null.
 
@@ -98,9 +104,11 @@ def with_scores(
     names : T column names
     finish : from sums float64[n, T] and tokens int64[n] to the columns, float64[n, len(names)], if
         they are not the sums themselves
+    text_hash, quality : add the columns TEXT_HASH, QUALITY, of the same pass
     """
     fields = [T.StructField(f"s{t}", T.DoubleType()) for t in range(len(names))]
-    fields.append(T.StructField("n", T.LongType()))
+    whole = ["n", *(["h0", "h1"] if text_hash else []), *(QUALITY if quality else [])]
+    fields += [T.StructField(name, T.LongType()) for name in whole]
 
     def score(texts: pa.Array) -> pa.Array:
         warn_of_other_unicode(unicode_version)
@@ -108,14 +116,69 @@ def with_scores(
         totals = totals if finish is None else finish(totals, num_tokens)
         missing = texts.is_null().to_numpy(zero_copy_only=False)
         columns = [pa.array(totals[:, t], mask=missing) for t in range(len(names))]
-        columns.append(pa.array(num_tokens, mask=missing))
+        whole = [num_tokens]
+        if text_hash:
+            hashes = features.text_hashes(texts)
+            whole += [hashes[:, 0], hashes[:, 1]]
+        if quality:
+            facts = features.quality_facts(texts)
+            whole += [getattr(facts, name) for name in QUALITY]
+        columns += [pa.array(column, mask=missing) for column in whole]
         return pa.StructArray.from_arrays(columns, names=[f.name for f in fields])
 
     scored = _text_udf(score, T.StructType(fields))
     kept = [quoted(c) for c in df.columns]
     inner = df.select(*kept, scored(quoted(text_column)).alias("__dsir"))
     results = [F.col(f"__dsir.s{t}").alias(name) for t, name in enumerate(names)]
-    return inner.select(*kept, *results, F.col("__dsir.n").alias(NUM_TOKENS))
+    results.append(F.col("__dsir.n").alias(NUM_TOKENS))
+    if text_hash:
+        halves = F.struct(F.col("__dsir.h0").alias("high"), F.col("__dsir.h1").alias("low"))
+        results.append(F.when(F.col("__dsir.n").isNotNull(), halves).alias(TEXT_HASH))
+    if quality:
+        results += [F.col(f"__dsir.{name}").alias(name) for name in QUALITY]
+    return inner.select(*kept, *results)
+
+
+def chunked(df: DataFrame, text_column: str, id_column: str, words: int) -> DataFrame:
+    """A row for each chunk of each text: the chunk in place of the text, and where it is from.
+
+    Adds CHUNK_ID (string; the document's id, #, the number), `chunk` (int, from 0), `num_chunks`
+    (int), `chunk_start` and `chunk_end` (bigint, characters). A null text is one chunk, null.
+    """
+    fields = [
+        T.StructField("starts", T.ArrayType(T.LongType())),
+        T.StructField("ends", T.ArrayType(T.LongType())),
+        T.StructField("texts", T.ArrayType(T.StringType())),
+    ]
+
+    def cut(texts: pa.Array) -> pa.Array:
+        found = features.chunks(texts, words)
+        return pa.StructArray.from_arrays(list(found), names=[f.name for f in fields])
+
+    made = _text_udf(cut, T.StructType(fields))
+    others = [quoted(c) for c in df.columns if c != text_column]
+    inner = df.select(*others, made(quoted(text_column)).alias("__dsir"))
+    rows = inner.select(
+        *others,
+        F.coalesce(F.size("__dsir.texts"), F.lit(1)).alias("num_chunks"),
+        F.posexplode_outer(
+            F.arrays_zip(
+                F.col("__dsir.starts").alias("start"), F.col("__dsir.ends").alias("end"),
+                F.col("__dsir.texts").alias("text"),
+            )
+        ).alias("__at", "__chunk"),
+    )  # fmt: skip
+    at = F.coalesce(F.col("__at"), F.lit(0))
+    columns = {c: quoted(c) for c in df.columns}
+    columns[text_column] = F.col("__chunk.text").alias(text_column)
+    return rows.select(
+        F.concat(quoted(id_column).cast("string"), F.lit("#"), at.cast("string")).alias(CHUNK_ID),
+        *columns.values(),
+        at.alias("chunk"),
+        "num_chunks",
+        F.col("__chunk.start").alias("chunk_start"),
+        F.col("__chunk.end").alias("chunk_end"),
+    )
 
 
 def with_ngram_counts(df: DataFrame, text_column: str, spec: FeatureSpec) -> DataFrame:

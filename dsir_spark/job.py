@@ -17,24 +17,27 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 import dsir_spark
 from dsir_spark import matched, resample, tables, tokens, weights
-from dsir_spark.config import FitConfig, JobConfig
-from dsir_spark.dsir import DSIR, BucketCounts, DSIRModel
-from dsir_spark.errors import DataError, TableError
+from dsir_spark.config import FitConfig, JobConfig, ResampleConfig
+from dsir_spark.cuts import Cut
+from dsir_spark.dsir import DSIR, BucketCounts, DSIRModel, needed_columns
+from dsir_spark.errors import ColumnError, DataError, TableError
 from dsir_spark.frames import check_column, check_id_column, check_text_column
 from dsir_spark.resample import TARGET, Selection, quoted
 
 MODEL, WEIGHTS, SELECTED, RUNS = "model", "weights", "selected", "runs"
-MATCH = "match"
+MATCH, DOCUMENTS = "match", "documents"
 
 RUN_SCHEMA = """
     run_id string, command string, started_at timestamp, dsir_spark_version string, config string,
     raw string, target string, model_fingerprint string, table_fingerprint string,
-    seed bigint, num_to_sample bigint, shortfall bigint, selection string,
+    seed bigint, num_to_sample bigint, num_tokens_to_sample bigint,
+    temperature map<string, double>, shortfall bigint, selection string,
     funnel map<string, bigint>, selected_by_target map<string, bigint>,
     kl_reduction map<string, double>, kl_reduction_random map<string, double>,
     effective_sample_size map<string, double>, kl_bound map<string, double>,
@@ -47,9 +50,10 @@ RUN_SCHEMA = """
 NEEDS = {
     "fit": ("raw", "target", "output"),
     "weigh": ("output",),
-    "resample": ("output", "num_to_sample"),
-    "run": ("raw", "target", "output", "num_to_sample"),
+    "resample": ("output",),
+    "run": ("raw", "target", "output"),
 }
+SELECTS = ("resample", "run")
 
 Progress = Callable[[str], AbstractContextManager[None]]
 
@@ -75,7 +79,7 @@ class _Run:
     )
 
     def __post_init__(self) -> None:
-        self.config.require(*NEEDS[self.command])
+        self.config.require(*NEEDS[self.command], selects=self.command in SELECTS)
 
     @contextlib.contextmanager
     def stage(self, name: str, label: str) -> Iterator[None]:
@@ -114,18 +118,29 @@ def resolved(config: JobConfig) -> str:
 
 @dataclass(frozen=True)
 class Input:
-    """A frame with its identity."""
+    """A frame with its identity; `frame` is without what `where` leaves out."""
 
     frame: DataFrame
     identity: dict[str, Any]
+    everything: DataFrame
 
 
-def open_input(spark: SparkSession, place: str, kind: str | None, owner: str) -> Input:
+def open_input(
+    spark: SparkSession, place: str, kind: str | None, owner: str, where: str | None = None
+) -> Input:
     """Read a place; a Delta table at its version of now, so that all passes see the same rows."""
     kind = kind or tables.find_format(spark, place, owner)
     found = tables.identity(spark, place, kind)
     frame = tables.read(spark, place, kind, owner, version=found.get("delta_version"))
-    return Input(frame, found)
+    if where is None:
+        return Input(frame, found, frame)
+    try:
+        kept = frame.where(where)
+        kept.schema  # noqa: B018 - under Connect, only now is the predicate analysed
+    except (AnalysisException, ParseException) as error:
+        message = str(error).strip().splitlines()[0]
+        raise ColumnError(f"where {where!r} does not hold for {owner}: {message}") from None
+    return Input(kept, found, frame)
 
 
 def fit(spark: SparkSession, config: JobConfig, progress: Progress = quiet) -> dict[str, Any]:
@@ -133,7 +148,7 @@ def fit(spark: SparkSession, config: JobConfig, progress: Progress = quiet) -> d
     run = _Run(spark, config, "fit", progress)
     if not config.overwrite:
         tables.refuse_existing(spark, str(config.output), (MODEL,))
-    raw = open_input(spark, str(config.raw), config.raw_format, "raw")
+    raw = open_input(spark, str(config.raw), config.raw_format, "raw", config.where)
     model = _fit(run, raw)
     _write_model(run, model)
     return run.finish()
@@ -146,6 +161,7 @@ def weigh(spark: SparkSession, config: JobConfig, progress: Progress = quiet) ->
         tables.refuse_existing(spark, str(config.output), (WEIGHTS,))
     model, earlier = _load_model(run)
     raw = _open_raw(run, json.loads(earlier["raw"]))
+    _check_columns(run, raw)
     _check_raw(run, model, raw)
     _write_weights(run, model, raw)
     return run.finish()
@@ -162,6 +178,7 @@ def resample_again(
     model, _ = _load_model(run)
     version, earlier = _weights_of_record(run)
     raw = _open_raw(run, json.loads(earlier["raw"]))
+    _check_columns(run, raw)
     _refuse_foreign_weights(run, model, earlier, raw)
     run.facts["weights_version"] = version
     if config.method == "match":
@@ -177,7 +194,7 @@ def run_all(spark: SparkSession, config: JobConfig, progress: Progress = quiet) 
     run = _Run(spark, config, "run", progress)
     if not config.overwrite:
         tables.refuse_existing(spark, str(config.output), (MODEL, WEIGHTS, SELECTED, RUNS))
-    raw = open_input(spark, str(config.raw), config.raw_format, "raw")
+    raw = open_input(spark, str(config.raw), config.raw_format, "raw", config.where)
     model = _fit(run, raw)
     _check_raw(run, model, raw)
     _write_model(run, model)
@@ -188,9 +205,19 @@ def run_all(spark: SparkSession, config: JobConfig, progress: Progress = quiet) 
     return run.finish()
 
 
+def _check_columns(run: _Run, raw: Input) -> None:
+    """The columns that options name, before the first pass."""
+    for name in run.config.keep:
+        check_column(raw.frame, name, f"raw ({run.config.raw})", "keep")
+    for option in ("size_column", "group_column", "quota_column"):
+        if (column := getattr(run.config, option)) is not None:
+            check_column(raw.frame, column, f"raw ({run.config.raw})", option)
+
+
 def _fit(run: _Run, raw: Input) -> DSIRModel:
     config = run.config
     check_text_column(raw.frame, config.text_column, f"raw ({config.raw})")
+    _check_columns(run, raw)
     fit_config = _with_id_column(config, raw)
     targets = {}
     for name, place in config.target.items():
@@ -221,9 +248,7 @@ def _with_id_column(config: JobConfig, raw: Input) -> FitConfig:
 
 def _check_raw(run: _Run, model: DSIRModel, raw: Input) -> None:
     """All that can be wrong with raw, before anything is written."""
-    for name in run.config.keep:
-        check_column(raw.frame, name, f"raw ({run.config.raw})", "keep")
-    model.transform(model.identified(raw.frame))
+    model.transform(model.documents(raw.frame))
     if not model.single_target and TARGET in {c.lower() for c in raw.frame.columns}:
         raise DataError(f"raw already has a column {TARGET}, which would be added: rename it")
     if run.config.check_ids and model.config.id_column is not None:
@@ -322,7 +347,8 @@ def _open_raw(run: _Run, recorded: dict[str, Any]) -> Input:
     """Raw as named in the config, or else as recorded by the run that read it before."""
     place = run.config.raw or recorded["place"]
     kind = run.config.raw_format or (recorded["format"] if place == recorded["place"] else None)
-    raw = open_input(run.spark, place, None if kind == "table" else kind, "raw")
+    kind = None if kind == "table" else kind
+    raw = open_input(run.spark, place, kind, "raw", run.config.where)
     run.facts["raw"] = json.dumps(raw.identity, sort_keys=True)
     return raw
 
@@ -357,14 +383,7 @@ def _match(run: _Run, model: DSIRModel, raw: Input) -> DSIRModel:
     """The model with the steps of a matched selection, which are written."""
     config = run.config
     with run.stage("match", "learning the steps of the matched selection"):
-        learnt = model.match(
-            raw.frame,
-            int(config.num_to_sample or 0),
-            match_steps=config.match_steps,
-            match_tokens=config.match_tokens,
-            min_example_length=config.min_example_length,
-            proportions=config.proportions,
-        )
+        learnt = model.matched(raw.frame, config)
         learnt.save_matchings(run.place(MATCH), spark=run.spark, run_id=run.run_id)
     run.facts["match_version"] = tables.delta_version(run.spark, run.place(MATCH))
     steps = {
@@ -381,7 +400,11 @@ def _match(run: _Run, model: DSIRModel, raw: Input) -> DSIRModel:
 
 def _write_weights(run: _Run, model: DSIRModel, raw: Input) -> None:
     with run.stage("weigh", "weighing raw"):
-        table = model.weigh(raw.frame, tuple(run.config.keep))
+        config = run.config
+        table = model.weigh(
+            raw.frame, (*config.keep, *needed_columns(config)),
+            text_hash=config.duplicates == "drop", quality=config.quality is not None,
+        )  # fmt: skip
         tables.write(table, run.place(WEIGHTS), overwrite=True, run_id=run.run_id)
         version = tables.delta_version(run.spark, run.place(WEIGHTS))
     run.facts |= {
@@ -395,30 +418,37 @@ def _select(run: _Run, model: DSIRModel, raw: Input) -> None:
     version = run.facts["weights_version"]
     table = tables.read(run.spark, run.place(WEIGHTS), "delta", version=version)
     with run.stage("cut", "finding the cut-off"):
-        selection = model.select(
-            table,
-            num_to_sample=int(config.num_to_sample or 0),
-            method=config.method,
-            seed=config.seed,
-            min_example_length=config.min_example_length,
-            proportions=config.proportions,
-            allocation=config.allocation,
-        )
+        selection = model.select(table, config.resample_config())
     with run.stage("select", "writing the selected documents"):
         tables.write(
-            model.selected(raw.frame, selection), run.place(SELECTED),
+            model.selected(raw.frame, selection, table), run.place(SELECTED),
             overwrite=True, run_id=run.run_id,
         )  # fmt: skip
+        if config.whole_documents is not None:
+            version = tables.delta_version(run.spark, run.place(SELECTED))
+            chosen = tables.read(run.spark, run.place(SELECTED), "delta", version=version)
+            whole = model.whole_documents(raw.frame, chosen, config.whole_documents)
+            tables.write(whole, run.place(DOCUMENTS), overwrite=True, run_id=run.run_id)
     run.facts |= {
         "table_fingerprint": weights.table_fingerprint(model.tables()),
         "selected_version": tables.delta_version(run.spark, run.place(SELECTED)),
         "seed": config.seed,
         "num_to_sample": config.num_to_sample,
-        "shortfall": int(config.num_to_sample or 0) - selection.num_selected,
+        "num_tokens_to_sample": config.num_tokens_to_sample,
+        "shortfall": config.budget - sum(selection.size or selection.num_documents),
         "selection": selection_to_json(selection),
-        "funnel": dataclasses.asdict(selection.funnel),
+        "funnel": _with_filtered(run, raw, dataclasses.asdict(selection.funnel)),
+        "temperature": dict(zip(model.targets, selection.temperatures, strict=True)),
     }
     _evaluate(run, model, raw, table, selection)
+
+
+def _with_filtered(run: _Run, raw: Input, funnel: dict[str, int]) -> dict[str, int]:
+    """The funnel with what `where` left out, counted without reading a text."""
+    if run.config.where is None:
+        return funnel
+    left_out = raw.everything.count() - raw.frame.count()
+    return {**funnel, "read": funnel["read"] + left_out, "filtered": left_out}
 
 
 def _evaluate(
@@ -448,13 +478,12 @@ def _evaluate(
         if model.matchings:
             sizes = {name: part.num_ngrams for name, part in counted.items()}
             run.facts["kl_bound"] = model.kl_bounds(table, sizes, selection.min_example_length)
-        random = random_subsets(model, raw.frame, table, selection, by_target)
+        random = random_subsets(model, raw.frame, table, selection)
         run.facts["kl_reduction_random"] = _kl_reductions(
             model, model.count(random, selection.min_example_length)
         )
-        run.facts["effective_sample_size"] = resample.effective_sample_size(
-            table, dict(zip(names, model.weight_columns, strict=True)), selection
-        )
+        sizes_of = resample.effective_sample_size(table, selection)
+        run.facts["effective_sample_size"] = dict(zip(names, sizes_of.values(), strict=True))
 
 
 def _kl_reductions(
@@ -465,24 +494,20 @@ def _kl_reductions(
 
 
 def random_subsets(
-    model: DSIRModel,
-    raw: DataFrame,
-    table: DataFrame,
-    selection: Selection,
-    sizes: Mapping[str, int],
+    model: DSIRModel, raw: DataFrame, table: DataFrame, selection: Selection
 ) -> dict[str, DataFrame]:
-    """Uniform random subsets of raw's candidates of given sizes (documents), by name; nested.
+    """Uniform random subsets of raw's candidates, each as large as the selection for a target.
 
     Rows shorter than the selection's `min_example_length` come along and are not to be counted.
     """
-    made = model.config.id_column is None
-    cuts = resample.uniform_cuts(table, selection, sorted(set(sizes.values())), made)
-    identified = model.identified(raw)
+    documents = model.documents(raw)
     key, ids = resample.uniform_key(selection), quoted(selection.id_column)
-    subsets = {n: identified.where(cuts[size].reached_by(key, ids)) for n, size in sizes.items()}
-    if not made:
-        return subsets
-    return {n: subset.dropDuplicates([selection.id_column]) for n, subset in subsets.items()}
+    made = selection.ids_from_content
+    subsets = {}
+    for name, cut in zip(model.targets, resample.uniform_cuts(table, selection), strict=True):
+        subset = documents.where(cut.reached_by(key, ids))
+        subsets[name] = subset.dropDuplicates([selection.id_column]) if made else subset
+    return subsets
 
 
 def selection_to_json(selection: Selection) -> str:
@@ -493,9 +518,19 @@ def selection_to_json(selection: Selection) -> str:
 def selection_from_json(text: str) -> Selection:
     """The selection that `selection_to_json` wrote."""
     facts = json.loads(text)
-    facts["targets"] = tuple(facts["targets"])
-    facts["cuts"] = tuple(resample.Cut(**cut) for cut in facts["cuts"])
+
+    def cut(found: dict[str, Any] | None) -> Any:
+        return None if found is None else Cut(**found)
+
+    facts["cuts"] = tuple(cut(found) for found in facts["cuts"])
+    facts["quotas"] = tuple(
+        tuple(resample.Quota(q["value"], cut(q["floor"]), cut(q["cap"])) for q in own)
+        for own in facts["quotas"]
+    )
     facts["funnel"] = resample.Funnel(**facts["funnel"])
+    facts["options"] = ResampleConfig(**facts["options"])
+    for name in ("targets", "temperatures", "num_documents", "size"):
+        facts[name] = None if facts[name] is None else tuple(facts[name])
     return Selection(**facts)
 
 

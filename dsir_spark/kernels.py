@@ -35,7 +35,7 @@ from dsir_spark.unicode_tables import (
 )
 
 XXHASH64, SHA256 = 0, 1
-COUNT, SCORE, COLLECT = 0, 1, 2
+COUNT, SCORE, COLLECT, FACTS = 0, 1, 2, 3
 # How a document's bytes are split: by the classes of its characters; each byte a token; or a list
 # of tokens that are there already, each behind the byte 0xFF, which UTF-8 does not have.
 BY_CLASS, BY_BYTE, LISTED = 0, 1, 2
@@ -290,12 +290,12 @@ def _rotl(x, r):
 
 
 @_jit()
-def _stripes(buf, start, length):
+def _stripes(buf, start, length, seed):
     """State of XXH64 after the whole 32-byte stripes of a slice of at least 32 bytes."""
-    v1 = _SEED + _P1 + _P2
-    v2 = _SEED + _P2
-    v3 = _SEED
-    v4 = _SEED - _P1
+    v1 = seed + _P1 + _P2
+    v2 = seed + _P2
+    v3 = seed
+    v4 = seed - _P1
     for at in range(start, start + length - 31, 32):
         v1 = _rotl(v1 + _load64(buf, at) * _P2, 31) * _P1
         v2 = _rotl(v2 + _load64(buf, at + 8) * _P2, 31) * _P1
@@ -308,14 +308,14 @@ def _stripes(buf, start, length):
 
 
 @_jit(inline="always")
-def _xxhash64(buf, start, length):
-    """XXH64 with seed 42 of buf[start : start + length]; reads up to 8 bytes beyond it.
+def _xxhash64(buf, start, length, seed):
+    """XXH64 of buf[start : start + length]; reads up to 8 bytes beyond it.
 
     Algorithm: Yann Collet's specification of XXH64, as Spark SQL's `xxhash64` of a string. The
     last 0-7 bytes are folded with selects rather than loops: token lengths are random, and a
     mispredicted branch costs more than the arithmetic it saves.
     """
-    h = _stripes(buf, start, length) if length >= 32 else _SEED + _P5
+    h = _stripes(buf, start, length, seed) if length >= 32 else seed + _P5
     h += np.uint64(length)
     at = start + (length & ~31)
     end = start + length
@@ -792,7 +792,7 @@ def _hash_ngrams(
     if long >= np.uint64(32):
         for j in range(filled):
             if lengths[j] >= np.uint64(32):
-                keys[j] = _xxhash64(scratch, begins[j], np.int64(lengths[j]))
+                keys[j] = _xxhash64(scratch, begins[j], np.int64(lengths[j]), _SEED)
     if hash_kind == SHA256:
         _sha256_all(scratch, begins, words, lengths, keys, filled, num_buckets, memo, out)
     else:
@@ -815,6 +815,145 @@ def _consume(mode, buckets, filled, tables, counts, total, row):
         for j in range(filled):
             for t in range(tables.shape[1]):
                 total[row, t] += tables[np.uint64(buckets[j]), t]
+
+
+@_jit()
+def _classed(scratch, starts, gap, lo, hi, unicode, keys, out):
+    """Hashes of tokens lo..hi-1 with their class in the last two bits."""
+    for i in range(lo, hi):
+        start = starts[i]
+        end = starts[i + 1] - gap
+        kind = np.uint64(1)
+        for j in range(start, end):
+            if scratch[j] < 0x30 or scratch[j] > 0x39:
+                kind = np.uint64(0)
+                break
+        cp, _ = _decode(scratch, start, end)
+        if (np.int64(unicode[cp]) >> CLASS_SHIFT) & 3 == OTHER:
+            kind = np.uint64(2)
+        out[i - lo] = np.int64((keys[i - lo] & ~np.uint64(3)) | kind)
+
+
+@_jit()
+def quality(tokens, indptr, stops, facts):
+    """Facts of documents for the quality rule, from the tokens that mode FACTS collected.
+
+    Parameters
+    ----------
+    tokens : int64[*]
+    indptr : int64[n + 1]
+    stops : int64[*]
+        Tokens that are stop words, sorted.
+    facts : int64[n, 3]
+        Receives the count of the most frequent token, tokens that are neither stop words nor
+        punctuation, and tokens of digits only.
+    """
+    slots = np.int64(1024)
+    table = np.zeros(slots, np.int64)
+    counts = np.zeros(slots, np.int64)
+    used = np.empty(slots, np.int64)
+    for d in range(indptr.shape[0] - 1):
+        size = indptr[d + 1] - indptr[d]
+        if 2 * size > slots:
+            while 2 * size > slots:
+                slots *= 2
+            table = np.zeros(slots, np.int64)
+            counts = np.zeros(slots, np.int64)
+            used = np.empty(slots, np.int64)
+        filled = 0
+        most, informative, digits = np.int64(0), np.int64(0), np.int64(0)
+        for i in range(indptr[d], indptr[d + 1]):
+            token = tokens[i]
+            at = (token >> 2) & (slots - 1)
+            while counts[at] > 0 and table[at] != token:
+                at = (at + 1) & (slots - 1)
+            if counts[at] == 0:
+                table[at] = token
+                used[filled] = at
+                filled += 1
+            counts[at] += 1
+        for j in range(filled):
+            token, n = table[used[j]], counts[used[j]]
+            counts[used[j]] = 0
+            most = max(most, n)
+            kind = token & 3
+            if kind == 1:
+                digits += n
+            if kind != 2:
+                at = np.searchsorted(stops, token)
+                if at == stops.shape[0] or stops[at] != token:
+                    informative += n
+        facts[d, 0], facts[d, 1], facts[d, 2] = most, informative, digits
+
+
+@_jit()
+def text_hashes(data, offsets, unicode, out):
+    """Two hashes of each text after folding: lower case, and one blank between words.
+
+    Parameters
+    ----------
+    data, offsets, unicode
+        As in `run`.
+    out : int64[n, 2]
+        XXH64 of the folded UTF-8 with the seeds 1 and 2.
+    """
+    scratch = np.empty(1 << 16, np.uint8)
+    lowered = np.empty(128, np.uint8)
+    one = np.uint64(1)
+    for d in range(offsets.shape[0] - 1):
+        begin, end = offsets[d], offsets[d + 1]
+        at, fill = begin, 0
+        gap = True  # the last byte written is a blank, or there is none
+        run = _SHORT_RUN
+        vectors = True
+        while at < end:
+            if fill + 64 * _GROWTH + 128 > scratch.shape[0]:
+                scratch = _grown(scratch, fill, 2 * scratch.shape[0])
+            if vectors and at + 64 <= data.shape[0]:
+                _, blank, high = _classify64(data, at, lowered)
+                size = min(_trailing_zeros(high), end - at)
+                if size >= _SHORT_RUN:
+                    inside = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - size)
+                    kept = inside & ~(blank & ((blank << one) | np.uint64(gap)))
+                    if kept == inside:
+                        _copy64(lowered, 0, scratch, fill)
+                        fill += size
+                    else:
+                        left = kept
+                        while left != np.uint64(0):
+                            first = _trailing_zeros(left)
+                            length = _trailing_zeros(~(left >> np.uint64(first)))
+                            _copy64(lowered, first, scratch, fill)
+                            fill += length
+                            # Adding the lowest bit carries through the run and clears it.
+                            left &= left + (one << np.uint64(first))
+                    gap = blank & (one << np.uint64(size - 1)) != np.uint64(0)
+                    at += size
+                    continue
+                vectors = False
+                run = 0
+            cp, size = _decode(data, at, end)
+            run = run + 1 if cp < 0x80 else 0
+            vectors = run >= _SHORT_RUN
+            word = np.int64(unicode[cp])
+            if (word >> CLASS_SHIFT) & 3 == SPACE:
+                if not gap:
+                    scratch[fill] = 0x20
+                    fill += 1
+                gap = True
+            else:
+                lower = word & LOWER_MASK
+                if cp == _SIGMA:
+                    lower = np.int64(_lower_sigma(data, at, begin, end, unicode))
+                fill = _encode(scratch, fill, lower)
+                if word & SPECIAL_BIT != 0 and cp != _SIGMA:
+                    fill = _encode(scratch, fill, 0x307)
+                gap = False
+            at += size
+        if gap and fill > 0:
+            fill -= 1
+        out[d, 0] = np.int64(_xxhash64(scratch, 0, fill, one))
+        out[d, 1] = np.int64(_xxhash64(scratch, 0, fill, np.uint64(2)))
 
 
 @_jit()
@@ -862,6 +1001,8 @@ def run(
         COUNT: `counts[b]` += n-grams in bucket b, over documents of at least `min_tokens` tokens.
         SCORE: `total[d, t]` = sum over the n-grams of d of `tables[bucket, t]`.
         COLLECT: the buckets of d in order at `collected[indptr[d] : indptr[d + 1]]`.
+        FACTS: `collected` holds, of each token, its 64-bit xxhash64 with the last bits replaced:
+        0 a word, 1 digits only, 2 punctuation; `ngrams` must be 1.
     min_tokens : int64
     tables : float64[num_buckets, T]
     counts : int64[num_buckets]
@@ -889,8 +1030,8 @@ def run(
     buckets = np.empty(size, np.int64)
     gathered = 0
     # A document must be read whole before it is known to be long enough: its buckets wait here.
-    waiting = mode == COLLECT or (mode == COUNT and min_tokens > 0)
-    if mode == COLLECT:
+    waiting = mode >= COLLECT or (mode == COUNT and min_tokens > 0)
+    if mode >= COLLECT:
         indptr[0] = 0
     for d in range(offsets.shape[0] - 1):
         begin, end = offsets[d], offsets[d + 1]
@@ -945,6 +1086,8 @@ def run(
                     scratch, starts, gap, hashed, upto, -dropped,
                     ngrams, num_buckets, hash_kind, memo, lanes, buckets,
                 )  # fmt: skip
+                if mode == FACTS:
+                    _classed(scratch, starts, gap, hashed, upto, unicode, lanes[2], buckets)
                 hashed = upto
                 if waiting:
                     if gathered + filled > collected.shape[0]:
@@ -956,7 +1099,7 @@ def run(
             if at >= end:
                 break
         num_tokens[d] = dropped + count
-        if mode == COLLECT:
+        if mode >= COLLECT:
             indptr[d + 1] = gathered
         elif waiting:
             if num_tokens[d] >= min_tokens:

@@ -11,12 +11,22 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dsir_spark import job, resample, tables
+from dsir_spark import cuts, job, tables
 from dsir_spark.dsir import DSIRModel
 from dsir_spark.errors import TableError
 from dsir_spark.frames import check_column
 from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, column_name, quoted
 
+# Shown where there are any.
+_LOSSES = {
+    "filtered": "- left out by `where`",
+    "quality_length": "- quality: length",
+    "quality_repeating": "- quality: repetition",
+    "quality_informative": "- quality: information",
+    "quality_numeric": "- quality: digits",
+    "without_size": "- without a size",
+    "over_max_per_group": "- over max_per_group",
+}
 _KEY, _CHOSEN = "__key", "__chosen"
 _WIDTH = 96
 _EXCERPT = 240  # characters of a document shown
@@ -108,6 +118,7 @@ def summary(facts: Mapping[str, Any]) -> str:
                 ("- without text", funnel["null_text"]),
                 ("- blank", funnel["blank"]),
                 (f"- under {config['min_example_length']} tokens", funnel["too_short"]),
+                *[(label, funnel[name]) for name, label in _LOSSES.items() if funnel.get(name)],
                 ("- further copies of a text", funnel["duplicate_text"]),
                 ("candidates", funnel["candidates"]),
                 ("selected", funnel["selected"]),
@@ -167,10 +178,16 @@ def _match_steps(learnt: Mapping[str, Any]) -> list[str]:
 
 def _notes(facts: Mapping[str, Any]) -> list[str]:
     notes = []
-    if facts["shortfall"]:
+    funnel = facts["funnel"]
+    if facts["shortfall"] and funnel["selected"] == funnel["candidates"]:
         notes.append(
-            f"Only {facts['funnel']['selected']:,} of {facts['num_to_sample']:,} documents asked "
-            "for were candidates: all were selected."
+            f"Fewer candidates than asked for: all {funnel['selected']:,} were selected, "
+            f"{facts['shortfall']:,} {_unit(facts)} short."
+        )
+    elif facts["shortfall"]:
+        notes.append(
+            f"{facts['shortfall']:,} {_unit(facts)} short of the budget: the next document would "
+            "cross it, or quotas leave it open."
         )
     for name, reduction in facts["kl_reduction"].items():
         random = facts["kl_reduction_random"].get(name)
@@ -187,6 +204,13 @@ def _notes(facts: Mapping[str, Any]) -> list[str]:
                 f"effective sample size is {size:,.1f} for {chosen:,} documents selected."
             )
     return [line for note in notes for line in textwrap.wrap("Note: " + note, _WIDTH)]
+
+
+def _unit(facts: Mapping[str, Any]) -> str:
+    """What the budget counts."""
+    if facts.get("num_tokens_to_sample") is None:
+        return "documents"
+    return json.loads(facts["config"]).get("size_column") or "tokens"
 
 
 def _number(value: float | None) -> str:
@@ -280,7 +304,7 @@ def _example_rows(
     name = selection.targets[t]
     ids = quoted(selection.id_column)
     key = selection.keys()[t]
-    chosen = selection.filter(weights)
+    chosen = selection.filter(weights, weights)
     if name is not None:
         chosen = chosen.where(F.col(TARGET) == F.lit(name))
     chosen = chosen.withColumn(_KEY, key)
@@ -288,8 +312,8 @@ def _example_rows(
     rows = [("top", r) for r in chosen.orderBy(*order).limit(number).collect()]
     cut = selection.cuts[t]
     if cut.num_documents > 2 * number:
-        pool = chosen.select(ids.alias(resample.POOL_ID), F.col(_KEY).alias(resample.POOL_KEY))
-        middle = resample.exact_cut(pool, cut.num_documents // 2)
+        pool = chosen.select(ids.alias(cuts.ID), F.col(_KEY).alias(cuts.KEY))
+        middle = cuts.exact_cut(pool, cut.num_documents // 2)
         if middle is not None:
             upper = chosen.where(~middle.reached_by(F.col(_KEY), ids))
             rows += [("middle", r) for r in upper.orderBy(*order).limit(number).collect()]
@@ -301,7 +325,7 @@ def _example_rows(
 
 
 def _texts(raw: DataFrame, model: DSIRModel, ids: list[Any]) -> dict[Any, str]:
-    identified = model.identified(raw)
+    identified = model.documents(raw)
     text = F.substring(quoted(model.config.text_column), 1, 4 * _EXCERPT).alias("excerpt")
     rows = identified.where(quoted(model.id_name).isin(ids)).select(quoted(model.id_name), text)
     return {r[0]: r[1] for r in rows.collect()}

@@ -1,49 +1,54 @@
-"""Resampling: a noisy key for each document and the exact cut-off of the k largest.
+"""Resampling: a noisy key for each document, and who competes with whom for the budget.
 
-The noise is a function of (seed, id) alone and the cut is found from counts, so the same documents
-are selected on any cluster, in any partitioning, after any retry. Only numbers and ids pass through
-here, never a text; the driver holds histograms of bounded size, never a list that grows with N or
-k.
+The noise is a function of (seed, id) alone and the cuts are found from counts (`cuts`), so the same
+documents are selected on any cluster, in any partitioning, after any retry. Only numbers, ids and
+hashes pass through here, never a text.
 
-The outcome is a `Selection`: for each target a cut-off (key, id), from which membership of a
-document follows by its weights and its id alone. Filtering a second scan by it needs no join.
+The outcome is a `Selection`: for each target a cut (key, id), with quotas two more for each of
+their values, from which membership of a document follows by its own row of weights. Copies of a
+text and documents above `max_per_group` are the exception: they are found from the weights of all.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+import numpy as np
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
-from pyspark.sql.group import GroupedData
 
-from dsir_spark.errors import DataError
+from dsir_spark import cuts
+from dsir_spark.config import QualityRule, ResampleConfig
+from dsir_spark.cuts import GROUP, ID, KEY, SIZE, Cut
+from dsir_spark.errors import ColumnError, DataError
 
 NUM_TOKENS = "num_tokens"  # tokens of the document (bigint); null where the text is null
 LOG_WEIGHT = "log_weight"  # log importance weight, nats (double); null where the text is null
 TARGET = "target"  # name of the target that a document was selected for
-_KEY = POOL_KEY = "__dsir_key"  # of `exact_cut`: key (double, not null)
-_ID = POOL_ID = "__dsir_id"  # of `exact_cut`: id (string or integer)
-_BIN = "__dsir_bin"
+TEXT_HASH = "text_hash"  # of the text after folding case and white space (struct of two bigints)
+QUALITY = ("most_frequent", "informative", "digits")  # tokens of each document (bigint)
 _FOR = "__dsir_target"
 _NOISE = "__dsir_noise"
+_VALUE, _LIMIT, _FIRST = "__dsir_value", "__dsir_limit", "__dsir_first"
 _CANDIDATE = 0
-_LABEL = 1 << 32  # above the span of all bins
+_MAX_VALUES = 10_000  # of a quota column, all of which the driver holds
+_TEMPERATURE_BINS = 65_536
+_BROADCAST_IDS = 5_000_000
 
-# Bins are equal steps of asinh-like key: 1/1024 of the key's size, so that one pass without bounds
-# known beforehand leaves about one row in a thousand for the next. With four times as many the
-# pass takes a fifth longer: the counts no longer fit into the processor's cache.
-_BINS_PER_E = 1024.0
-# A bin of this many rows is ordered by one task; above it, one more histogram splits it first.
-_MAX_WINDOW_ROWS = 500_000
-_SPLIT_BINS = 65_536
-_CHANGED = "the weights changed between two passes over them: resample from data that stands still"
+# Where documents leave the funnel, in this order; `_stage` gives them the numbers -11 to -1.
+STAGES = (
+    "null_id", "null_text", "blank", "too_short",
+    "quality_length", "quality_repeating", "quality_informative", "quality_numeric",
+    "without_size", "duplicate_text", "over_max_per_group",
+)  # fmt: skip
+_DUPLICATE, _OVER = -2, -1
 
 
 def column_name(target: str | None) -> str:
@@ -80,27 +85,11 @@ def sampling_key(log_weight: Column, seed: int, id_column: Column) -> Column:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """The last selected (key, id) of one target, and how many documents reach it."""
-
-    key: float | None
-    id: Any
-    num_documents: int
-
-    def reached_by(self, key: Column, id_column: Column) -> Column:
-        """Is (key, id) >= the cut?"""
-        if self.key is None:
-            return F.lit(False)
-        last = F.lit(self.key)
-        return (key > last) | ((key == last) & (id_column >= F.lit(self.id)))
-
-
-@dataclass(frozen=True)
 class Funnel:
-    """Where the documents went; `read` = the five losses + `candidates`.
+    """Where the documents went; `read` = the losses + `candidates`.
 
-    `duplicate_text` is counted only where ids are made from the content: a text that occurs more
-    than once is one candidate there.
+    `duplicate_text`: copies of a text with a smaller id (or with the same one, where ids are made
+    from the content). `quality_*`: by the first rule broken.
     """
 
     read: int
@@ -108,49 +97,143 @@ class Funnel:
     null_text: int
     blank: int
     too_short: int
+    quality_length: int
+    quality_repeating: int
+    quality_informative: int
+    quality_numeric: int
+    without_size: int
     duplicate_text: int
+    over_max_per_group: int
     candidates: int
     selected: int
 
 
 @dataclass(frozen=True)
+class Quota:
+    """The cuts of one value of the quota column: the documents that are in whatever competes, and
+    those that may be."""
+
+    value: str | None
+    floor: Cut
+    cap: Cut | None
+
+
+@dataclass(frozen=True)
 class Selection:
-    """Which documents are selected, as a predicate on their weights, num_tokens and id."""
+    """Which documents are selected, as a predicate on their weights, num_tokens and id.
+
+    cuts : of each target, among its candidates outside the quotas' floors and caps
+    quotas : of each target, for each value with a quota
+    num_documents : selected for each target
+    size : sum of sizes selected for each target, where the budget is one of sizes
+    temperatures : of each target
+    ngrams : n-grams of 1 to this many tokens are counted
+    """
 
     targets: tuple[str | None, ...]
     cuts: tuple[Cut, ...]
-    method: str
-    seed: int
-    min_example_length: int
-    allocation: str
+    options: ResampleConfig
     id_column: str
-    num_to_sample: int
+    ngrams: int
+    temperatures: tuple[float, ...]
+    quotas: tuple[tuple[Quota, ...], ...]
+    num_documents: tuple[int, ...]
+    size: tuple[int, ...] | None
     funnel: Funnel
+    ids_from_content: bool
+
+    @property
+    def method(self) -> str:
+        """Of the resampling: sample, top_k or match."""
+        return self.options.method
+
+    @property
+    def seed(self) -> int:
+        """Of the noise."""
+        return self.options.seed
+
+    @property
+    def min_example_length(self) -> int:
+        """Tokens."""
+        return self.options.min_example_length
 
     @property
     def num_selected(self) -> int:
         """Documents selected, over all targets."""
-        return sum(cut.num_documents for cut in self.cuts)
+        return sum(self.num_documents)
 
     def is_candidate(self) -> Column:
-        """Is a scored row long enough, and has it an id?"""
-        return _is_candidate(self.min_example_length, self.id_column)
+        """Could the row be selected, by itself (copies and groups apart)?"""
+        return _stage(self.options, self.id_column) == F.lit(_CANDIDATE)
+
+    def ranks(self) -> list[Column]:
+        """What a scored row is ranked by for each target, before noise."""
+        return _ranks(self.targets, self.options, self.ngrams, self.temperatures)
 
     def keys(self) -> list[Column]:
         """The key of a scored row for each target."""
-        return _keys(self.targets, self.method, self.seed, quoted(self.id_column))
+        noise = _noise(self.options, quoted(self.id_column))
+        return [rank + noise for rank in self.ranks()]
 
-    def filter(self, scored: DataFrame) -> DataFrame:
-        """Rows of a scored frame that are selected; with several targets, `target` is added."""
-        choice = _choice(self.targets, self.keys(), self.cuts, quoted(self.id_column),
-                         self.allocation)  # fmt: skip
+    def filter(self, scored: DataFrame, weights: DataFrame | None = None) -> DataFrame:
+        """Rows of a scored frame that are selected; with several targets, `target` is added.
+
+        weights : the table that the selection was found from; needed where copies are dropped or
+            groups are limited
+        """
         columns = [quoted(c) for c in scored.columns]
-        named = scored.where(self.is_candidate()).select(*columns, choice.alias(_FOR))
-        chosen = named.where(F.col(_FOR).isNotNull())
+        staged = scored.where(self.is_candidate())
+        chosen = self._chosen(staged).select(*columns, F.col(_FOR))
+        chosen = chosen.where(F.col(_FOR).isNotNull())
+        if self._has_losers():
+            if weights is None:
+                raise ValueError("copies and groups are found from the weights of all documents")
+            losers = self._losers(weights)
+            few = self.funnel.duplicate_text + self.funnel.over_max_per_group <= _BROADCAST_IDS
+            chosen = chosen.join(
+                F.broadcast(losers) if few else losers,
+                quoted(self.id_column) == F.col(ID), "left_anti",
+            )  # fmt: skip
         if self.targets == (None,):
             return chosen.select(*columns)
         names = F.array(*[F.lit(t) for t in self.targets])
         return chosen.select(*columns, names[F.col(_FOR)].alias(TARGET))
+
+    def _chosen(self, staged: DataFrame) -> DataFrame:
+        """With the position of the target that each row would go to, or null."""
+        keys, ids = self.keys(), quoted(self.id_column)
+        if not any(self.quotas):
+            choice = _choice(self.targets, keys, self.cuts, ids, self.options.allocation)
+            return staged.withColumn(_FOR, choice)
+        value = quoted(str(self.options.quota_column)).cast("string")
+        with_cuts = staged.withColumn(_VALUE, value)
+        reached = []
+        for t, own in enumerate(self.quotas):
+            with_cuts = _with_quotas(with_cuts, own, t)
+            reached.append(_within_quotas(keys[t], ids, self.cuts[t], t))
+        places = [F.when(r, F.lit(t)) for t, r in enumerate(reached)]
+        return with_cuts.withColumn(_FOR, F.coalesce(*places))
+
+    def _has_losers(self) -> bool:
+        copies = self.options.duplicates == "drop" and self.funnel.duplicate_text > 0
+        return copies or self.funnel.over_max_per_group > 0
+
+    def _losers(self, weights: DataFrame) -> DataFrame:
+        """ID of the documents that reach a cut, but are copies, or too many of their group."""
+        ids = quoted(self.id_column)
+        candidates = weights.where(self.is_candidate())
+        reaching = self._chosen(candidates).where(F.col(_FOR).isNotNull())
+        found, kept = [], candidates
+        if self.options.duplicates == "drop" and self.funnel.duplicate_text > 0:
+            copies = _copies(candidates, self.id_column)
+            copy = F.coalesce(ids > F.col(_FIRST), F.lit(False))
+            found.append(reaching.join(copies, TEXT_HASH).where(copy))
+            kept = candidates.join(copies, TEXT_HASH, "left").where(~copy)
+        if self.funnel.over_max_per_group > 0:
+            # Of all candidates: the better ones of a group may be selected for no target.
+            over = _limited(kept, self.options, self.keys(), ids).where(F.col(_LIMIT))
+            found.append(self._chosen(over).where(F.col(_FOR).isNotNull()))
+        return reduce(lambda a, b: a.union(b), [f.select(ids.alias(ID)) for f in found])
 
 
 def select(
@@ -158,12 +241,9 @@ def select(
     *,
     targets: Sequence[str | None],
     shares: Mapping[str | None, float],
-    num_to_sample: int,
-    method: str,
-    seed: int,
-    min_example_length: int,
-    allocation: str,
+    options: ResampleConfig,
     id_column: str,
+    ngrams: int = 2,
     ids_from_content: bool = False,
 ) -> Selection:
     """Find the cut-offs of a resampling from a weights table.
@@ -171,50 +251,173 @@ def select(
     Parameters
     ----------
     weights : DataFrame
-        `id_column`, `num_tokens` and one log weight a target; read twice a target: a histogram of
-        keys (of all targets at once, and of the funnel in the first), and the rows of one bin.
+        `id_column`, `num_tokens`, one log weight a target, and whatever columns the options name;
+        without quotas, groups and copies read twice a target: a histogram of keys (of all targets
+        at once, and of the funnel in the first), and the rows of one bin.
     targets : names in the order of the caller, or (None,) for a single one.
-    shares : proportion of documents for each target; need not sum to 1.
-    num_to_sample : documents over all targets; more than there are selects all, with a warning.
+    shares : proportion of the budget for each target; need not sum to 1.
+    options : the budget is one over all targets; more than there is selects all, with a warning.
+
+    Raises
+    ------
+    ColumnError
+        A column that the options need is not in the weights table.
+    DataError
+        Quotas that these documents cannot fill.
     """
-    ids = quoted(id_column)
-    named = [quoted(_ranked(t, method)).alias(_key_name(i)) for i, t in enumerate(targets)]
-    staged = weights.select(
-        ids.alias(_ID), *named, _stage(min_example_length, id_column).alias(_FOR)
-    )
+    _refuse_missing_columns(weights, options)
+    sized, ids = options.sized, quoted(id_column)
+    temperatures = _temperatures(weights, targets, shares, options, id_column, ngrams)
+    ranks = _ranks(targets, options, ngrams, temperatures)
+    named = [rank.alias(_key_name(t)) for t, rank in enumerate(ranks)]
+    extra = []
+    if sized:
+        extra.append(_size(options).alias(SIZE))
+    if options.quotas is not None:
+        extra.append(quoted(str(options.quota_column)).cast("string").alias(_VALUE))
+    if options.duplicates == "drop":
+        extra.append(F.col(TEXT_HASH))
+    if options.group_column is not None:
+        extra.append(quoted(options.group_column))
+    staged = weights.select(ids.alias(ID), *named, _stage(options, id_column).alias(_FOR), *extra)
     # A column of its own, so that it is computed once for all targets.
-    staged = staged.withColumn(_NOISE, _noise(method, seed, F.col(_ID)))
+    staged = staged.withColumn(_NOISE, _noise(options, F.col(ID)))
     keys = [(F.col(_key_name(t)) + F.col(_NOISE)).alias(_key_name(t)) for t in range(len(targets))]
-    staged = staged.select(_ID, _FOR, *keys)
+    staged = staged.select(ID, _FOR, *keys, *[c for c in staged.columns if c in _carried(options)])
+    if options.duplicates == "drop":
+        staged = _copies_staged(staged)
+    if options.group_column is not None:
+        staged = _groups_staged(staged, options, len(targets))
+    staged = staged.select(ID, _FOR, *_pool_keys(targets), *[F.col(c) for c in _kept(options)])
     pool = staged.where(F.col(_FOR) == F.lit(_CANDIDATE)).drop(_FOR)
     first = None
-    if ids_from_content:
+    if ids_from_content or options.quotas is not None:
         funnel = _funnel(staged.groupBy(_FOR).agg(F.count("*").alias("n")).collect())
-        pool = pool.dropDuplicates([_ID])
-        distinct = pool.count()
-        funnel = dataclasses.replace(
-            funnel, duplicate_text=funnel.candidates - distinct, candidates=distinct
-        )
+        if ids_from_content:
+            pool = pool.dropDuplicates([ID])
+            distinct = pool.count()
+            copies = funnel.candidates - distinct
+            funnel = dataclasses.replace(
+                funnel, duplicate_text=funnel.duplicate_text + copies, candidates=distinct
+            )
     else:
         none_known = [None] * len(targets)
-        coming = _choice(targets, _pool_keys(targets), none_known, F.col(_ID), allocation)
-        first = _histograms(_for_its_target(staged, coming, len(targets)))
-        funnel = _funnel([r for rows in first.values() for r in rows])
-    if num_to_sample > funnel.candidates:
+        coming = _choice(targets, _pool_keys(targets), none_known, F.col(ID), options.allocation)
+        first = cuts.histograms(_for_its_target(staged, coming, len(targets), sized), _FOR, sized)
+        funnel = _funnel([{**r, _FOR: t} for t, rows in first.items() for r in rows])
+    if not sized and options.budget > funnel.candidates:
         warnings.warn(
-            f"num_to_sample is {num_to_sample}, but only {funnel.candidates} documents are "
-            f"candidates: all of them are selected, {num_to_sample - funnel.candidates} short",
+            f"num_to_sample is {options.budget}, but only {funnel.candidates} documents are "
+            f"candidates: all of them are selected, {options.budget - funnel.candidates} short",
             UserWarning,
             stacklevel=3,
         )
-    quotas = apportion(min(num_to_sample, funnel.candidates), [shares[t] for t in targets], targets)
-    allocate = _sequential_cuts if allocation == "sequential" else _joint_cuts
-    cuts = allocate(pool, targets, quotas, first)
-    selected = sum(c.num_documents for c in cuts)
+    whole = options.budget if sized else min(options.budget, funnel.candidates)
+    budgets = apportion(whole, [shares[t] for t in targets], targets)
+    if options.quotas is not None:
+        found = _quota_cuts(pool, targets, budgets, options)
+    else:
+        allocate = _sequential_cuts if options.allocation == "sequential" else _joint_cuts
+        own = allocate(pool, targets, budgets, first, sized)
+        found = _Found(own, [()] * len(targets), [c.num_documents for c in own],
+                       [c.size or 0 for c in own])  # fmt: skip
     return Selection(
-        tuple(targets), tuple(cuts), method, seed, min_example_length, allocation, id_column,
-        num_to_sample, dataclasses.replace(funnel, selected=selected),
+        tuple(targets), tuple(found.cuts), options, id_column, ngrams, tuple(temperatures),
+        tuple(found.quotas), tuple(found.documents), tuple(found.sizes) if sized else None,
+        dataclasses.replace(funnel, selected=sum(found.documents)), ids_from_content,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Found:
+    """For each target: the cut, quotas, documents and sum of sizes."""
+
+    cuts: list[Cut]
+    quotas: list[tuple[Quota, ...]]
+    documents: list[int]
+    sizes: list[int]
+
+
+def _carried(options: ResampleConfig) -> set[str]:
+    return {SIZE, _VALUE, TEXT_HASH, *([options.group_column] if options.group_column else [])}
+
+
+def _kept(options: ResampleConfig) -> list[str]:
+    """Columns of the pool beside id and keys."""
+    return [*([SIZE] if options.sized else []), *([_VALUE] if options.quotas is not None else [])]
+
+
+def _refuse_missing_columns(weights: DataFrame, options: ResampleConfig) -> None:
+    needed = [options.size_column, options.group_column, options.quota_column]
+    needed += QUALITY if options.quality is not None else ()
+    missing = [c for c in needed if c is not None and c not in weights.columns]
+    if missing:
+        raise ColumnError(
+            f"the weights table has no column {', '.join(missing)}; it has "
+            f"{', '.join(weights.columns)}: weigh with the same options, or name them in keep"
+        )
+    if options.duplicates == "drop" and TEXT_HASH not in weights.columns:
+        raise ColumnError(
+            f"the weights table has no column {TEXT_HASH}, by which copies are dropped: weigh "
+            "again, or give duplicates keep"
+        )
+    if options.size_column is not None:
+        kind = weights.schema[options.size_column].dataType
+        if not isinstance(kind, T.NumericType):
+            raise ColumnError(
+                f"size_column {options.size_column!r} must be numeric; it is {kind.simpleString()}"
+            )
+
+
+def _copies(candidates: DataFrame, id_column: str) -> DataFrame:
+    """TEXT_HASH of the texts that occur more than once, and the smallest id of each."""
+    found = candidates.groupBy(TEXT_HASH).agg(
+        F.min(quoted(id_column)).alias(_FIRST), F.count("*").alias("n")
+    )
+    return found.where(F.col("n") > 1).select(TEXT_HASH, _FIRST)
+
+
+def _copies_staged(staged: DataFrame) -> DataFrame:
+    """Candidates with a copy of a smaller id leave the funnel."""
+    candidate = F.col(_FOR) == F.lit(_CANDIDATE)
+    joined = staged.join(_copies(staged.where(candidate), ID), TEXT_HASH, "left")
+    stage = F.when(candidate & (F.col(ID) > F.col(_FIRST)), F.lit(_DUPLICATE))
+    return joined.withColumn(_FOR, stage.otherwise(F.col(_FOR))).drop(_FIRST)
+
+
+def _groups_staged(staged: DataFrame, options: ResampleConfig, targets: int) -> DataFrame:
+    """Candidates beyond `max_per_group` leave the funnel."""
+    keys = [F.col(_key_name(t)) for t in range(targets)]
+    candidate = F.col(_FOR) == F.lit(_CANDIDATE)
+    limited = _limited(staged, options, keys, F.col(ID), candidate)
+    stage = F.when(candidate & F.col(_LIMIT), F.lit(_OVER)).otherwise(F.col(_FOR))
+    return limited.withColumn(_FOR, stage).drop(_LIMIT)
+
+
+def _limited(
+    frame: DataFrame, options: ResampleConfig, keys: list[Column], ids: Column,
+    candidate: Column | None = None,
+) -> DataFrame:  # fmt: skip
+    """With _LIMIT: is the document not among the best `max_per_group` of its group?
+
+    By its largest key over the targets, then id. Documents without a group are not limited.
+    """
+    group = quoted(str(options.group_column)).cast("string")
+    counts = group.isNotNull() if candidate is None else group.isNotNull() & candidate
+    # Rows that do not count are groups of their own: together they would be one huge partition.
+    alone = F.concat(F.lit("r"), F.rand().cast("string"))
+    place = F.when(counts, F.concat(F.lit("g"), group)).otherwise(alone)
+    placed = frame.withColumn("__dsir_place", place)
+    order = Window.partitionBy("__dsir_place").orderBy(F.greatest(*_two(keys)).desc(), ids.desc())
+    over = F.row_number().over(order) > F.lit(options.max_per_group)
+    return placed.withColumn(_LIMIT, over).drop("__dsir_place")
+
+
+def _size(options: ResampleConfig) -> Column:
+    """Size of a document (bigint): its tokens, or a column's number, rounded up."""
+    if options.size_column is None:
+        return F.col(NUM_TOKENS).cast("bigint")
+    return F.ceil(quoted(options.size_column)).cast("bigint")
 
 
 def apportion(
@@ -230,23 +433,24 @@ def apportion(
     return quotas
 
 
-def uniform_cuts(
-    weights: DataFrame, selection: Selection, sizes: Sequence[int], ids_from_content: bool
-) -> dict[int, Cut]:
-    """The cuts of uniform random subsets of the candidates, by their sizes in documents."""
-    ids = quoted(selection.id_column)
-    pool = weights.where(_is_candidate(selection.min_example_length, selection.id_column)).select(
-        ids.alias(_ID), uniform_key(selection).alias(_KEY)
-    )
-    if ids_from_content:
-        pool = pool.dropDuplicates([_ID])
-    cuts = {}
+def uniform_cuts(weights: DataFrame, selection: Selection) -> list[Cut]:
+    """The cut of a uniform random subset of the candidates as large as the selection, by target."""
+    sized = selection.options.sized
+    columns = [quoted(selection.id_column).alias(ID), uniform_key(selection).alias(KEY)]
+    if sized:
+        columns.append(_size(selection.options).alias(SIZE))
+    pool = weights.where(selection.is_candidate()).select(*columns)
+    if selection.ids_from_content:
+        pool = pool.dropDuplicates([ID])
+    sizes = selection.size if sized and selection.size is not None else selection.num_documents
+    known: dict[int, Cut] = {}
     for size in sizes:
-        cut = exact_cut(pool, size)
-        if cut is None:
-            raise DataError(_CHANGED)
-        cuts[size] = cut
-    return cuts
+        if size not in known:
+            cut = cuts.exact_cut(pool, size, sized=sized)
+            if cut is None:
+                raise DataError(cuts.CHANGED)
+            known[size] = cut
+    return [known[size] for size in sizes]
 
 
 def uniform_key(selection: Selection) -> Column:
@@ -254,165 +458,187 @@ def uniform_key(selection: Selection) -> Column:
     return uniform(selection.seed ^ 0x5DEECE66D, quoted(selection.id_column))
 
 
-def effective_sample_size(
-    weights: DataFrame, columns: Mapping[str, str], selection: Selection
-) -> dict[str, float]:
-    """(sum w)^2 / sum w^2 over the candidates, in documents, of named weight columns (Kish)."""
-    pool = weights.where(_is_candidate(selection.min_example_length, selection.id_column))
-    tops = pool.agg(*[F.max(quoted(c)).alias(name) for name, c in columns.items()]).first()
+def effective_sample_size(weights: DataFrame, selection: Selection) -> dict[str | None, float]:
+    """(sum w)^2 / sum w^2 over the candidates, in documents, for each target (Kish).
+
+    Of the weights that are sampled by: after `normalize` and `temperature`; of method match, the
+    plain ones.
+    """
+    options = selection.options
+    if options.method == "match":
+        options = dataclasses.replace(options, method="sample")
+    ranks = _ranks(selection.targets, options, selection.ngrams, selection.temperatures)
+    named = [rank.alias(f"w{t}") for t, rank in enumerate(ranks)]
+    pool = weights.where(selection.is_candidate()).select(*named)
+    tops = pool.agg(*[F.max(f"w{t}") for t in range(len(ranks))]).first()
     if tops is None or tops[0] is None:
-        return dict.fromkeys(columns, 0.0)
+        return dict.fromkeys(selection.targets, 0.0)
     sums = []
-    for name, c in columns.items():
-        scaled = F.exp(quoted(c) - F.lit(tops[name]))  # the largest weight becomes 1
+    for t in range(len(ranks)):
+        scaled = F.exp(F.col(f"w{t}") - F.lit(tops[t]))  # the largest weight becomes 1
         sums += [F.sum(scaled), F.sum(scaled * scaled)]
     row = pool.agg(*sums).first()
     assert row is not None
-    return {name: row[2 * i] ** 2 / row[2 * i + 1] for i, name in enumerate(columns)}
+    return {name: row[2 * t] ** 2 / row[2 * t + 1] for t, name in enumerate(selection.targets)}
 
 
-def exact_cut(pool: DataFrame, k: int, histogram: list[Any] | None = None) -> Cut | None:
-    """The k-th largest (key, id) of a pool with columns _KEY (double, not null) and _ID.
+def temperature_floor(options: ResampleConfig) -> float:
+    """The smallest that `temperature="auto"` gives: 1 for sums, 0.01 for means of log ratios."""
+    return 0.01 if options.normalize == "ngram" else 1.0
 
-    None where the pool holds fewer than k rows. `histogram` is the pool's in `_histograms`, if it
-    is known already.
 
-    One pass counts the keys of logarithmic bins; rows of the one bin in which the k-th lies are
-    ordered by (key, id). A bin too full for one task is split by equal steps first, and a
-    crowd of equal keys by prefixes of the ids.
+def smallest_temperature(
+    low: np.ndarray[Any, Any], counts: np.ndarray[Any, Any], wanted: float, floor: float
+) -> float:
+    """The smallest T >= floor at which exp(low / T) has an effective sample size of `wanted`.
+
+    Parameters
+    ----------
+    low : float64[n] log weights of n bins, nats
+    counts : int64[n] documents in each
+    wanted : documents; fewer than there are
+
+    Rounded up to a multiple of floor / 1024, so that the last bit of an exponential, in which
+    processors differ, decides nothing.
     """
-    if k <= 0:
-        return Cut(None, None, 0)
-    rows = _histogram(pool, _log_bin(F.col(_KEY))) if histogram is None else histogram
-    if sum(r["n"] for r in rows) < k:
-        return None
-    rest = k
-    while True:
-        row, above = _bin_of(rows, rest)
-        rest -= above
-        low, high = row["low"], row["high"]
-        # By the bin's own keys: cheaper than computing each row's bin anew.
-        inside = pool.where(F.col(_KEY).between(F.lit(low), F.lit(high)))
-        if row["n"] <= _MAX_WINDOW_ROWS or low == high:
-            found = _nth_by_window(inside, rest, row["n"], low if low == high else None)
-            if found is None:
-                raise DataError(_CHANGED)
-            return Cut(found[_KEY], found[_ID], k)
-        rows = _histogram(inside, _linear_bin(F.col(_KEY), low, high))
+
+    def size(t: float) -> float:
+        w = np.exp((low - low.max()) / t)
+        return float((counts @ w) ** 2 / (counts @ (w * w)))
+
+    if size(floor) >= wanted:
+        return floor
+    a, b = floor, 2.0 * floor
+    while size(b) < wanted and b < 1e12:
+        a, b = b, 2.0 * b
+    for _ in range(60):
+        middle = (a + b) / 2
+        a, b = (a, middle) if size(middle) >= wanted else (middle, b)
+    return math.ceil(b * 1024 / floor) * floor / 1024
 
 
-def _log_bin(key: Column) -> Column:
-    return F.floor(F.signum(key) * F.log1p(F.abs(key)) * F.lit(_BINS_PER_E))
-
-
-def _linear_bin(key: Column, low: float, high: float) -> Column:
-    # Halves first: high - low may overflow. Rounding keeps the order, which is all that matters.
-    step = (high / 2 - low / 2) / (_SPLIT_BINS / 2)
-    return F.floor((key - F.lit(low)) / F.lit(step))
-
-
-def _histogram(pool: DataFrame, bins: Column) -> list[Any]:
-    """Rows of bin, `n`, `low` and `high`: how many keys it holds, the smallest and the largest."""
-    return _counted(pool.groupBy(bins.alias(_BIN))).collect()
-
-
-def _histograms(coming: DataFrame) -> dict[int, list[Any]]:
-    """The histogram of logarithmic bins of each group _FOR, in one pass."""
-    # One whole number for group and bin: counting by two columns takes a tenth longer.
-    label = F.col(_FOR).cast("bigint") * F.lit(_LABEL)
-    packed = label + F.coalesce(_log_bin(F.col(_KEY)), F.lit(0))
-    found: dict[int, list[Any]] = {}
-    for row in _counted(coming.groupBy(packed.alias(_BIN))).collect():
-        group = (row[_BIN] + _LABEL // 2) // _LABEL
-        own = {**row.asDict(), _FOR: group, _BIN: row[_BIN] - group * _LABEL}
-        found.setdefault(group, []).append(own)
+def _temperatures(
+    weights: DataFrame,
+    targets: Sequence[str | None],
+    shares: Mapping[str | None, float],
+    options: ResampleConfig,
+    id_column: str,
+    ngrams: int,
+) -> list[float]:
+    """Of each target: as given, or found from a histogram of its log weights in 65,536 bins."""
+    if options.temperature != "auto":
+        return [float(options.temperature)] * len(targets)
+    plain = dataclasses.replace(options, temperature=1.0)
+    ranks = _ranks(targets, plain, ngrams, [1.0] * len(targets))
+    named = [rank.alias(_key_name(t)) for t, rank in enumerate(ranks)]
+    size = [_size(options).alias(SIZE)] if options.sized else []
+    pool = weights.where(_stage(options, id_column) == F.lit(_CANDIDATE)).select(*named, *size)
+    facts = pool.agg(
+        F.count("*").alias("n"),
+        *([F.sum(SIZE).alias("size")] if size else []),
+        *[f(_key_name(t)).alias(f"{f.__name__}{t}") for t in range(len(targets))
+          for f in (F.min, F.max)],
+    ).first()  # fmt: skip
+    assert facts is not None
+    if not facts["n"]:
+        return [temperature_floor(options)] * len(targets)
+    documents = float(options.budget)
+    if options.sized:
+        documents = options.budget * facts["n"] / max(1, facts["size"])
+    total = sum(shares[t] for t in targets)
+    found = []
+    for t, name in enumerate(targets):
+        bottom, top = facts[f"min{t}"], facts[f"max{t}"]
+        step = (top - bottom) / _TEMPERATURE_BINS or 1.0
+        bins = F.floor((F.col(_key_name(t)) - F.lit(bottom)) / F.lit(step)).cast("bigint")
+        rows = pool.groupBy(bins.alias("bin")).agg(F.count("*").alias("n")).collect()
+        rows.sort(key=lambda r: r["bin"])
+        wanted = min(documents * shares[name] / total, facts["n"] - 0.5)
+        found.append(
+            smallest_temperature(
+                np.array([r["bin"] for r in rows]) * step,
+                np.array([float(r["n"]) for r in rows]),
+                wanted, temperature_floor(options),
+            )
+        )  # fmt: skip
     return found
 
 
-def _counted(groups: GroupedData) -> DataFrame:
-    key = F.col(_KEY)
-    return groups.agg(F.count("*").alias("n"), F.min(key).alias("low"), F.max(key).alias("high"))
-
-
-def _bin_of(rows: list[Any], rank: int) -> tuple[Any, int]:
-    """The bin in which the rank-th largest lies, and the number of rows in higher bins."""
-    above = 0
-    for row in sorted(rows, key=lambda r: r[_BIN], reverse=True):
-        if above + row["n"] >= rank:
-            return row, above
-        above += row["n"]
-    raise ValueError("rank is larger than the number of rows")
-
-
-def _nth_by_window(inside: DataFrame, rank: int, rows: int, tied: float | None) -> Any:
-    """The rank-th largest (key, id) among the `rows` rows of one bin.
-
-    Rows of equal key are narrowed by prefixes of their ids until one task can order them.
-    """
-    if tied is not None and rows > _MAX_WINDOW_ROWS:
-        inside, rank = _narrow_by_id(inside, rank, rows)
-    order = Window.orderBy(F.col(_KEY).desc(), F.col(_ID).desc())
-    return inside.withColumn("n", F.row_number().over(order)).where(F.col("n") == rank).first()
-
-
-def _narrow_by_id(tied: DataFrame, rank: int, rows: int) -> tuple[DataFrame, int]:
-    """Rows of one prefix of ids (bits of an integer, leading characters of a string)."""
-    integral = isinstance(tied.schema[_ID].dataType, T.IntegralType)
-    for step in range(1, 64):
-        ids = F.col(_ID)
-        prefix = F.shiftright(ids.cast("bigint"), 64 - step) if integral else ids.substr(1, step)
-        binned = tied.withColumn(_BIN, prefix)
-        counted = binned.groupBy(_BIN).agg(F.count("*").alias("n")).orderBy(F.col(_BIN).desc())
-        row, above = _bin_of(counted.collect(), rank)
-        tied, rank = binned.where(F.col(_BIN) == F.lit(row[_BIN])).drop(_BIN), rank - above
-        if row["n"] <= _MAX_WINDOW_ROWS:
-            break
-    return tied, rank
-
-
 def _key_name(t: int) -> str:
-    return f"{_KEY}_{t}"
+    return f"{KEY}_{t}"
 
 
-def _keys(targets: Sequence[str | None], method: str, seed: int, ids: Column) -> list[Column]:
-    noise = _noise(method, seed, ids)
-    return [quoted(_ranked(t, method)) + noise for t in targets]
+def _ranks(
+    targets: Sequence[str | None],
+    options: ResampleConfig,
+    ngrams: int,
+    temperatures: Sequence[float],
+) -> list[Column]:
+    """What rows are ranked by, before noise: by the method, `normalize` and `temperature`."""
+    if options.method == "match":
+        return [quoted(match_column(t)) for t in targets]
+    ranks = [quoted(column_name(t)) for t in targets]
+    if options.normalize == "ngram":
+        size = num_ngrams(F.col(NUM_TOKENS), ngrams)
+        ranks = [rank / F.greatest(size, F.lit(1)) for rank in ranks]
+    return [
+        rank if t == 1.0 else rank / F.lit(t) for rank, t in zip(ranks, temperatures, strict=True)
+    ]
 
 
-def _ranked(target: str | None, method: str) -> str:
-    return match_column(target) if method == "match" else column_name(target)
+def num_ngrams(num_tokens: Column, ngrams: int) -> Column:
+    """N-grams of 1 to `ngrams` tokens in a document of so many tokens (bigint)."""
+    sizes = [F.greatest(num_tokens - n, F.lit(0).cast("bigint")) for n in range(ngrams)]
+    return reduce(lambda a, b: a + b, sizes)
 
 
-def _noise(method: str, seed: int, ids: Column) -> Column:
+def _noise(options: ResampleConfig, ids: Column) -> Column:
     """Gumbel noise to sample; below 1, to break the ties between whole numbers, to match."""
-    if method == "top_k":
+    if options.method == "top_k":
         return F.lit(0.0)
-    return uniform(seed, ids) if method == "match" else gumbel(seed, ids)
+    if options.method == "match":
+        return uniform(options.seed, ids)
+    return gumbel(options.seed, ids)
 
 
-def _is_candidate(min_example_length: int, id_column: str) -> Column:
+def _stage(options: ResampleConfig, id_column: str) -> Column:
+    """Where a row of the weights leaves the funnel by itself: one of STAGES, or _CANDIDATE."""
     tokens = F.col(NUM_TOKENS)
-    return (tokens >= max(1, min_example_length)) & quoted(id_column).isNotNull()
-
-
-def _stage(min_example_length: int, id_column: str) -> Column:
-    """Where a row of the weights leaves the funnel: -4 to -1, or _CANDIDATE."""
-    tokens = F.col(NUM_TOKENS)
-    return (
-        F.when(quoted(id_column).isNull(), -4)
-        .when(tokens.isNull(), -3)
-        .when(tokens == 0, -2)
-        .when(tokens < min_example_length, -1)
-        .otherwise(_CANDIDATE)
+    number = {name: F.lit(i - len(STAGES)) for i, name in enumerate(STAGES)}
+    stage = (
+        F.when(quoted(id_column).isNull(), number["null_id"])
+        .when(tokens.isNull(), number["null_text"])
+        .when(tokens == 0, number["blank"])
+        .when(tokens < options.min_example_length, number["too_short"])
     )
+    if options.rule is not None:
+        for name, broken in zip(STAGES[4:8], _broken(options.rule), strict=True):
+            stage = stage.when(broken, number[name])
+    if options.size_column is not None:
+        size = quoted(options.size_column)
+        stage = stage.when(size.isNull() | F.isnan(size.cast("double")) | (size < 0),
+                           number["without_size"])  # fmt: skip
+    return stage.otherwise(F.lit(_CANDIDATE))
+
+
+def _broken(rule: QualityRule) -> list[Column]:
+    """Does a row break the rule on length, repetition, information, digits?"""
+    tokens = F.col(NUM_TOKENS)
+    repeated, informative, digits = (F.col(name) / tokens for name in QUALITY)
+    return [
+        ~((tokens > rule.min_tokens) & (tokens < rule.max_tokens)),
+        ~((repeated > rule.min_repeated) & (repeated < rule.max_repeated)),
+        ~((informative > rule.min_informative) & (informative < rule.max_informative)),
+        ~(F.lit(1.0) - digits > rule.min_not_digits),
+    ]
 
 
 def _funnel(rows: Sequence[Any]) -> Funnel:
     """The funnel from counts `n` of rows by stage, or by the target that candidates come to."""
-    n = dict.fromkeys(("null_id", "null_text", "blank", "too_short", "candidates"), 0)
+    n = dict.fromkeys((*STAGES, "candidates"), 0)
     for row in rows:
-        n[list(n)[min(row[_FOR], _CANDIDATE) + 4]] += row["n"]
-    return Funnel(read=sum(n.values()), duplicate_text=0, selected=0, **n)
+        n[list(n)[min(row[_FOR], _CANDIDATE) + len(STAGES)]] += row["n"]
+    return Funnel(read=sum(n.values()), selected=0, **n)
 
 
 def _choice(
@@ -453,77 +679,234 @@ def _pool_keys(targets: Sequence[str | None]) -> list[Column]:
     return [F.col(_key_name(t)) for t in range(len(targets))]
 
 
-def _for_its_target(rows: DataFrame, chosen: Column, targets: int) -> DataFrame:
-    """_ID, _FOR and the key for that target; rows that are no candidates keep their stage."""
+def _for_its_target(rows: DataFrame, chosen: Column, targets: int, sized: bool) -> DataFrame:
+    """ID, _FOR and the key for that target; rows that are no candidates keep their stage."""
+    extra = [F.col(SIZE)] if sized else []
     if targets == 1:
-        return rows.select(F.col(_ID), F.col(_FOR), F.col(_key_name(0)).alias(_KEY))
+        return rows.select(F.col(ID), F.col(_FOR), F.col(_key_name(0)).alias(KEY), *extra)
     to = F.when(F.col(_FOR) == F.lit(_CANDIDATE), chosen).otherwise(F.col(_FOR))
     named = rows.select("*", to.alias("to"))
     key = F.coalesce(
         *[F.when(F.col("to") == F.lit(t), F.col(_key_name(t))) for t in range(targets)]
     )
-    return named.select(F.col(_ID), F.col("to").alias(_FOR), key.alias(_KEY))
+    return named.select(F.col(ID), F.col("to").alias(_FOR), key.alias(KEY), *extra)
 
 
 def _sequential_cuts(
     pool: DataFrame,
     targets: Sequence[str | None],
-    quotas: Sequence[int],
+    budgets: Sequence[int],
     first: Mapping[int, list[Any]] | None,
+    sized: bool,
 ) -> list[Cut]:
     """Target after target takes its best of what the earlier ones left (the reference's way)."""
-    cuts: list[Cut] = []
-    for t, quota in enumerate(quotas):
-        free = [~cut.reached_by(F.col(_key_name(s)), F.col(_ID)) for s, cut in enumerate(cuts)]
+    own: list[Cut] = []
+    extra = [SIZE] if sized else []
+    for t, budget in enumerate(budgets):
+        free = [~cut.reached_by(F.col(_key_name(s)), F.col(ID)) for s, cut in enumerate(own)]
         left = reduce(lambda frame, c: frame.where(c), free, pool)
-        known = first.get(_CANDIDATE) if first is not None and t == 0 else None
-        cut = exact_cut(left.select(_ID, F.col(_key_name(t)).alias(_KEY)), quota, known)
+        known = first.get(_CANDIDATE, []) if first is not None and t == 0 else None
+        left = left.select(ID, F.col(_key_name(t)).alias(KEY), *extra)
+        cut = cuts.exact_cut(left, budget, known, sized)
         if cut is None:
-            raise DataError(_CHANGED)
-        cuts.append(cut)
-    return cuts
+            raise DataError(cuts.CHANGED)
+        own.append(cut)
+    return own
 
 
 def _joint_cuts(
     pool: DataFrame,
     targets: Sequence[str | None],
-    quotas: Sequence[int],
+    budgets: Sequence[int],
     first: Mapping[int, list[Any]] | None,
+    sized: bool,
 ) -> list[Cut]:
-    """All targets choose at once: pairs (document, target) by falling key, until quotas are full.
+    """All targets choose at once: pairs (document, target) by falling key, until budgets are full.
 
     A pair counts if its document is still free and its target not yet full. The outcome depends on
     the keys alone, not on the order of targets. Between two targets that are filled one after the
     other nothing changes but who competes, so each round finds the target filled next: the one
     whose cut, among the documents that would come to it now, is the highest. One pass gives the
-    histograms of all targets; only where the highest cut may be is it found exactly.
+    histograms of all targets; only where the highest cut may be is it found exactly. By size, a
+    target is full at the first document that would cross its budget, and what comes to the last
+    targets may be less than theirs.
     """
     if len(targets) == 1:
-        return _sequential_cuts(pool, targets, quotas, first)
-    cuts: list[Cut | float | None] = [Cut(None, None, 0) if q == 0 else None for q in quotas]
-    if any(q == 0 for q in quotas):
+        return _sequential_cuts(pool, targets, budgets, first, sized)
+    own: list[Cut | float | None] = [cuts.nothing(sized) if b == 0 else None for b in budgets]
+    if any(b == 0 for b in budgets):
         first = None  # it let documents come to a target that takes none
-    while any(not isinstance(c, Cut) for c in cuts):
-        chosen = _choice(targets, _pool_keys(targets), cuts, F.col(_ID), "joint")
+    extra = [SIZE] if sized else []
+    while any(not isinstance(c, Cut) for c in own):
+        chosen = _choice(targets, _pool_keys(targets), own, F.col(ID), "joint")
         staged = pool.withColumn(_FOR, F.lit(_CANDIDATE))
-        coming = _for_its_target(staged, chosen, len(targets)).where(F.col(_FOR).isNotNull())
-        histograms, first = first or _histograms(coming), None
-        bins = {
-            t: _bin_of(histograms[t], quotas[t])[0]
-            for t, cut in enumerate(cuts)
-            if not isinstance(cut, Cut) and sum(r["n"] for r in histograms.get(t, ())) >= quotas[t]
-        }
+        coming = _for_its_target(staged, chosen, len(targets), sized)
+        coming = coming.where(F.col(_FOR).isNotNull())
+        histograms, first = first or cuts.histograms(coming, _FOR, sized), None
+        bins = {}
+        for t, cut in enumerate(own):
+            row = None
+            if not isinstance(cut, Cut):
+                row = cuts.last_bin(histograms.get(t, []), budgets[t], sized)
+            if row is not None:
+                bins[t] = row
+        if not bins and sized:
+            for t, cut in enumerate(own):
+                if not isinstance(cut, Cut):
+                    rows = histograms.get(t, [])
+                    total = sum(r["amount"] for r in rows)
+                    own[t] = cuts.everything(sum(r["n"] for r in rows), total)
+            break
         found = {}
         for t, row in bins.items():
             # Once another target is full, more documents come to this one, never fewer.
-            cuts[t] = row["low"]
-            if row[_BIN] == max(r[_BIN] for r in bins.values()):
-                own = coming.where(F.col(_FOR) == F.lit(t)).select(_ID, _KEY)
-                cut = exact_cut(own, quotas[t], histograms[t])
+            own[t] = row["low"]
+            if row[cuts.BIN] == max(r[cuts.BIN] for r in bins.values()):
+                rows_of = coming.where(F.col(_FOR) == F.lit(t)).select(ID, KEY, *extra)
+                cut = cuts.exact_cut(rows_of, budgets[t], histograms[t], sized)
                 if cut is not None:
                     found[t] = cut
         if not found:
-            raise DataError(_CHANGED)
+            raise DataError(cuts.CHANGED)
         filled = max(found, key=lambda t: (found[t].key, found[t].id, str(targets[t])))
-        cuts[filled] = found[filled]
-    return [c for c in cuts if isinstance(c, Cut)]
+        own[filled] = found[filled]
+    return [c for c in own if isinstance(c, Cut)]
+
+
+def _quota_cuts(
+    pool: DataFrame,
+    targets: Sequence[str | None],
+    budgets: Sequence[int],
+    options: ResampleConfig,
+) -> _Found:
+    """Cuts under quotas, target after target.
+
+    The best of each value up to its smallest share are in, whatever competes (floor); of the others
+    those within its largest share (cap) compete for the rest of the budget. That is the selection
+    of the largest keys among all that keep the quotas: the constraints are nested, so taking the
+    best first is optimal.
+    """
+    sized = options.sized
+    amounts = _amounts(pool, options)
+    found = _Found([], [], [], [])
+    values: list[str | None] = list(amounts)
+    frame = pool.sparkSession.createDataFrame(
+        [(value, g) for g, value in enumerate(values)], f"{_VALUE} string, {GROUP} int"
+    )
+    left = _by_value(pool, frame)
+    for t, budget in enumerate(budgets):
+        floors, caps = _quota_budgets(budget, amounts, options)
+        keyed = left.withColumn(KEY, F.col(_key_name(t)))
+        low = cuts.exact_cuts(keyed, floors, sized)
+        high = {g: low[g] for g, c in caps.items() if c == floors[g]}
+        high |= cuts.exact_cuts(keyed, {g: c for g, c in caps.items() if g not in high}, sized)
+        own = tuple(Quota(values[g], low[g], high.get(g)) for g in floors)
+        taken = sum(c.size or 0 if sized else c.num_documents for c in low.values())
+        reserved = taken if options.quota_shortfall == "fill" else max(taken, sum(floors.values()))
+        with_cuts = _with_quotas(keyed, own, t)
+        free = with_cuts.where(_competes(F.col(KEY), F.col(ID), t))
+        cut = cuts.exact_cut(free, max(0, budget - reserved), sized=sized)
+        if cut is None:
+            cut = cuts.everything(free.count(), None)
+        found.cuts.append(cut)
+        found.quotas.append(own)
+        found.documents.append(cut.num_documents + sum(c.num_documents for c in low.values()))
+        found.sizes.append((cut.size or 0) + sum(c.size or 0 for c in low.values()))
+        if t + 1 < len(budgets):
+            gone = _within_quotas(F.col(KEY), F.col(ID), cut, t)
+            left = with_cuts.where(~gone).select(*left.columns)
+    return found
+
+
+def _amounts(pool: DataFrame, options: ResampleConfig) -> dict[str | None, int]:
+    """Documents (or their sizes) of each value that has a quota."""
+    amount = F.sum(SIZE) if options.sized else F.count("*")
+    counted = pool.groupBy(_VALUE).agg(amount.alias("amount"))
+    column, bounds = options.quota_column, options.quota_bounds
+    if bounds:
+        found = {r[_VALUE]: r["amount"] for r in counted.where(F.col(_VALUE).isin(list(bounds)))
+                 .collect()}  # fmt: skip
+        absent = sorted(value for value in bounds if value not in found)
+        if absent:
+            most = counted.orderBy(F.desc("amount"), _VALUE).limit(10).collect()
+            raise DataError(
+                f"no candidate has {' or '.join(map(repr, absent))} in {column}, which quotas "
+                f"name; most have {', '.join(repr(r[_VALUE]) for r in most)}"
+            )
+        return {value: found[value] for value in bounds}
+    rows = counted.limit(_MAX_VALUES + 1).collect()
+    if len(rows) > _MAX_VALUES:
+        raise DataError(
+            f"quotas as in raw need a column of at most {_MAX_VALUES} values; {column} has more"
+        )
+    return {r[_VALUE]: r["amount"] for r in sorted(rows, key=lambda r: str(r[_VALUE]))}
+
+
+def _quota_budgets(
+    budget: int, amounts: Mapping[str | None, int], options: ResampleConfig
+) -> tuple[dict[int, int], dict[int, int]]:
+    """Smallest and largest amount of each value that has one, by the position of the value."""
+    if options.quotas == "raw":
+        total = sum(amounts.values())
+        names = list(amounts)
+        shares = apportion(min(budget, total), [float(a) for a in amounts.values()], names)
+        return dict(enumerate(shares)), dict(enumerate(shares))
+    bounds = options.quota_bounds
+    # A hair more than the product: 0.29 * 100 is below 29 in binary.
+    whole = [tuple(None if x is None else int(x * budget + 1e-6) for x in bounds[str(v)])
+             for v in amounts]  # fmt: skip
+    floors = {g: int(low or 0) for g, (low, _) in enumerate(whole)}
+    caps = {g: int(high) for g, (_, high) in enumerate(whole) if high is not None}
+    return floors, caps
+
+
+def _by_value(pool: DataFrame, values: DataFrame) -> DataFrame:
+    """With GROUP: the position of the row's value, or null for values without a quota."""
+    named = values.withColumnRenamed(_VALUE, "__dsir_of")
+    return pool.join(F.broadcast(named), F.col(_VALUE).eqNullSafe(F.col("__dsir_of")), "left").drop(
+        "__dsir_of"
+    )
+
+
+_BOUND = ("key", "id", "exclusive")
+
+
+def _with_quotas(rows: DataFrame, quotas: Sequence[Quota], t: int) -> DataFrame:
+    """Rows with _VALUE and the cuts of their value, as columns."""
+    ids = next((c.id for q in quotas for c in (q.floor, q.cap) if c and c.id is not None), "")
+    kind = "string" if isinstance(ids, str) else "bigint"
+    names = [f"__dsir_{which}_{name}_{t}" for which in ("floor", "cap") for name in _BOUND]
+    fields = ", ".join(
+        f"{name} {kind_of}"
+        for name, kind_of in zip(names, ("double", kind, "boolean") * 2, strict=True)
+    )
+    schema = f"__dsir_of string, {fields}, __dsir_capped_{t} boolean"
+    table = [
+        (q.value, *_facts(q.floor), *_facts(q.cap), q.cap is not None) for q in quotas
+    ]  # fmt: skip
+    frame = F.broadcast(rows.sparkSession.createDataFrame(table, schema))
+    joined = rows.join(frame, F.col(_VALUE).eqNullSafe(F.col("__dsir_of")), "left")
+    return joined.drop("__dsir_of")
+
+
+def _facts(cut: Cut | None) -> tuple[Any, ...]:
+    return (None, None, None) if cut is None else (cut.key, cut.id, cut.exclusive)
+
+
+def _reached(which: str, key: Column, ids: Column, t: int) -> Column:
+    """Is (key, id) in the list whose cut the row carries?"""
+    last, last_id, exclusive = (F.col(f"__dsir_{which}_{name}_{t}") for name in _BOUND)
+    by_id = F.when(exclusive, ids > last_id).otherwise(ids >= last_id)
+    return F.coalesce((key > last) | ((key == last) & by_id), F.lit(False))
+
+
+def _competes(key: Column, ids: Column, t: int) -> Column:
+    """Is the row below its value's floor, and within its cap?"""
+    capped = F.coalesce(F.col(f"__dsir_capped_{t}"), F.lit(False))
+    return ~_reached("floor", key, ids, t) & (~capped | _reached("cap", key, ids, t))
+
+
+def _within_quotas(key: Column, ids: Column, cut: Cut, t: int) -> Column:
+    """Is the row selected?"""
+    competing = _competes(key, ids, t) & F.coalesce(cut.reached_by(key, ids), F.lit(False))
+    return _reached("floor", key, ids, t) | competing

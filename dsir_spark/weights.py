@@ -31,6 +31,12 @@ def log_ratio(p_target: Float64, p_raw: Float64) -> Float64:
     return np.array([math.log(t) - math.log(r) for t, r in pairs])
 
 
+def dirichlet(counts: Int64, p_raw: Float64, mu: float) -> Float64:
+    """(counts + mu p_raw) / (n-grams + mu), float64[num_buckets]; mu in n-grams (Zhai and Lafferty
+    2004): a bucket that a small target does not have is as probable as raw makes it."""
+    return np.asarray((counts + mu * p_raw) / (counts.sum() + mu), np.float64)
+
+
 def table_fingerprint(table: Float64) -> str:
     """Hex digest of a table's bits: equal only where weights would be bit for bit equal."""
     return hashlib.sha256(np.ascontiguousarray(table, "<f8").tobytes()).hexdigest()[:16]

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import functions as F
 
 from dsir_spark import DSIR, features, resample, tokens
-from dsir_spark.config import FeatureSpec
+from dsir_spark.config import FeatureSpec, ResampleConfig
 from dsir_spark.demo_data import build_demo_data
 from dsir_spark.frames import _text_udf
 from dsir_spark.session import build_session
@@ -274,8 +274,8 @@ def made_weights(spark, rows: int):
 def select(weights, k: int, targets: tuple[str | None, ...] = (None,)):
     """The cuts of a resampling, nothing written."""
     return resample.select(
-        weights, targets=targets, shares=dict.fromkeys(targets, 1.0), num_to_sample=k,
-        method="sample", seed=1, min_example_length=100, allocation="joint", id_column="id",
+        weights, targets=targets, shares=dict.fromkeys(targets, 1.0), id_column="id",
+        options=ResampleConfig(num_to_sample=k, seed=1, duplicates="keep"),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from dsir_spark import DSIR, features, weights
+from dsir_spark.config import ResampleConfig
 from dsir_spark.job import random_subsets
 from dsir_spark.session import build_session
 
@@ -63,10 +64,11 @@ def compare(options: argparse.Namespace, spark, raw, name: str, scratch: str) ->
     table = spark.read.parquet(f"{scratch}/weights")
     cells, chosen = {}, {}
     for method in ("sample", "match"):
-        selection = model.select(table, num_to_sample=options.num_to_sample, method=method,
-                                 seed=options.seed, **size)  # fmt: skip
-        chosen[method] = model.selected(raw, selection)
-    chosen |= random_subsets(model, raw, table, selection, {"random": options.num_to_sample})
+        wanted = ResampleConfig(num_to_sample=options.num_to_sample, method=method,
+                                seed=options.seed, duplicates="keep", **size)  # fmt: skip
+        selection = model.select(table, wanted)
+        chosen[method] = model.selected(raw, selection, table)
+    chosen["random"] = random_subsets(model, raw, table, selection)["target"]
     counted = model.count({k: f.select("text") for k, f in chosen.items()},
                           options.min_example_length)  # fmt: skip
     for kind, found in counted.items():

@@ -102,6 +102,22 @@ def bucket(ngram, num_buckets, hash="xxhash64"):
     return xxhash64(data) % num_buckets
 
 
+def text_hash(text):
+    """Two hashes of a text, case and white space folded."""
+    folded = " ".join(text.lower().split()).encode()
+    return [xxhash64(folded, 1), xxhash64(folded, 2)]
+
+
+def quality_facts(text, stop_words):
+    """Occurrences of the most frequent token; tokens neither stop words nor punctuation; digits."""
+    words = tokens(text)
+    return (
+        max((words.count(w) for w in words), default=0),
+        sum(re.match(r"\w", w) is not None and w not in stop_words for w in words),
+        sum(re.fullmatch("[0-9]+", w) is not None for w in words),
+    )
+
+
 def buckets(text, n=2, num_buckets=10_000, hash="xxhash64", tokenizer="wordpunct"):
     """Buckets of a text's n-grams, in order."""
     return [bucket(g, num_buckets, hash) for g in ngrams(tokens(text, tokenizer), n)]

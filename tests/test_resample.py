@@ -10,21 +10,13 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 
-from dsir_spark import resample
-from dsir_spark.config import check, resample_problems
+from dsir_spark import cuts, resample
+from dsir_spark.config import ResampleConfig, check
 from dsir_spark.errors import ConfigError
 
 pytestmark = pytest.mark.spark
 
-DEFAULTS = {
-    "targets": (None,),
-    "shares": {None: 1.0},
-    "method": "sample",
-    "seed": 1,
-    "min_example_length": 0,
-    "allocation": "joint",
-    "id_column": "id",
-}
+DEFAULTS = {"seed": 1, "min_example_length": 0, "duplicates": "keep"}
 
 
 def weights_table(spark, columns, partitions=3):
@@ -32,9 +24,15 @@ def weights_table(spark, columns, partitions=3):
     return spark.createDataFrame(pa.table(table).to_pandas()).repartition(partitions)
 
 
-def chosen(spark, table, **options):
-    selection = resample.select(table, **{**DEFAULTS, **options})
-    return selection, selection.filter(table)
+def chosen(spark, table, targets=(None,), shares=None, **options):
+    selection = resample.select(
+        table,
+        targets=targets,
+        shares=shares or dict.fromkeys(targets, 1.0),
+        options=ResampleConfig(**{**DEFAULTS, **options}),
+        id_column="id",
+    )
+    return selection, selection.filter(table, table)
 
 
 def ids(frame):
@@ -56,45 +54,45 @@ def test_key_is_the_contract_formula(spark):
 def test_exact_cut_equals_numpy_on_millions(spark, k):
     n = 3_000_000
     pool = spark.range(n, numPartitions=4).select(
-        F.col("id").alias(resample.POOL_ID),
-        F.round(F.xxhash64("id") / 2.0**55, 2).alias(resample.POOL_KEY),  # many ties
+        F.col("id").alias(cuts.ID),
+        F.round(F.xxhash64("id") / 2.0**55, 2).alias(cuts.KEY),  # many ties
     )
-    cut = resample.exact_cut(pool, k)
-    rows = np.array(pool.toPandas().sort_values([resample.POOL_KEY, resample.POOL_ID]))
+    cut = cuts.exact_cut(pool, k)
+    rows = np.array(pool.toPandas().sort_values([cuts.KEY, cuts.ID]))
     if k == 0:
         assert cut.key is None
     else:
-        key, row_id = {c: i for i, c in enumerate(pool.columns)}[resample.POOL_KEY], None
+        key, row_id = {c: i for i, c in enumerate(pool.columns)}[cuts.KEY], None
         row_id = 1 - key
         assert (cut.key, cut.id) == (rows[n - k][key], int(rows[n - k][row_id]))
-    reached = pool.where(cut.reached_by(F.col(resample.POOL_KEY), F.col(resample.POOL_ID)))
+    reached = pool.where(cut.reached_by(F.col(cuts.KEY), F.col(cuts.ID)))
     assert reached.count() == k
 
 
 @pytest.mark.parametrize("kind", ["string", "bigint"])
 def test_crowds_of_equal_keys_are_cut_by_id(spark, monkeypatch, kind):
-    monkeypatch.setattr(resample, "_MAX_WINDOW_ROWS", 50)
+    monkeypatch.setattr(cuts, "_MAX_WINDOW_ROWS", 50)
     pool = spark.range(3_000).select(
-        F.col("id").cast(kind).alias(resample.POOL_ID),
-        F.when(F.col("id") < 100, 3.0).otherwise(-2.5).alias(resample.POOL_KEY),
+        F.col("id").cast(kind).alias(cuts.ID),
+        F.when(F.col("id") < 100, 3.0).otherwise(-2.5).alias(cuts.KEY),
     )
     rows = sorted(((r[1], r[0]) for r in pool.collect()), reverse=True)
     for k in (1, 99, 100, 101, 1_234, 3_000):
-        cut = resample.exact_cut(pool, k)
+        cut = cuts.exact_cut(pool, k)
         assert (cut.key, cut.id) == rows[k - 1]
 
 
 def test_wide_and_narrow_ranges_of_keys(spark, monkeypatch):
-    monkeypatch.setattr(resample, "_MAX_WINDOW_ROWS", 20)
+    monkeypatch.setattr(cuts, "_MAX_WINDOW_ROWS", 20)
     values = [1e300, -1e300, 0.0, -0.0, 5e-324, -5e-324, 1.0, math.nextafter(1.0, 2.0), -708.4]
     values += [1000 + i * 1e-10 for i in range(300)] + [-3.0 - i * 1e-13 for i in range(300)]
     pool = spark.createDataFrame(
         [(i, v) for i, v in enumerate(values)],
-        f"{resample.POOL_ID} int, {resample.POOL_KEY} double",
+        f"{cuts.ID} int, {cuts.KEY} double",
     ).repartition(3)
     rows = sorted(((v, i) for i, v in enumerate(values)), reverse=True)
     for k in range(1, len(values) + 1, 7):
-        cut = resample.exact_cut(pool, k)
+        cut = cuts.exact_cut(pool, k)
         assert (cut.key, cut.id) == rows[k - 1]
 
 
@@ -209,9 +207,13 @@ def test_apportion_is_whole_fair_and_free_of_order():
 
 
 def test_options_out_of_range_are_listed_together():
+    wrong = ResampleConfig(
+        num_to_sample=-1, method="best", seed=1 << 63, min_example_length=-2,
+        proportions={"x": -1}, allocation="random",
+    )  # fmt: skip
     with pytest.raises(ConfigError) as caught:
-        check(resample_problems(-1, "best", 1 << 63, -2, {"x": -1}, "random", ("x",)))
+        check(wrong.resample_problems(("x",)))
     for name in ("num_to_sample", "method", "seed", "min_example_length", "proport", "allocation"):
         assert name in str(caught.value)
     with pytest.raises(ConfigError, match="for exactly the targets a, b"):
-        check(resample_problems(1, "sample", 0, 0, {"a": 1, "c": 2}, "joint", ("a", "b")))
+        check(ResampleConfig(proportions={"a": 1, "c": 2}).resample_problems(("a", "b")))

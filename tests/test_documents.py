@@ -1,0 +1,82 @@
+"""What is known of a document beside its weight (hash, quality, chunks), against the oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracle
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from test_features import HOSTILE
+
+from dsir_spark import features
+
+texts = st.text(st.one_of(st.sampled_from(HOSTILE + "aB  \n\t1"), st.characters(codec="utf-8")))
+STOPS = set(features.STOP_WORDS.split())
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.one_of(st.none(), texts), max_size=5))
+@example(["A  b", " a b\n", "a,b", "a, b", "", " \u3000", None])
+@example(
+    [
+        "x" * 63 + "  " + "y" * 64 + " ",
+        ("word  " * 30).upper(),
+        "\u0130\u03a3 \u03a3",
+        "a\x1cb\x85c",
+    ]
+)
+def test_hashes_of_folded_texts(rows):
+    found = features.text_hashes(pa.array(rows, pa.string()))
+    assert found.tolist() == [oracle.text_hash(t or "") for t in rows]
+
+
+@pytest.mark.parametrize("unit", ["word ", "W\u00d6RT \n", "\u6f22", "a" * 70, " ", "ab  c"])
+def test_hashes_of_long_texts(unit):
+    text = unit * 30_000
+    rows = pa.array(["before", text, None, text.lower()], pa.large_string())
+    found = features.text_hashes(rows.slice(1)).tolist()
+    assert found[0] == found[2] == oracle.text_hash(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.none(), texts), max_size=5))
+@example(["the cat, the dog... 12 12a \u0661 \u2014 the", "don't", None, ""])
+def test_quality_facts(rows):
+    facts = features.quality_facts(pa.array(rows, pa.string()))
+    found = list(zip(facts.most_frequent.tolist(), facts.informative.tolist(),
+                     facts.digits.tolist(), strict=True))  # fmt: skip
+    assert found == [oracle.quality_facts(t or "", STOPS) for t in rows]
+
+
+def test_quality_facts_of_long_texts():
+    text = "the cat sat on 12 mats , " * 20_000 + "odd" * 30_000
+    facts = features.quality_facts(pa.array(["a", text, "b b"]))
+    assert facts.most_frequent.tolist() == [1, 20_000, 2]
+    assert facts.informative.tolist() == [0, 20_000 * 4 + 1, 2]
+    assert facts.digits.tolist() == [0, 20_000, 0]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.none(), texts), max_size=5), st.integers(1, 4))
+@example([" a  b c ", None, "", " "], 2)
+def test_chunks_are_those_of_the_paper(rows, words):
+    array = pa.concat_arrays([pa.array(["x \u00e9 y"]), pa.array(rows, pa.string())]).slice(1)
+    starts, ends, found = features.chunks(array, words)
+    for i, text in enumerate(rows):
+        if text is None:
+            assert found[i].as_py() is None
+            continue
+        split = text.split(" ")
+        expected = [" ".join(split[j : j + words]) for j in range(0, len(split), words)]
+        assert found[i].as_py() == expected
+        places = zip(starts[i].as_py(), ends[i].as_py(), strict=True)
+        assert [text[a:b] for a, b in places] == expected
+
+
+def test_no_texts():
+    assert features.text_hashes(pa.array([], pa.string())).shape == (0, 2)
+    assert len(features.quality_facts(pa.array([], pa.string())).digits) == 0
+    assert [len(x) for x in features.chunks(pa.array([], pa.string()), 3)] == [0, 0, 0]
+    assert np.array_equal(features.quality_facts(pa.array([None], pa.string())).digits, [0])
