@@ -29,14 +29,17 @@ setup(
         "numba>=0.59",
         "click>=8",
         "pyyaml",
+        # The report page.
+        "jinja2>=3",
+        "matplotlib>=3.8",
     ],
     extras_require={
         # A cluster brings its own Spark and Delta, so neither is a plain requirement.
         "spark": ["pyspark==4.2.0", "delta-spark==4.4.0", "pandas<3", *CONNECT],
         # setuptools stands in for distutils, which Spark 3.5 imports and Python 3.12 dropped.
         "spark35": ["pyspark==3.5.9", "delta-spark==3.3.3", "pandas<3", "setuptools", *CONNECT],
-        # For scripts/: benchmarks and the pictures of the documentation.
-        "scripts": ["matplotlib>=3.8", "data-selection==1.0.3", "nltk<3.10"],
+        # For scripts/: benchmarks beside the reference.
+        "scripts": ["data-selection==1.0.3", "nltk<3.10"],
         "tokenizers": ["tokenizers>=0.15"],
         "test": [
             "tokenizers>=0.15",

@@ -22,7 +22,7 @@ import yaml
 from pyspark.errors import AnalysisException, PythonException
 from pyspark.sql import SparkSession
 
-from dsir_spark import __version__, config, job, report, session
+from dsir_spark import __version__, config, evidence, job, report, session
 from dsir_spark.config import JobConfig
 from dsir_spark.errors import ConfigError, DSIRError
 
@@ -130,6 +130,10 @@ _WEIGH = [
     click.option("--check-ids/--no-check-ids", default=None,
                  help="Refuse ids that occur twice (shuffles the ids). Default: check."),
 ]  # fmt: skip
+_REPORT = [
+    click.option("--report/--no-report", default=None,
+                 help="Write the report page at the end (two more passes). Default: write."),
+]  # fmt: skip
 _OVERWRITE = [click.option("--overwrite", is_flag=True, default=None, help="Replace tables.")]
 _RESAMPLE = [
     click.option("--num-to-sample", type=int, help="Documents to select."),
@@ -181,7 +185,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_options(_RAW, _FIT, _WEIGH, _RESAMPLE, _OVERWRITE, _OUTPUT)
+@_options(_RAW, _FIT, _WEIGH, _RESAMPLE, _REPORT, _OVERWRITE, _OUTPUT)
 def run(**flags: Any) -> None:
     """Fit, weigh and resample: the whole job."""
     _do("run", job.run_all, flags)
@@ -202,7 +206,7 @@ def weigh(**flags: Any) -> None:
 
 
 @cli.command("resample")
-@_options(_RAW, _FIT, _RESAMPLE, _OUTPUT)
+@_options(_RAW, _FIT, _RESAMPLE, _REPORT, _OUTPUT)
 def resample_command(**flags: Any) -> None:
     """Select from OUTPUT/weights; write OUTPUT/selected."""
     _do("resample", job.resample_again, flags)
@@ -211,14 +215,43 @@ def resample_command(**flags: Any) -> None:
 @cli.command("report")
 @click.option("--composition", multiple=True, help="Column of raw to count before and after.")
 @click.option("--examples", type=click.IntRange(0, 100), default=3, show_default=True)
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False),
+    help="The page. Default: OUTPUT/report.html, or dsir-report.html.",
+)
 @_options(_OUTPUT)
-def report_command(composition: tuple[str, ...], examples: int, **flags: Any) -> None:
-    """Show what the latest run selected, and why."""
+def report_command(
+    composition: tuple[str, ...], examples: int, html: str | None, **flags: Any
+) -> None:  # fmt: skip
+    """Show what the latest run selected, and why; write it as a page (two passes over raw)."""
     options, master, remote = _read_options(flags)
     chosen = JobConfig.from_mapping(options)
     chosen.require("output")
     spark = session.build_session(master=master, remote=remote)
     click.echo(report.report(spark, str(chosen.output), composition, examples))
+    with _progress(spark)("writing the report page"):
+        written = evidence.write(spark, str(chosen.output), html, composition, examples)
+    click.echo(f"page: {written}")
+
+
+@cli.command("explain")
+@click.option("--id", "ids", multiple=True, required=True, help="Of a document; repeatable.")
+@click.option(
+    "--number",
+    type=click.IntRange(1, 1000),
+    default=20,
+    show_default=True,
+    help="N-grams shown of each document.",
+)
+@_options(_OUTPUT)
+def explain_command(ids: tuple[str, ...], number: int, **flags: Any) -> None:
+    """Split the weights of documents over their n-grams."""
+    options, master, remote = _read_options(flags)
+    chosen = JobConfig.from_mapping(options)
+    chosen.require("output")
+    spark = session.build_session(master=master, remote=remote)
+    click.echo(evidence.explained(spark, str(chosen.output), ids, number))
 
 
 @cli.command()
@@ -251,6 +284,9 @@ def demo(output: str, num_to_sample: int, seed: int) -> None:
     chosen = JobConfig.from_mapping(options)
     job.run_all(spark, chosen, _progress(spark))
     click.echo(report.report(spark, str(chosen.output), ["kind"], examples=1))
+    with _progress(spark)("writing the report page"):
+        page = evidence.write(spark, str(chosen.output), None, ["kind"])
+    click.echo(f"page: {page}")
     click.echo(_where(str(chosen.output)))
     click.echo(f"done in {time.monotonic() - begin:.0f} s; look again with: "
                f"dsir-spark report --output {chosen.output} --composition kind")  # fmt: skip
@@ -293,6 +329,10 @@ def _do(command: str, stage: Callable[..., dict[str, Any]], flags: dict[str, Any
     facts = stage(spark, chosen, _progress(spark))
     if "selected_by_target" in facts:
         click.echo(report.summary(facts))
+        if chosen.report:
+            with _progress(spark)("writing the report page"):
+                page = evidence.write(spark, str(chosen.output), None, chosen.keep)
+            click.echo(f"page: {page}")
     click.echo(_where(str(chosen.output)))
 
 

@@ -340,6 +340,7 @@ class JobConfig(ResampleConfig, FitConfig):
     whole_documents: float | None = None
     check_ids: bool = True
     overwrite: bool = False
+    report: bool = True
     # Names of the options that were given and not defaulted.
     given: frozenset[str] = frozenset()
 
@@ -417,7 +418,7 @@ class JobConfig(ResampleConfig, FitConfig):
             ]
         if self.quotas is None and "quota_shortfall" in self.given:
             found.append("quota_shortfall is for quotas: give quota_column and quotas")
-        for name in ("check_ids", "overwrite"):
+        for name in ("check_ids", "overwrite", "report"):
             if not isinstance(getattr(self, name), bool):
                 found.append(in_range(name, "true or false", getattr(self, name)))
         return found

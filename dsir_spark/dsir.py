@@ -355,7 +355,24 @@ class DSIRModel:
         ColumnError
             The text column is missing or of another type, or an added name is taken.
         """
-        return dataclasses.replace(self, matchings={})._scored(df)
+        return dataclasses.replace(self, matchings={}).scored(df)
+
+    def explain(self, df: DataFrame) -> DataFrame:
+        """The log weights of the documents of `df`, split over their n-grams: a row for each.
+
+        Columns: `id` (string), `position` and `length` of the n-gram in tokens, `ngram`, `bucket`,
+        and `log_ratio` (or `log_ratio_<target>` each), nats. Added in the order of the rows of a
+        document they give its log weight to the last bit. For a few documents: it runs at the
+        speed of Python.
+        """
+        frames.check_text_column(df, self.config.text_column, "the DataFrame")
+        ratios = {
+            column.replace("log_weight", "log_ratio", 1): ratio
+            for column, ratio in zip(self.weight_columns, self.log_ratio.values(), strict=True)
+        }
+        return frames.terms(
+            self.documents(df), self.id_name, self.config.text_column, ratios, self.config.features
+        )
 
     def match(
         self,
@@ -457,9 +474,7 @@ class DSIRModel:
         keys = [match_column(name) for name in self.names]
         return [c for key in keys for c in (key, key.replace("match_key", "match_score", 1))]
 
-    def _scored(
-        self, df: DataFrame, *, text_hash: bool = False, quality: bool = False
-    ) -> DataFrame:
+    def scored(self, df: DataFrame, *, text_hash: bool = False, quality: bool = False) -> DataFrame:
         """`df` with weights, `match_columns`, `num_tokens` and more, in one pass over the text."""
         frames.check_text_column(df, self.config.text_column, "the DataFrame")
         names = [*self.weight_columns, *(self.match_columns if self.matchings else [])]
@@ -578,7 +593,7 @@ class DSIRModel:
         others = [c for c in dict.fromkeys((*own, *chunks, *keep)) if c not in first]
         text = self.config.text_column
         needed = documents.select(*[quoted(c) for c in (self.id_name, *others, text)])
-        scored = self._scored(needed, text_hash=text_hash, quality=quality)
+        scored = self.scored(needed, text_hash=text_hash, quality=quality)
         columns = [
             self.id_name, *self.weight_columns, *(self.match_columns if self.matchings else []),
             NUM_TOKENS, *([TEXT_HASH] if text_hash else []), *(QUALITY if quality else []),
@@ -614,7 +629,7 @@ class DSIRModel:
         matched_too = selection.method == "match"
         model = self if matched_too else dataclasses.replace(self, matchings={})
         quality = selection.options.quality is not None
-        scored = model._scored(self.documents(raw), quality=quality)
+        scored = model.scored(self.documents(raw), quality=quality)
         chosen = selection.filter(scored, weights_table)
         chosen = chosen.drop(*(self.match_columns if matched_too else []),
                              *(QUALITY if quality else []))  # fmt: skip

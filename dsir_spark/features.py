@@ -92,6 +92,13 @@ def score(texts: pa.Array, tables: Float64, spec: FeatureSpec) -> tuple[Float64,
     return total, num_tokens
 
 
+def buckets_in_order(texts: pa.Array, spec: FeatureSpec) -> Int64:
+    """Buckets of all n-grams of the texts, int64[*], in the order in which `score` adds them."""
+    indptr = np.zeros(len(texts) + 1, np.int64)
+    collected, _, _ = _run(texts, spec, kernels.COLLECT, indptr=indptr)
+    return collected[: int(indptr[-1])]
+
+
 def text_hashes(texts: pa.Array) -> Int64:
     """128 bits of each text, int64[n, 2], equal for texts that differ in case and blanks only.
 

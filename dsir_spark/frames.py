@@ -7,7 +7,6 @@ blocks, so what is needed beyond the batch itself is a few numbers a row.
 
 from __future__ import annotations
 
-import itertools
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark import features, matched
+from dsir_spark import explain, features, matched
 from dsir_spark.config import FeatureSpec
 from dsir_spark.errors import ColumnError
 from dsir_spark.resample import NUM_TOKENS, QUALITY, TEXT_HASH, quoted
@@ -181,6 +180,41 @@ def chunked(df: DataFrame, text_column: str, id_column: str, words: int) -> Data
     )
 
 
+def terms(
+    df: DataFrame, id_column: str, text_column: str, log_ratio: dict[str, Float64],
+    spec: FeatureSpec,
+) -> DataFrame:  # fmt: skip
+    """A row for each n-gram of each text, in order: id (as a string), `explain.Term`, log ratios.
+
+    log_ratio : name of a column -> float64[num_buckets]
+    """
+
+    def split(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for id_of, text in zip(batch.column(0), batch.column(1), strict=True):
+                if not text.is_valid:
+                    continue
+                found = explain.terms(text.as_py(), nothing, spec)
+                buckets = np.array([t.bucket for t in found], np.int64)
+                yield pa.RecordBatch.from_arrays(
+                    [
+                        pa.array([id_of.as_py()] * len(found), pa.string()),
+                        pa.array([t.position for t in found], pa.int32()),
+                        pa.array([t.length for t in found], pa.int32()),
+                        pa.array([t.ngram for t in found], pa.string()),
+                        pa.array(buckets, pa.int32()),
+                        *[pa.array(r[buckets]) for r in log_ratio.values()],
+                    ],
+                    names=["id", "position", "length", "ngram", "bucket", *log_ratio],
+                )
+
+    nothing = np.zeros(spec.num_buckets)
+    columns = ", ".join(f"`{name}` double" for name in log_ratio)
+    schema = f"id string, position int, length int, ngram string, bucket int, {columns}"
+    texts = df.select(quoted(id_column).cast("string"), quoted(text_column).cast("string"))
+    return texts.mapInArrow(split, schema)
+
+
 def with_ngram_counts(df: DataFrame, text_column: str, spec: FeatureSpec) -> DataFrame:
     """`df` with `indices` and `counts` (array<int>): each text's sparse count vector."""
     entries = T.ArrayType(T.IntegerType(), containsNull=True)
@@ -208,10 +242,25 @@ def bucket_counts(
     name -> (int64[num_buckets] n-grams, {DOCUMENTS, NULL, BLANK, TOKENS -> int})
     """
 
+    parts = [
+        frame.select(F.lit(name).alias("name"), texts[name].cast("string").alias("text"))
+        for name, frame in frames.items()
+    ]
+    union = parts[0]
+    for part in parts[1:]:
+        union = union.union(part)
+    return bucket_counts_by_name(union, list(frames), spec, min_tokens)
+
+
+def bucket_counts_by_name(
+    named: DataFrame, names: list[str], spec: FeatureSpec, min_tokens: int = 0
+) -> dict[str, tuple[np.ndarray[Any, np.dtype[np.int64]], dict[int, int]]]:
+    """`bucket_counts` of one frame with the columns `name` and `text`, by name."""
+
     def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         sums: dict[str, np.ndarray[Any, np.dtype[np.int64]]] = {}
         for batch in batches:
-            for name, rows in _runs_of_one_name(batch):
+            for name, rows in _by_name(batch):
                 found = features.count_ngrams(rows, spec, min_tokens)
                 facts = [found.num_tokens, found.num_blank, found.num_null, found.num_documents]
                 vector = np.concatenate([facts, found.counts])
@@ -227,21 +276,14 @@ def bucket_counts(
                 names=["name", "key", "count"],
             )
 
-    parts = [
-        frame.select(F.lit(name).alias("name"), texts[name].cast("string").alias("text"))
-        for name, frame in frames.items()
-    ]
-    union = parts[0]
-    for part in parts[1:]:
-        union = union.union(part)
-    sums = union.mapInArrow(count, "name string, key bigint, count bigint")
+    sums = named.mapInArrow(count, "name string, key bigint, count bigint")
     rows = sums.groupBy("name", "key").agg(F.sum("count").alias("count")).collect()
     out: dict[str, tuple[np.ndarray[Any, np.dtype[np.int64]], dict[int, int]]] = {
         name: (
             np.zeros(spec.num_buckets, np.int64),
             dict.fromkeys((DOCUMENTS, NULL, BLANK, TOKENS), 0),
         )
-        for name in frames
+        for name in names
     }
     for name, key, total in rows:
         if key < 0:
@@ -336,14 +378,15 @@ def _mean_scores(
     return scores, sizes
 
 
-def _runs_of_one_name(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.Array]]:
-    """Stretches of equal name; a batch comes from one partition, so nearly always it is one."""
+def _by_name(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.Array]]:
+    """The texts of each name; a batch comes from one partition, so nearly always there is one."""
     names = batch.column(0).dictionary_encode()
+    if len(names.dictionary) == 1:
+        yield names.dictionary[0].as_py(), batch.column(1)
+        return
     codes = names.indices.to_numpy()
-    starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
-    for start, stop in itertools.pairwise(starts):
-        if stop > start:
-            yield names.dictionary[codes[start]].as_py(), batch.column(1).slice(start, stop - start)
+    for code, name in enumerate(names.dictionary.to_pylist()):
+        yield name, batch.column(1).take(pa.array(np.flatnonzero(codes == code)))
 
 
 def _text_udf(function: Callable[[pa.Array], pa.Array], returns: T.StructType) -> Any:

@@ -12,25 +12,29 @@ import datetime
 import json
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 import dsir_spark
-from dsir_spark import matched, resample, tables, tokens, weights
+from dsir_spark import checks, matched, resample, tables, tokens, weights
+from dsir_spark.checks import Check, CheckWarning
 from dsir_spark.config import FitConfig, JobConfig, ResampleConfig
 from dsir_spark.cuts import Cut
 from dsir_spark.dsir import DSIR, BucketCounts, DSIRModel, needed_columns
 from dsir_spark.errors import ColumnError, DataError, TableError
 from dsir_spark.frames import check_column, check_id_column, check_text_column
-from dsir_spark.resample import TARGET, Selection, quoted
+from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, quoted
 
 MODEL, WEIGHTS, SELECTED, RUNS = "model", "weights", "selected", "runs"
+_SAMPLE = 5_000  # candidates whose weights are looked at before documents are written
 MATCH, DOCUMENTS = "match", "documents"
 
 RUN_SCHEMA = """
@@ -228,11 +232,58 @@ def _fit(run: _Run, raw: Input) -> DSIRModel:
     with run.stage("fit", "counting n-grams of raw and target"):
         dsir = DSIR(**{f.name: getattr(fit_config, f.name) for f in dataclasses.fields(FitConfig)})
         model = dsir.fit(raw.frame, frames["target"] if config.single_target else frames)
+    if run.command in SELECTS:
+        _tell(before_weighing(model, config.resample_config()))
     run.facts |= {
         "raw": json.dumps(raw.identity, sort_keys=True),
         "target": json.dumps({n: t.identity for n, t in targets.items()}, sort_keys=True),
     }
     return model
+
+
+def before_weighing(model: DSIRModel, options: ResampleConfig) -> list[Check]:
+    """What the bucket counts tell before raw is weighed."""
+    found = []
+    smoothed = model.config.target_dirichlet_smoothing != 0 or options.method == "match"
+    smoothed = smoothed or model.config.target_laplace_smoothing > 0
+    for name, target in model.targets.items():
+        who = "the target" if model.single_target else f"target {name}"
+        found += [
+            checks.small_target(who, target.counts, model.raw.counts, smoothed),
+            checks.nearly_the_same(who, target.counts, model.raw.counts),
+        ]
+    if options.num_to_sample is not None:
+        documents = model.raw.num_documents / model.fitted_share
+        found.append(checks.close_to_all(options.num_to_sample, documents, "documents"))
+    elif options.size_column is None and options.sized:
+        in_raw = model.raw.num_tokens / model.fitted_share
+        found.append(checks.close_to_all(options.budget, in_raw, "tokens"))
+    return [check for check in found if check is not None]
+
+
+def _before_selecting(model: DSIRModel, selection: Selection, table: DataFrame) -> list[Check]:
+    """What a sample of the weights tells before documents are written."""
+    if selection.method == "match" or not selection.funnel.candidates:
+        return []
+    one_in = max(1, selection.funnel.candidates // _SAMPLE)
+    drawn = F.pmod(F.xxhash64(F.lit("report"), quoted(selection.id_column)), F.lit(one_in)) == 0
+    columns = [rank.alias(f"r{t}") for t, rank in enumerate(selection.ranks())]
+    rows = table.where(selection.is_candidate() & drawn).select(NUM_TOKENS, *columns)
+    sample = np.array([list(r) for r in rows.limit(2 * _SAMPLE).collect()], np.float64)
+    found = []
+    for t, name in enumerate(model.targets if len(sample) > 2 else ()):
+        who = "the target" if model.single_target else f"target {name}"
+        ranks = sample[:, t + 1]
+        found += [
+            checks.top_k_in_disguise(who, float(ranks.std()), selection.method),
+            checks.follows_length(who, checks.rank_correlation(sample[:, 0], ranks)),
+        ]
+    return [check for check in found if check is not None]
+
+
+def _tell(found: list[Check]) -> None:
+    for check in found:
+        warnings.warn(str(check), CheckWarning, stacklevel=2)
 
 
 def _with_id_column(config: JobConfig, raw: Input) -> FitConfig:
@@ -419,6 +470,7 @@ def _select(run: _Run, model: DSIRModel, raw: Input) -> None:
     table = tables.read(run.spark, run.place(WEIGHTS), "delta", version=version)
     with run.stage("cut", "finding the cut-off"):
         selection = model.select(table, config.resample_config())
+        _tell(_before_selecting(model, selection, table))
     with run.stage("select", "writing the selected documents"):
         tables.write(
             model.selected(raw.frame, selection, table), run.place(SELECTED),

@@ -11,7 +11,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dsir_spark import cuts, job, tables
+from dsir_spark import checks, cuts, job, tables
 from dsir_spark.dsir import DSIRModel
 from dsir_spark.errors import TableError
 from dsir_spark.frames import check_column
@@ -27,7 +27,7 @@ _LOSSES = {
     "without_size": "- without a size",
     "over_max_per_group": "- over max_per_group",
 }
-_KEY, _CHOSEN = "__key", "__chosen"
+KEY = "__key"
 _WIDTH = 96
 _EXCERPT = 240  # characters of a document shown
 
@@ -61,19 +61,8 @@ def report(
     ColumnError
         A column of `composition` is not in raw.
     """
-    runs = tables.within(output, job.RUNS)
-    if not tables.exists(spark, runs):
-        raise TableError(f"there is no run at {runs}: use `dsir-spark run` first")
-    row = (
-        tables.read(spark, runs, "delta")
-        .where(F.col("selected_version").isNotNull())
-        .orderBy(F.col("started_at").desc())
-        .first()
-    )
-    if row is None:
-        raise TableError(f"no run at {runs} has selected anything yet: use `dsir-spark resample`")
-    facts = row.asDict(recursive=True)
-    raw = _recorded_raw(spark, facts)
+    facts = latest_selection(spark, output)
+    raw = recorded_raw(spark, facts)
     model = DSIRModel.load(
         tables.within(output, job.MODEL), spark=spark, version=facts["model_version"]
     )
@@ -88,13 +77,39 @@ def report(
     return "\n\n".join(parts)
 
 
-def _recorded_raw(spark: SparkSession, facts: Mapping[str, Any]) -> DataFrame:
+def latest_selection(spark: SparkSession, output: str) -> dict[str, Any]:
+    """The row of `runs` of the latest run that selected, as a dict.
+
+    Raises
+    ------
+    TableError
+        There is none.
+    """
+    runs = tables.within(output, job.RUNS)
+    if not tables.exists(spark, runs):
+        raise TableError(f"there is no run at {runs}: use `dsir-spark run` first")
+    row = (
+        tables.read(spark, runs, "delta")
+        .where(F.col("selected_version").isNotNull())
+        .orderBy(F.col("started_at").desc())
+        .first()
+    )
+    if row is None:
+        raise TableError(f"no run at {runs} has selected anything yet: use `dsir-spark resample`")
+    return dict(row.asDict(recursive=True))
+
+
+def recorded_raw(spark: SparkSession, facts: Mapping[str, Any]) -> DataFrame:
+    """Raw as a run read it, without what its `where` left out; refused where it changed since."""
     recorded = json.loads(facts["raw"])
+    where = json.loads(facts["config"]).get("where")
     kind = recorded["format"]
-    found = job.open_input(spark, recorded["place"], None if kind == "table" else kind, "raw")
+    own_kind = None if kind == "table" else kind
     if "delta_version" in recorded:
         version = recorded["delta_version"]
-        return tables.read(spark, recorded["place"], kind, "raw", version=version)
+        frame = tables.read(spark, recorded["place"], kind, "raw", version=version)
+        return frame if where is None else frame.where(where)
+    found = job.open_input(spark, recorded["place"], own_kind, "raw", where)
     if found.identity != recorded:
         raise TableError(
             f"the files of raw at {recorded['place']} changed since the run: run again"
@@ -182,31 +197,27 @@ def _notes(facts: Mapping[str, Any]) -> list[str]:
     if facts["shortfall"] and funnel["selected"] == funnel["candidates"]:
         notes.append(
             f"Fewer candidates than asked for: all {funnel['selected']:,} were selected, "
-            f"{facts['shortfall']:,} {_unit(facts)} short."
+            f"{facts['shortfall']:,} {unit(facts)} short."
         )
     elif facts["shortfall"]:
         notes.append(
-            f"{facts['shortfall']:,} {_unit(facts)} short of the budget: the next document would "
+            f"{facts['shortfall']:,} {unit(facts)} short of the budget: the next document would "
             "cross it, or quotas leave it open."
         )
     for name, reduction in facts["kl_reduction"].items():
-        random = facts["kl_reduction_random"].get(name)
-        if reduction is not None and random is not None and reduction < random:
-            notes.append(
-                f"The selection for {name} is further from it than a random one of equal size: "
-                "whole documents are drawn to extremes; look at the examples."
-            )
-        size = facts["effective_sample_size"].get(name, 0)
-        chosen = facts["selected_by_target"][name]
-        if not facts.get("match") and chosen > 1 and size < chosen / 10:
-            notes.append(
-                f"The weights for {name} differ so much that sampling is nearly top-k: their "
-                f"effective sample size is {size:,.1f} for {chosen:,} documents selected."
-            )
+        size, chosen = (
+            facts["effective_sample_size"].get(name, 0),
+            facts["selected_by_target"][name],
+        )
+        found = (
+            checks.worse_than_random(name, reduction, facts["kl_reduction_random"].get(name)),
+            checks.few_effective(name, size, chosen, json.loads(facts["config"])["method"]),
+        )
+        notes += [str(check) for check in found if check is not None]
     return [line for note in notes for line in textwrap.wrap("Note: " + note, _WIDTH)]
 
 
-def _unit(facts: Mapping[str, Any]) -> str:
+def unit(facts: Mapping[str, Any]) -> str:
     """What the budget counts."""
     if facts.get("num_tokens_to_sample") is None:
         return "documents"
@@ -278,15 +289,15 @@ def _examples(
     )
     found = []
     for t, name in enumerate(selection.targets):
-        places = _example_rows(weights, selection, t, number)
+        places = example_rows(weights, selection, t, number)
         if not places:
             continue
-        texts = _texts(raw, model, [row[selection.id_column] for _, row in places])
+        texts = texts_of(raw, model, [row[selection.id_column] for _, row in places])
         shown = [
             Example(
                 place,
                 row[selection.id_column],
-                row[_KEY],
+                row[KEY],
                 row[column_name(name)],
                 row[NUM_TOKENS],
                 texts.get(row[selection.id_column], ""),
@@ -297,36 +308,40 @@ def _examples(
     return found
 
 
-def _example_rows(
+def example_rows(
     weights: DataFrame, selection: Selection, t: int, number: int
 ) -> list[tuple[str, Any]]:
-    """Rows of the weights table from the top, the middle and below the cut of one target."""
+    """Rows of the weights table of one target: (place, row with the key under KEY)."""
     name = selection.targets[t]
     ids = quoted(selection.id_column)
-    key = selection.keys()[t]
     chosen = selection.filter(weights, weights)
     if name is not None:
         chosen = chosen.where(F.col(TARGET) == F.lit(name))
-    chosen = chosen.withColumn(_KEY, key)
-    order = [F.col(_KEY).desc(), ids.desc()]
-    rows = [("top", r) for r in chosen.orderBy(*order).limit(number).collect()]
-    cut = selection.cuts[t]
-    if cut.num_documents > 2 * number:
-        pool = chosen.select(ids.alias(cuts.ID), F.col(_KEY).alias(cuts.KEY))
-        middle = cuts.exact_cut(pool, cut.num_documents // 2)
+    chosen = chosen.withColumn(KEY, selection.keys()[t])
+    falling, rising = [F.desc(KEY), ids.desc()], [F.asc(KEY), ids.asc()]
+    rows = [("top", r) for r in chosen.orderBy(*falling).limit(number).collect()]
+    selected = selection.num_documents[t]
+    if selected > 3 * number:
+        pool = chosen.select(ids.alias(cuts.ID), F.col(KEY).alias(cuts.KEY))
+        middle = cuts.exact_cut(pool, selected // 2)
         if middle is not None:
-            upper = chosen.where(~middle.reached_by(F.col(_KEY), ids))
-            rows += [("middle", r) for r in upper.orderBy(*order).limit(number).collect()]
-    if cut.key is not None:
-        scored = weights.withColumn(_KEY, key).where(selection.is_candidate())
-        below = scored.where(~cut.reached_by(F.col(_KEY), ids))
-        rows += [("below the cut", r) for r in below.orderBy(*order).limit(number).collect()]
+            upper = chosen.where(~middle.reached_by(F.col(KEY), ids))
+            rows += [("middle", r) for r in upper.orderBy(*falling).limit(number).collect()]
+        last = chosen.orderBy(*rising).limit(number).collect()[::-1]
+        rows += [("just above the cut", r) for r in last]
+    rejected = selection.rejected(weights).withColumn(KEY, selection.keys()[t])
+    rows += [("below the cut", r) for r in rejected.orderBy(*falling).limit(number).collect()]
+    by_chance = rejected.orderBy(F.xxhash64(F.lit("a random one"), ids)).limit(1).collect()
+    rows += [("rejected, at random", r) for r in by_chance]
     return rows
 
 
-def _texts(raw: DataFrame, model: DSIRModel, ids: list[Any]) -> dict[Any, str]:
+def texts_of(
+    raw: DataFrame, model: DSIRModel, ids: list[Any], characters: int = 4 * _EXCERPT
+) -> dict[Any, str]:
+    """The beginnings of documents by their ids."""
     identified = model.documents(raw)
-    text = F.substring(quoted(model.config.text_column), 1, 4 * _EXCERPT).alias("excerpt")
+    text = F.substring(quoted(model.config.text_column), 1, characters).alias("excerpt")
     rows = identified.where(quoted(model.id_name).isin(ids)).select(quoted(model.id_name), text)
     return {r[0]: r[1] for r in rows.collect()}
 

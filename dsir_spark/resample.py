@@ -199,6 +199,12 @@ class Selection:
         names = F.array(*[F.lit(t) for t in self.targets])
         return chosen.select(*columns, names[F.col(_FOR)].alias(TARGET))
 
+    def rejected(self, scored: DataFrame) -> DataFrame:
+        """Candidates of a scored frame that no target takes, whatever copies and groups say."""
+        columns = [quoted(c) for c in scored.columns]
+        staged = self._chosen(scored.where(self.is_candidate()))
+        return staged.where(F.col(_FOR).isNull()).select(*columns)
+
     def _chosen(self, staged: DataFrame) -> DataFrame:
         """With the position of the target that each row would go to, or null."""
         keys, ids = self.keys(), quoted(self.id_column)

@@ -97,7 +97,6 @@ def test_funnel_adds_up_and_bad_rows_are_counted(done):
         "null_text": 1,
         "blank": 1,
         "too_short": 1,
-        "duplicate_text": 0,
         "candidates": 500,
         "selected": 50,
     }

@@ -20,14 +20,16 @@ MODULES = {p.stem: ast.parse(p.read_text(encoding="utf-8")) for p in PACKAGE.glo
 
 # Each module may import those above it, none below.
 LAYERS = [
-    ["errors", "unicode_tables", "weights"],
-    ["tokens"],
+    ["errors", "page", "unicode_tables", "weights"],
+    ["checks", "tokens"],
     ["config", "cuts", "kernels", "matched"],
     ["features", "resample", "tables"],
+    ["explain"],
     ["frames"],
     ["dsir"],
     ["job", "session", "demo_data"],
     ["report"],
+    ["evidence"],
     ["cli"],
 ]
 
