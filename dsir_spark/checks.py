@@ -6,12 +6,14 @@ Each is a function of plain facts that returns a `Check` where the threshold is 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dsir_spark import weights
+from dsir_spark import unicode_tables, weights
 
 Int64 = np.ndarray[Any, np.dtype[np.int64]]
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
@@ -25,6 +27,7 @@ DOMINATES = 0.9
 COPIES = 0.05
 CLOSE = 0.5
 CJK_SHARE = 0.2
+_CJK = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in unicode_tables.CJK_RANGES) + "]")
 
 
 class CheckWarning(UserWarning):
@@ -97,6 +100,12 @@ def one_token_of_a_sentence(name: str, share: float, tokenizer: str) -> Check | 
         "tokenizer wordpunct makes one token of all that stands between two blanks.",
         "Give tokenizer wordpunct_cjk.",
     )  # fmt: skip
+
+
+def cjk_share(texts: Iterable[str]) -> float:
+    """Share of Chinese, Japanese, Korean and Thai among the letters of some texts; 0 of none."""
+    letters = "".join(c for text in texts for c in text if c.isalpha())
+    return len(_CJK.findall(letters)) / len(letters) if letters else 0.0
 
 
 def top_k_in_disguise(name: str, spread: float, method: str) -> Check | None:

@@ -165,7 +165,7 @@ _RESAMPLE = [
                  help="With chunks: also write documents of which this share was selected."),
     click.option("--match-steps", type=int, help="Of method match. Default: 16."),
     click.option("--match-tokens", callback=_fit_size,
-                 help="Of raw that match learns from: all or a number. Default: 20000000."),
+                 help="N-grams of raw that match learns from: auto (default), all or a number."),
 ]  # fmt: skip
 
 

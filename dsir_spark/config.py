@@ -147,7 +147,7 @@ class ResampleConfig:
     quotas: str | Mapping[str, Any] | None = None
     quota_shortfall: str = "fill"
     match_steps: int = 16
-    match_tokens: int | str = 20_000_000
+    match_tokens: int | str = "auto"
 
     @property
     def sized(self) -> bool:
@@ -284,8 +284,9 @@ def match_problems(match_steps: Any, match_tokens: Any) -> list[str]:
     found = []
     if not _is_int(match_steps, 1, 64):
         found.append(in_range("match_steps", "a whole number from 1 to 64", match_steps))
-    if match_tokens != "all" and not _is_int(match_tokens, 1):
-        found.append(in_range("match_tokens", "all or a whole number of tokens", match_tokens))
+    if match_tokens not in ("auto", "all") and not _is_int(match_tokens, 1):
+        allowed = "auto, all or a whole number of n-grams"
+        found.append(in_range("match_tokens", allowed, match_tokens))
     return found
 
 

@@ -28,12 +28,12 @@ from dsir_spark.config import (
     match_problems,
     target_name_problems,
 )
+from dsir_spark.copies import TEXT_HASH
 from dsir_spark.errors import ColumnError, DataError, TableError
 from dsir_spark.resample import (
     NUM_TOKENS,
     QUALITY,
     TARGET,
-    TEXT_HASH,
     Selection,
     column_name,
     match_column,
@@ -45,6 +45,9 @@ CONTENT_ID = "content_id"  # name of the id column that is made where the data h
 RAW = "raw"
 _SINGLE = "target"  # name of the single target's counts within a model
 _SLICES = 1024  # num_tokens_to_fit takes whole slices of the ids' hash space
+# Sizes of the sample that `match` learns from, in n-grams: of what a step takes of it, for each
+# bucket, and of all of it.
+_STEP_NGRAMS, _MATCH_LEAST, _MATCH_MOST = 100, 20_000_000, 1_000_000_000
 _ENOUGH_NGRAMS = 100_000  # a first sample of this size tells the n-grams in all of raw well enough
 
 Int64 = np.ndarray[Any, np.dtype[np.int64]]
@@ -382,7 +385,7 @@ class DSIRModel:
         num_tokens_to_sample: int | None = None,
         size_column: str | None = None,
         match_steps: int = 16,
-        match_tokens: int | str = 20_000_000,
+        match_tokens: int | str = "auto",
         min_example_length: int = 100,
         proportions: Mapping[str, float] | None = None,
     ) -> DSIRModel:
@@ -399,8 +402,10 @@ class DSIRModel:
             As in `resample`, instead of documents.
         match_steps : int
             Steps of Frank-Wolfe.
-        match_tokens : int or "all"
-            Size of the sample of documents (by a hash of their ids), in n-grams, nearly; or all.
+        match_tokens : int, "auto" or "all"
+            Size of the sample of documents (by a hash of their ids), in n-grams, nearly. auto: so
+            many that a step takes 100 for each bucket, from 20 million to a billion;
+            docs/matched.md has what less costs.
         min_example_length, proportions
             As in `resample`.
 
@@ -416,12 +421,21 @@ class DSIRModel:
             problems.append("give num_to_sample or num_tokens_to_sample: one of them")
         check(problems)
         config = self.config
-        in_all = None
-        if num_tokens_to_sample is not None and size_column is not None:
-            frames.check_column(raw, size_column, "raw", "size_column")
-            in_all = raw.agg(F.sum(F.ceil(quoted(size_column)))).first()[0] or 0  # type: ignore[index]
         # fitted_share: raw's counts are of that part only.
         in_raw = self.raw.num_ngrams / self.fitted_share
+        if num_to_sample is not None:
+            wanted = num_to_sample * self.fitted_share / max(1, self.raw.num_documents)
+        elif size_column is None:
+            wanted = (num_tokens_to_sample or 0) * self.fitted_share / max(1, self.raw.num_tokens)
+        else:
+            frames.check_column(raw, size_column, "raw", "size_column")
+            sizes = F.sum(F.ceil(quoted(size_column)))
+            wanted = (num_tokens_to_sample or 0) / max(1, raw.agg(sizes).first()[0] or 0)  # type: ignore[index]
+        parts = self._shares(proportions)
+        if match_tokens == "auto":
+            step = max(1.0, min(1.0, wanted) * min(p for p in parts if p > 0) * in_raw)
+            least = in_raw * _STEP_NGRAMS * config.num_buckets / step
+            match_tokens = int(min(max(least, _MATCH_LEAST), _MATCH_MOST))
         share = 1.0 if match_tokens == "all" else min(1.0, int(match_tokens) / in_raw)
         slices = max(1, round(share * _SLICES))
         sample = raw
@@ -431,23 +445,24 @@ class DSIRModel:
         if config.chunk_words is not None:
             sample = _documents(sample, config)
         texts = sample.select(quoted(config.text_column).cast("string").alias("text"))
-        parts = self._shares(proportions)
 
-        def budgets(histogram: matched.Histogram) -> list[int]:
+        def budgets(histogram: matched.Histogram, lengths: Float64 | None) -> list[int]:
             documents = sum(h[0] for h in histogram.values())
             ngrams = sum(h[1] for h in histogram.values())
             if not documents:
                 raise DataError(
                     f"no document has {min_example_length} tokens, the min_example_length"
                 )
-            if num_to_sample is not None:
-                wanted = num_to_sample / (documents * _SLICES / slices)
-            elif in_all is not None:
-                wanted = (num_tokens_to_sample or 0) / max(1, in_all)
-            else:
-                per_token = self.raw.num_ngrams / max(1, self.raw.num_tokens)
-                wanted = (num_tokens_to_sample or 0) * per_token / (ngrams * _SLICES / slices)
-            return [max(1, round(ngrams * min(1.0, wanted) * part)) for part in parts]
+            if num_to_sample is None:
+                # Of the candidates', which are fewer than all of raw's.
+                whole = min(1.0, wanted * in_raw * slices / _SLICES / ngrams) * ngrams
+                return [max(1, round(whole * part)) for part in parts]
+            chosen = min(documents, num_to_sample * slices / _SLICES)
+            means = [ngrams / documents] * len(parts) if lengths is None else lengths.tolist()
+            return [
+                max(1, round(min(ngrams, chosen * part * mean)))
+                for part, mean in zip(parts, means, strict=True)
+            ]
 
         spec = config.features
         found = matched.learn(
@@ -545,7 +560,7 @@ class DSIRModel:
         p_target / q over a document's n-grams), `counts` (array<bigint>, n-grams taken by bucket).
         """
         rows = [
-            (name, t, m.num_ngrams, step.threshold, step.counts.tolist())
+            (name, t, step.num_ngrams, step.threshold, step.counts.tolist())
             for name, m in self.matchings.items()
             for t, step in enumerate(m.steps)
         ]
@@ -554,6 +569,18 @@ class DSIRModel:
         )
         frame = spark.createDataFrame(rows, schema).coalesce(1)
         tables.write(frame, place, overwrite=True, run_id=run_id)
+
+    def load_matchings(
+        self, place: str, *, spark: SparkSession, version: int | None = None
+    ) -> DSIRModel:
+        """This model with the steps that `save_matchings` wrote."""
+        rows = tables.read(spark, place, "delta", version=version).orderBy("target", "step")
+        steps: dict[str, list[matched.Step]] = {}
+        for r in rows.collect():
+            step = matched.Step(r["threshold"], np.array(r["counts"], np.int64), r["num_ngrams"])
+            steps.setdefault(r["target"], []).append(step)
+        found = {name: matched.Matching(tuple(steps[name])) for name in self.targets}
+        return dataclasses.replace(self, matchings=found)
 
     def documents(self, raw: DataFrame) -> DataFrame:
         """What is weighed: `raw` with the column `id_name`; its chunks, if the model has any."""
@@ -673,7 +700,7 @@ class DSIRModel:
         quotas: str | Mapping[str, Any] | None = None,
         quota_shortfall: str = "fill",
         match_steps: int = 16,
-        match_tokens: int | str = 20_000_000,
+        match_tokens: int | str = "auto",
         weights: DataFrame | None = None,
     ) -> DataFrame:
         """The selected documents: all columns of `raw`, the weights and `num_tokens`.

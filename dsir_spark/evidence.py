@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -30,24 +29,20 @@ from dsir_spark import (
     page,
     report,
     tables,
-    unicode_tables,
     weights,
 )
 from dsir_spark.dsir import BucketCounts, DSIRModel
-from dsir_spark.errors import DataError, DSIRError
+from dsir_spark.errors import DataError
 from dsir_spark.frames import check_column
-from dsir_spark.resample import NUM_TOKENS, TARGET, TEXT_HASH, Selection, column_name, quoted
+from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, column_name, quoted
 
 REPORT = "report"
 _BINS = 60
 _SAMPLE = 5_000  # candidates of which correlation and spread are taken
 _POINTS = 600  # of them drawn
-_TEXTS = 300  # of raw and of a target, in which n-grams are looked up
-_CHARACTERS = 20_000  # of each
 _EXCERPT = 700
 _STEPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)  # sizes of the curve, in those selected
 _MIXTURES = (0.25, 0.5, 0.75, 0.9)  # of raw and the selection, from which bounds are taken
-_CJK = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in unicode_tables.CJK_RANGES) + "]")
 
 LABELS = {
     "read": "read",
@@ -117,6 +112,10 @@ def gather(
     model = DSIRModel.load(
         tables.within(output, job.MODEL), spark=spark, version=run["model_version"]
     )
+    if run["match_version"] is not None:
+        model = model.load_matchings(
+            tables.within(output, job.MATCH), spark=spark, version=run["match_version"]
+        )
     selection = job.selection_from_json(run["selection"])
 
     def table(name: str) -> DataFrame:
@@ -134,14 +133,32 @@ def gather(
     verdict = [
         _verdict(run, name, counted[name], bounds.get(name), config) for name in model.targets
     ]
-    targets, found = [], []
+    samples = job.open_targets(spark, run["target"])
+    for name in model.targets.keys() - samples.keys():
+        warnings.warn(f"the report lacks the n-grams of target {name}, which is gone or changed",
+                      UserWarning, stacklevel=2)  # fmt: skip
+    texts_raw = job.sample_texts(model, raw)
+    shown = _examples(model, selection, raw, scored, examples)
+    targets = []
     for t, name in enumerate(model.targets):
-        own, notes = _target(
-            spark, run, model, selection, raw, scored, by_target[name], t, examples
+        texts = job.sample_texts(model, samples[name]) if name in samples else []
+        up, down = _drivers(model, name, texts_raw, texts)
+        targets.append(
+            {
+                **_spread(model, selection, scored, by_target[name], t),
+                "name": name,
+                "curve": curves.get(name, []),
+                "sampled": len(texts_raw) + len(texts),
+                "up": up,
+                "down": down,
+                "examples": shown[t],
+            }
         )
-        targets.append({**own, "name": name, "curve": curves.get(name, [])})
-        found += notes
-    found += _checks(run, config, model, selection, compared)
+    found = [
+        *job.before_weighing(model, selection.options, samples),
+        *job.before_writing(model, selection, scored, samples),
+        *_checks(run, config, model, selection, compared),
+    ]
     return {
         "run": {
             "id": run["run_id"],
@@ -190,7 +207,7 @@ def explained(spark: SparkSession, output: str, ids: Sequence[str], number: int 
     }
     rows = {key: explain.by_ngram(terms)[:number] for key, terms in found.items()}
     shown = {term.bucket for own in rows.values() for term, _, _ in own}
-    others = explain.Sharers(_sample_texts(raw, model), spec, shown)
+    others = explain.Sharers(job.sample_texts(model, raw), spec, shown)
     lines = []
     for (i, name), own in rows.items():
         total = explain.log_weight(found[i, name])
@@ -288,8 +305,6 @@ def _curves(
 
     k is where a bin of the histogram of keys ends, so not a round number.
     """
-    if selection.method == "match" and not model.matchings:
-        return {}  # the keys of a matched selection are whole numbers of its steps
     keys = selection.keys()
     pool = scored.where(selection.is_candidate())
     thresholds = []
@@ -360,12 +375,10 @@ def _composition(
     }
 
 
-def _target(
-    spark: SparkSession, run: Mapping[str, Any], model: DSIRModel, selection: Selection,
-    raw: DataFrame, scored: DataFrame, chosen: DataFrame, t: int, examples: int,
-) -> tuple[dict[str, Any], list[checks.Check | None]]:  # fmt: skip
-    """Facts of one target, and the checks that go by them."""
-    name = list(model.targets)[t]
+def _spread(
+    model: DSIRModel, selection: Selection, scored: DataFrame, chosen: DataFrame, t: int
+) -> dict[str, Any]:
+    """How what documents are ranked by is spread, and how it goes with their length."""
     ids = quoted(selection.id_column)
     # Matched keys are whole numbers: the log weight says more.
     plain = selection.method == "match"
@@ -386,46 +399,17 @@ def _target(
     picked = {r["id"] for r in own.where(few).limit(2 * _SAMPLE).select("id").collect()}
     length = np.array([float(r[NUM_TOKENS]) for r in rows])
     height = np.array([r["rank"] for r in rows])
-    correlation = checks.rank_correlation(length, height)
     step = max(1, len(rows) // _POINTS)
     ordered = sorted(rows, key=lambda r: str(r["id"]))[::step]
-    texts_raw = _sample_texts(raw, model)
-    try:
-        recorded = json.loads(run["target"])[name]
-        kind = recorded["format"]
-        place = job.open_input(
-            spark, recorded["place"], None if kind == "table" else kind, f"target {name}"
-        ).frame
-        texts_target = _sample_texts(place, model)
-    except DSIRError as error:
-        warnings.warn(f"the report lacks the target's n-grams: {error}", UserWarning, stacklevel=2)
-        place, texts_target = None, []
-    up, down = _drivers(model, name, texts_raw, texts_target)
-    in_raw, in_selected = _in_raw(model, place, scored, selection)
-    spread = float(height.std()) if len(height) else 0.0
-    letters = "".join(c for text in texts_target for c in text if c.isalpha())
-    asian = len(_CJK.findall(letters)) / len(letters) if letters else 0.0
-    own_name = "the target" if model.single_target else f"target {name}"
-    notes = [
-        checks.one_token_of_a_sentence(own_name, asian, model.config.tokenizer),
-        checks.top_k_in_disguise(own_name, spread, selection.method),
-        None if plain else checks.follows_length(own_name, correlation),
-        checks.contamination(own_name, in_raw, in_selected),
-    ]
-    facts = {
+    return {
         "weights": {**drawn, "label": label,
                     "cut": None if plain else _finite(selection.cuts[t].key)},
         "lengths": {"label": label, "points": [
             [r[NUM_TOKENS], r["rank"], r["id"] in picked] for r in ordered]},
-        "correlation": correlation,
-        "spread": spread,
+        "correlation": checks.rank_correlation(length, height),
+        "spread": float(height.std()) if len(height) else 0.0,
         "sample": len(rows),
-        "sampled": len(texts_raw) + len(texts_target),
-        "up": up,
-        "down": down,
-        "examples": _examples(model, selection, raw, scored, t, examples) if examples else [],
     }  # fmt: skip
-    return facts, notes
 
 
 def _finite(value: float | None) -> float | None:
@@ -448,14 +432,6 @@ def _histogram(pool: DataFrame, own: DataFrame) -> dict[str, Any]:
         found.append(counts)
     edges = [low + step * i for i in range(_BINS + 1)]
     return {"edges": edges, "candidates": found[0], "selected": found[1], "total": total}
-
-
-def _sample_texts(frame: DataFrame, model: DSIRModel) -> list[str]:
-    """The beginnings of a few texts, the same ones whatever the partitioning."""
-    text = F.substring(quoted(model.config.text_column), 1, _CHARACTERS).alias("text")
-    texts = frame.select(text).where(F.col("text").isNotNull())
-    rows = texts.orderBy(F.xxhash64("text"), "text").limit(_TEXTS).collect()
-    return [r["text"] for r in rows]
 
 
 def _drivers(
@@ -488,55 +464,41 @@ def _drivers(
     )
 
 
-def _in_raw(
-    model: DSIRModel, target: DataFrame | None, scored: DataFrame, selection: Selection
-) -> tuple[int, int]:
-    """Documents of raw that are texts of the target but for case and blanks; of them selected."""
-    if target is None or TEXT_HASH not in scored.columns:
-        return 0, 0
-    text = model.config.text_column
-    hashed = frames.with_scores(
-        target.select(quoted(text)), text, model.tables(), model.weight_columns,
-        model.config.features, model.unicode_version, text_hash=True,
-    )  # fmt: skip
-    hashes = F.broadcast(hashed.where(F.col(NUM_TOKENS) > 0).select(TEXT_HASH).distinct())
-    found = scored.join(hashes, TEXT_HASH, "left_semi")
-    number = found.count()
-    return number, selection.filter(found, scored).count() if number else 0
-
-
 def _examples(
-    model: DSIRModel, selection: Selection, raw: DataFrame, scored: DataFrame, t: int, number: int
-) -> list[dict[str, Any]]:
-    places = report.example_rows(scored, selection, t, number)
-    ids = [row[selection.id_column] for _, row in places]
+    model: DSIRModel, selection: Selection, raw: DataFrame, scored: DataFrame, number: int
+) -> list[list[dict[str, Any]]]:
+    """Documents shown for each target, with their texts; one scan of raw for all."""
+    targets = range(len(model.targets))
+    places = [report.example_rows(scored, selection, t, number) if number else [] for t in targets]
+    ids = list({row[selection.id_column] for own in places for _, row in own})
     texts = report.texts_of(raw, model, ids, _EXCERPT + 1) if ids else {}
-    ratio = list(model.log_ratio.values())[t]
-    found = []
-    for place, row in places:
-        text = texts.get(row[selection.id_column], "")
-        pieces = _pieces(text[:_EXCERPT], ratio, model)
-        found.append(
-            {
-                "place": place,
-                "id": str(row[selection.id_column]),
-                "key": _finite(row[report.KEY]),
-                "log_weight": row[column_name(selection.targets[t])],
-                "num_tokens": row[NUM_TOKENS],
-                "pieces": pieces,
-                "largest": max((abs(part) for _, part in pieces), default=0.0),
-                "more": len(text) > _EXCERPT,
-            }
-        )
+    found: list[list[dict[str, Any]]] = []
+    for t, (own, ratio) in enumerate(zip(places, model.log_ratio.values(), strict=True)):
+        found.append([])
+        for place, row in own:
+            text = texts.get(row[selection.id_column], "")
+            pieces = _pieces(text[:_EXCERPT], ratio, model)
+            found[t].append(
+                {
+                    "place": place,
+                    "id": str(row[selection.id_column]),
+                    "key": _finite(row[report.KEY]),
+                    "log_weight": row[column_name(selection.targets[t])],
+                    "num_tokens": row[NUM_TOKENS],
+                    "pieces": pieces,
+                    "largest": max((abs(part) for _, part in pieces), default=0.0),
+                    "more": len(text) > _EXCERPT,
+                }
+            )
     return found
 
 
 def _pieces(text: str, ratio: Any, model: DSIRModel) -> list[tuple[str, float]]:
     """The text in pieces, with what each token adds to the weight; 0 between them."""
     spec = model.config.features
-    if spec.tokenizer != "wordpunct":
+    if spec.tokenizer not in explain.BY_PATTERN:
         return [(text, 0.0)]
-    spans = [m.span() for m in re.finditer(r"\w+|[^\w\s]+", text)]
+    spans = [m.span() for m in explain.pattern(spec.tokenizer).finditer(text)]
     number = len(explain.split(text, spec.tokenizer))
     parts = explain.token_parts(explain.terms(text, ratio, spec), number)
     if len(parts) != len(spans):  # lower-casing made or joined a token
@@ -554,7 +516,7 @@ def _checks(
     run: Mapping[str, Any], config: Mapping[str, Any], model: DSIRModel, selection: Selection,
     compared: Sequence[Mapping[str, Any]],
 ) -> list[checks.Check | None]:  # fmt: skip
-    found: list[checks.Check | None] = [*job.before_weighing(model, selection.options)]
+    found: list[checks.Check | None] = []
     for name in model.targets:
         who = "the target" if model.single_target else f"target {name}"
         chosen = run["selected_by_target"][name]
@@ -566,7 +528,6 @@ def _checks(
             checks.few_effective(who, size, chosen, config["method"]),
         ]
     funnel = selection.funnel
-    found.append(checks.copies(funnel.duplicate_text, funnel.candidates, kept=False))
     unit = report.unit(run)
     found.append(checks.shortfall(run["shortfall"], unit, funnel.candidates, funnel.selected))
     for column in compared:

@@ -5,6 +5,7 @@ Here n-grams are strings, which the kernels never make: for what a person reads,
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ from dsir_spark import features, tokens, unicode_tables
 from dsir_spark.config import FeatureSpec
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
+BY_PATTERN = ("wordpunct", "wordpunct_cjk")  # tokenizers that are a regular expression
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,19 @@ class Term:
     log_ratio: float
 
 
+@functools.cache
+def pattern(tokenizer: str) -> re.Pattern[str]:
+    """The regular expression whose matches in lower-cased text are the tokens."""
+    if tokenizer == "wordpunct":
+        return re.compile(r"\w+|[^\w\s]+")
+    single = "".join(f"{chr(a)}-{chr(b)}" for a, b in unicode_tables.CJK_RANGES)
+    return re.compile(rf"[{single}]|(?:(?![{single}])\w)+|(?:(?![{single}])[^\w\s])+")
+
+
 def split(text: str, tokenizer: str) -> list[str]:
     """The tokens of a text, as the kernels make them; those of bytes as one character each."""
-    if tokenizer == "wordpunct":
-        return re.findall(r"\w+|[^\w\s]+", text.lower())
-    if tokenizer == "wordpunct_cjk":
-        single = "".join(f"{chr(a)}-{chr(b)}" for a, b in unicode_tables.CJK_RANGES)
-        pattern = rf"[{single}]|(?:(?![{single}])\w)+|(?:(?![{single}])[^\w\s])+"
-        return re.findall(pattern, text.lower())
+    if tokenizer in BY_PATTERN:
+        return pattern(tokenizer).findall(text.lower())
     if tokenizer == "bytes":
         return [chr(b) for b in text.encode("utf-8", "replace")]
     return tokens.splitter(tokenizer)([text])[0]

@@ -20,8 +20,9 @@ from pyspark.sql import types as T
 
 from dsir_spark import explain, features, matched
 from dsir_spark.config import FeatureSpec
+from dsir_spark.copies import TEXT_HASH
 from dsir_spark.errors import ColumnError
-from dsir_spark.resample import NUM_TOKENS, QUALITY, TEXT_HASH, quoted
+from dsir_spark.resample import NUM_TOKENS, QUALITY, quoted
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 Int64 = np.ndarray[Any, np.dtype[np.int64]]

@@ -13,7 +13,7 @@ import json
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,9 +24,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 import dsir_spark
-from dsir_spark import checks, matched, resample, tables, tokens, weights
+from dsir_spark import checks, frames, matched, resample, tables, tokens, weights
 from dsir_spark.checks import Check, CheckWarning
 from dsir_spark.config import FitConfig, JobConfig, ResampleConfig
+from dsir_spark.copies import TEXT_HASH
 from dsir_spark.cuts import Cut
 from dsir_spark.dsir import DSIR, BucketCounts, DSIRModel, needed_columns
 from dsir_spark.errors import ColumnError, DataError, TableError
@@ -35,6 +36,8 @@ from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, quoted
 
 MODEL, WEIGHTS, SELECTED, RUNS = "model", "weights", "selected", "runs"
 _SAMPLE = 5_000  # candidates whose weights are looked at before documents are written
+_TEXTS = 300  # of raw and of a target, in which n-grams are looked up
+_CHARACTERS = 20_000  # of each
 MATCH, DOCUMENTS = "match", "documents"
 
 RUN_SCHEMA = """
@@ -228,12 +231,12 @@ def _fit(run: _Run, raw: Input) -> DSIRModel:
         owner = "target" if config.single_target else f"target {name}"
         targets[name] = open_input(run.spark, place, config.target_format, owner)
         check_text_column(targets[name].frame, config.text_column, f"{owner} ({place})")
-    frames = {name: t.frame for name, t in targets.items()}
+    texts = {name: t.frame for name, t in targets.items()}
     with run.stage("fit", "counting n-grams of raw and target"):
         dsir = DSIR(**{f.name: getattr(fit_config, f.name) for f in dataclasses.fields(FitConfig)})
-        model = dsir.fit(raw.frame, frames["target"] if config.single_target else frames)
+        model = dsir.fit(raw.frame, texts["target"] if config.single_target else texts)
     if run.command in SELECTS:
-        _tell(before_weighing(model, config.resample_config()))
+        _tell(before_weighing(model, config.resample_config(), texts))
     run.facts |= {
         "raw": json.dumps(raw.identity, sort_keys=True),
         "target": json.dumps({n: t.identity for n, t in targets.items()}, sort_keys=True),
@@ -241,17 +244,22 @@ def _fit(run: _Run, raw: Input) -> DSIRModel:
     return model
 
 
-def before_weighing(model: DSIRModel, options: ResampleConfig) -> list[Check]:
-    """What the bucket counts tell before raw is weighed."""
+def before_weighing(
+    model: DSIRModel, options: ResampleConfig, targets: Mapping[str, DataFrame]
+) -> list[Check]:
+    """What bucket counts, and a sample of the targets' texts, tell before raw is weighed."""
     found = []
     smoothed = model.config.target_dirichlet_smoothing != 0 or options.method == "match"
     smoothed = smoothed or model.config.target_laplace_smoothing > 0
     for name, target in model.targets.items():
-        who = "the target" if model.single_target else f"target {name}"
+        who = _who(model, name)
         found += [
             checks.small_target(who, target.counts, model.raw.counts, smoothed),
             checks.nearly_the_same(who, target.counts, model.raw.counts),
         ]
+        if model.config.tokenizer == "wordpunct" and name in targets:
+            share = checks.cjk_share(sample_texts(model, targets[name]))
+            found.append(checks.one_token_of_a_sentence(who, share, model.config.tokenizer))
     if options.num_to_sample is not None:
         documents = model.raw.num_documents / model.fitted_share
         found.append(checks.close_to_all(options.num_to_sample, documents, "documents"))
@@ -261,24 +269,115 @@ def before_weighing(model: DSIRModel, options: ResampleConfig) -> list[Check]:
     return [check for check in found if check is not None]
 
 
-def _before_selecting(model: DSIRModel, selection: Selection, table: DataFrame) -> list[Check]:
-    """What a sample of the weights tells before documents are written."""
-    if selection.method == "match" or not selection.funnel.candidates:
+def before_writing(
+    model: DSIRModel,
+    selection: Selection,
+    table: DataFrame,
+    targets: Mapping[str, DataFrame],
+    columns: Sequence[str] = (),
+) -> list[Check]:
+    """What the weights tell before documents are written.
+
+    Parameters
+    ----------
+    targets : those whose texts are looked for in raw
+    columns : of the weights table, in which one value may dominate
+    """
+    if not selection.funnel.candidates:
         return []
+    sample = _sample_of_ranks(model, selection, table)
+    found = [checks.copies(selection.funnel.duplicate_text, selection.funnel.candidates, False)]
+    for t, name in enumerate(model.targets):
+        who = _who(model, name)
+        if len(sample) > 2 and selection.method != "match":
+            ranks = sample[:, t + 1]
+            found += [
+                checks.top_k_in_disguise(who, float(ranks.std()), selection.method),
+                checks.follows_length(who, checks.rank_correlation(sample[:, 0], ranks)),
+            ]
+        if name in targets:
+            found.append(
+                checks.contamination(who, *_in_raw(model, targets[name], table, selection))
+            )
+    for column in columns:
+        found.append(_dominating(table, selection, column))
+    return [check for check in found if check is not None]
+
+
+def _who(model: DSIRModel, name: str) -> str:
+    return "the target" if model.single_target else f"target {name}"
+
+
+def _sample_of_ranks(
+    model: DSIRModel, selection: Selection, table: DataFrame
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Tokens and ranks of some candidates by a hash of their ids, float64[n, 1 + targets]."""
     one_in = max(1, selection.funnel.candidates // _SAMPLE)
     drawn = F.pmod(F.xxhash64(F.lit("report"), quoted(selection.id_column)), F.lit(one_in)) == 0
     columns = [rank.alias(f"r{t}") for t, rank in enumerate(selection.ranks())]
     rows = table.where(selection.is_candidate() & drawn).select(NUM_TOKENS, *columns)
-    sample = np.array([list(r) for r in rows.limit(2 * _SAMPLE).collect()], np.float64)
-    found = []
-    for t, name in enumerate(model.targets if len(sample) > 2 else ()):
-        who = "the target" if model.single_target else f"target {name}"
-        ranks = sample[:, t + 1]
-        found += [
-            checks.top_k_in_disguise(who, float(ranks.std()), selection.method),
-            checks.follows_length(who, checks.rank_correlation(sample[:, 0], ranks)),
-        ]
-    return [check for check in found if check is not None]
+    found = [list(r) for r in rows.limit(2 * _SAMPLE).collect()]
+    return np.array(found, np.float64).reshape(-1, 1 + len(columns))
+
+
+def _in_raw(
+    model: DSIRModel, target: DataFrame, table: DataFrame, selection: Selection
+) -> tuple[int, int]:
+    """Documents of raw that are texts of the target but for case and blanks; of them selected."""
+    if TEXT_HASH not in table.columns:
+        return 0, 0
+    text = model.config.text_column
+    hashed = frames.with_scores(
+        target.select(quoted(text)), text, model.tables(), model.weight_columns,
+        model.config.features, model.unicode_version, text_hash=True,
+    )  # fmt: skip
+    hashes = F.broadcast(hashed.where(F.col(NUM_TOKENS) > 0).select(TEXT_HASH).distinct())
+    found = table.join(hashes, TEXT_HASH, "left_semi")
+    number = found.count()
+    return number, selection.filter(found, table).count() if number else 0
+
+
+def _dominating(table: DataFrame, selection: Selection, column: str) -> Check | None:
+    """The most frequent value among what is selected, if it is nearly all of it."""
+    value = quoted(column).cast("string").alias("value")
+    chosen = selection.filter(table, table).groupBy(value).count()
+    first = chosen.orderBy(F.desc("count"), "value").first()
+    if first is None:
+        return None
+    same = quoted(column).cast("string").eqNullSafe(F.lit(first["value"]))
+    whole = table.agg(F.count("*"), F.count_if(same)).first()
+    assert whole is not None
+    return checks.dominates(
+        column, _printable(str(first["value"])), first["count"] / selection.num_selected,
+        whole[1] / whole[0],
+    )  # fmt: skip
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)[:60]
+
+
+def open_targets(spark: SparkSession, recorded: str) -> dict[str, DataFrame]:
+    """The targets as the run that fitted read them, by name; those that are gone or changed not."""
+    found = {}
+    for name, identity in json.loads(recorded).items():
+        place, kind, owner = identity["place"], identity["format"], f"target {name}"
+        with contextlib.suppress(TableError):
+            if (version := identity.get("delta_version")) is not None:
+                found[name] = tables.read(spark, place, kind, owner, version=version)
+                continue
+            opened = open_input(spark, place, None if kind == "table" else kind, owner)
+            if opened.identity == identity:
+                found[name] = opened.frame
+    return found
+
+
+def sample_texts(model: DSIRModel, frame: DataFrame) -> list[str]:
+    """The beginnings of a few texts, the same ones whatever the partitioning."""
+    text = F.substring(quoted(model.config.text_column), 1, _CHARACTERS).alias("text")
+    texts = frame.select(text).where(F.col("text").isNotNull())
+    rows = texts.orderBy(F.xxhash64("text"), "text").limit(_TEXTS).collect()
+    return [r["text"] for r in rows]
 
 
 def _tell(found: list[Check]) -> None:
@@ -439,7 +538,7 @@ def _match(run: _Run, model: DSIRModel, raw: Input) -> DSIRModel:
     run.facts["match_version"] = tables.delta_version(run.spark, run.place(MATCH))
     steps = {
         name: {
-            "num_ngrams": m.num_ngrams,
+            "num_ngrams": [step.num_ngrams for step in m.steps],
             "thresholds": m.thresholds.tolist(),
             "kl_reduction": matched.kl_path(m, model.targets[name].counts, model.raw.counts)[1:],
         }
@@ -470,7 +569,9 @@ def _select(run: _Run, model: DSIRModel, raw: Input) -> None:
     table = tables.read(run.spark, run.place(WEIGHTS), "delta", version=version)
     with run.stage("cut", "finding the cut-off"):
         selection = model.select(table, config.resample_config())
-        _tell(_before_selecting(model, selection, table))
+        targets = open_targets(run.spark, run.facts["target"])
+        own = [c for c in config.keep if c in table.columns]
+        _tell(before_writing(model, selection, table, targets, own))
     with run.stage("select", "writing the selected documents"):
         tables.write(
             model.selected(raw.frame, selection, table), run.place(SELECTED),
@@ -564,7 +665,9 @@ def random_subsets(
 
 def selection_to_json(selection: Selection) -> str:
     """All facts of a selection as JSON."""
-    return json.dumps(dataclasses.asdict(selection), sort_keys=True)
+    facts = dataclasses.asdict(dataclasses.replace(selection, repeated=None))
+    del facts["repeated"]
+    return json.dumps(facts, sort_keys=True)
 
 
 def selection_from_json(text: str) -> Selection:

@@ -30,21 +30,19 @@ class Step:
 
     threshold : documents of a score at or above it were taken
     counts : int64[num_buckets], their n-grams by bucket
+    num_ngrams : the budget it was given, in n-grams of what it learnt from
     """
 
     threshold: float
     counts: Int64
+    num_ngrams: int
 
 
 @dataclass(frozen=True)
 class Matching:
-    """The steps learnt for one target.
-
-    num_ngrams : the budget that each step was given, in n-grams of what it learnt from
-    """
+    """The steps learnt for one target."""
 
     steps: tuple[Step, ...]
-    num_ngrams: int
 
     def tables(self, target: Int64, raw: Int64) -> Float64:
         """Gradients before each step and after the last, float64[num_buckets, T + 1]."""
@@ -134,6 +132,12 @@ def cut(histogram: Histogram, budget: int) -> float:
     return threshold
 
 
+def taken(histogram: Histogram, threshold: float) -> tuple[int, int]:
+    """Documents and n-grams of the bins from `threshold`, the lowest score of one of them, on."""
+    bins_taken = [found for found in histogram.values() if found[2] >= threshold]
+    return sum(found[0] for found in bins_taken), sum(found[1] for found in bins_taken)
+
+
 def best_mean(histogram: Histogram, budget: int) -> float:
     """An upper bound of the mean score of any documents of at least `budget` n-grams together.
 
@@ -168,7 +172,7 @@ def learn(
     raw: Int64,
     num_steps: int,
     histograms: Callable[[Float64], list[Histogram]],
-    budgets: Callable[[Histogram], list[int]],
+    budgets: Callable[[Histogram, Float64 | None], list[int]],
     counts: Callable[[Float64, Float64], list[Int64]],
 ) -> dict[str, Matching]:
     """Frank-Wolfe from q = p_raw, for each of K targets; two passes a step.
@@ -178,26 +182,28 @@ def learn(
     targets : name -> int64[num_buckets]
     raw : int64[num_buckets]
     histograms : of the scores of the documents under K tables, float64[num_buckets, K]
-    budgets : n-grams that a step may take for each target, from the first histogram
+    budgets : n-grams that a step may take for each target, from a histogram of the pool and the
+        mean length of what the steps so far took for each target (float64[K], n-grams a document,
+        weighted as `step_weights`; None before the first). A budget of documents is one of n-grams
+        only by the length of what is selected, which the steps find out.
     counts : int64[num_buckets] for each target, of the documents that score at least float64[K]
     """
     p = [weights.distribution(t) for t in targets.values()]
     q = [weights.distribution(raw)] * len(p)
     steps: list[list[Step]] = [[] for _ in p]
-    sizes: list[int] = []
+    documents, ngrams = np.zeros(len(p)), np.zeros(len(p))
     for t in range(num_steps):
         tables = np.stack([gradient(a, b) for a, b in zip(p, q, strict=True)], axis=1)
         found = histograms(tables)
-        sizes = sizes or budgets(found[0])
+        sizes = budgets(found[0], ngrams / documents if t else None)
         thresholds = np.array([cut(h, size) for h, size in zip(found, sizes, strict=True)])
-        for k, taken in enumerate(counts(tables, thresholds)):
-            if taken.any():
-                steps[k].append(Step(float(thresholds[k]), taken))
-                q[k] = mixed(q[k], taken, t)
-    return {
-        name: Matching(tuple(own), size)
-        for name, own, size in zip(targets, steps, sizes, strict=True)
-    }
+        for k, own in enumerate(counts(tables, thresholds)):
+            steps[k].append(Step(float(thresholds[k]), own, sizes[k]))
+            q[k] = mixed(q[k], own, t)
+            size = taken(found[k], float(thresholds[k]))
+            documents[k] += (t + 1) * size[0]
+            ngrams[k] += (t + 1) * size[1]
+    return {name: Matching(tuple(own)) for name, own in zip(targets, steps, strict=True)}
 
 
 def kl_path(matching: Matching, target: Int64, raw: Int64) -> list[float]:

@@ -40,7 +40,10 @@ def visible(text: Any) -> str:
 
 def _svg(figure: Figure) -> markupsafe.Markup:
     out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    with matplotlib.rc_context(_STYLE):
+        # Metadata would name vocabularies by their addresses; a page without network has none.
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(out, format="svg", metadata=nothing, transparent=True)
     text = out.getvalue()
     return markupsafe.Markup(text[text.index("<svg") :])  # drawn from numbers
 
@@ -58,7 +61,7 @@ def _log_axis(axes: Any) -> None:
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-def weights_picture(facts: Mapping[str, Any]) -> markupsafe.Markup:
+def weights_figure(facts: Mapping[str, Any]) -> Figure:
     """Documents by what they are ranked by: candidates and selected, and the cut."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure()
@@ -73,10 +76,10 @@ def weights_picture(facts: Mapping[str, Any]) -> markupsafe.Markup:
         axes.set_xlabel(facts["label"])
         axes.set_ylabel("documents")
         axes.legend(frameon=False)
-        return _svg(figure)
+        return figure
 
 
-def lengths_picture(facts: Mapping[str, Any]) -> markupsafe.Markup:
+def lengths_figure(facts: Mapping[str, Any]) -> Figure:
     """A sample of documents: tokens against what they are ranked by."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure()
@@ -91,10 +94,12 @@ def lengths_picture(facts: Mapping[str, Any]) -> markupsafe.Markup:
         axes.set_xlabel("tokens of the document")
         axes.set_ylabel(facts["label"])
         axes.legend(frameon=False)
-        return _svg(figure)
+        return figure
 
 
-def curve_picture(curve: Sequence[Mapping[str, float]], chosen: Mapping[str, Any]) -> Any:
+def curve_figure(
+    curve: Sequence[Mapping[str, float]], chosen: Mapping[str, Any]
+) -> Figure:  # fmt: skip
     """KL reduction of the best k documents, over k."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure()
@@ -113,10 +118,10 @@ def curve_picture(curve: Sequence[Mapping[str, float]], chosen: Mapping[str, Any
         axes.set_xlabel("documents selected")
         axes.set_ylabel("KL reduction (nats an n-gram)")
         axes.legend(frameon=False)
-        return _svg(figure)
+        return figure
 
 
-def composition_picture(column: str, rows: Sequence[Mapping[str, Any]]) -> markupsafe.Markup:
+def composition_figure(column: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Shares of the values of a column before and after."""
     shown = list(rows[:14])[::-1]
     with matplotlib.rc_context(_STYLE):
@@ -129,7 +134,7 @@ def composition_picture(column: str, rows: Sequence[Mapping[str, Any]]) -> marku
         axes.set_xlabel("share of documents (%)")
         axes.set_ylabel(visible(column)[:28], parse_math=False)
         axes.legend(frameon=False, loc="lower right")
-        return _svg(figure)
+        return figure
 
 
 def _shade(part: float, largest: float) -> str:
@@ -254,13 +259,15 @@ def render(facts: Mapping[str, Any]) -> str:
     targets = []
     for t in facts["targets"]:
         pictures = {
-            "weights_picture": weights_picture(t["weights"]),
-            "lengths_picture": lengths_picture(t["lengths"]),
-            "curve_picture": curve_picture(t["curve"], chosen[t["name"]]) if t["curve"] else None,
+            "weights_picture": _svg(weights_figure(t["weights"])),
+            "lengths_picture": _svg(lengths_figure(t["lengths"])),
+            "curve_picture": _svg(curve_figure(t["curve"], chosen[t["name"]])) if t["curve"]
+            else None,
         }
         targets.append({**t, **pictures})
     composition = [
-        {**c, "picture": composition_picture(c["column"], c["rows"])} for c in facts["composition"]
+        {**c, "picture": _svg(composition_figure(c["column"], c["rows"]))}
+        for c in facts["composition"]
     ]
     template = environment.from_string(_TEMPLATE)
     return template.render(**{**facts, "targets": targets, "composition": composition})

@@ -24,19 +24,19 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark import cuts
+from dsir_spark import copies, cuts
 from dsir_spark.config import QualityRule, ResampleConfig
-from dsir_spark.cuts import GROUP, ID, KEY, SIZE, Cut
+from dsir_spark.copies import FIRST, TEXT_HASH
+from dsir_spark.cuts import GROUP, ID, KEY, SIZE, Cut, Near
 from dsir_spark.errors import ColumnError, DataError
 
 NUM_TOKENS = "num_tokens"  # tokens of the document (bigint); null where the text is null
 LOG_WEIGHT = "log_weight"  # log importance weight, nats (double); null where the text is null
 TARGET = "target"  # name of the target that a document was selected for
-TEXT_HASH = "text_hash"  # of the text after folding case and white space (struct of two bigints)
 QUALITY = ("most_frequent", "informative", "digits")  # tokens of each document (bigint)
 _FOR = "__dsir_target"
 _NOISE = "__dsir_noise"
-_VALUE, _LIMIT, _FIRST = "__dsir_value", "__dsir_limit", "__dsir_first"
+_VALUE, _LIMIT = "__dsir_value", "__dsir_limit"
 _CANDIDATE = 0
 _MAX_VALUES = 10_000  # of a quota column, all of which the driver holds
 _TEMPERATURE_BINS = 65_536
@@ -77,6 +77,10 @@ def uniform(seed: int, id_column: Column) -> Column:
 def gumbel(seed: int, id_column: Column) -> Column:
     """Standard Gumbel noise from (seed, id): -log(-log(u))."""
     return -F.log(-F.log(uniform(seed, id_column)))
+
+
+# Between these is any noise of a method: -log(-log(u)) at the ends of `uniform`, or u itself.
+_NOISE_ENDS = {"sample": (-3.63, 36.75), "match": (0.0, 1.0), "top_k": (0.0, 0.0)}
 
 
 def sampling_key(log_weight: Column, seed: int, id_column: Column) -> Column:
@@ -141,6 +145,8 @@ class Selection:
     size: tuple[int, ...] | None
     funnel: Funnel
     ids_from_content: bool
+    # What `copies.find` found; found again where the selection comes from a record.
+    repeated: DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def method(self) -> str:
@@ -221,8 +227,15 @@ class Selection:
         return with_cuts.withColumn(_FOR, F.coalesce(*places))
 
     def _has_losers(self) -> bool:
-        copies = self.options.duplicates == "drop" and self.funnel.duplicate_text > 0
-        return copies or self.funnel.over_max_per_group > 0
+        dropped = self.options.duplicates == "drop" and self.funnel.duplicate_text > 0
+        return dropped or self.funnel.over_max_per_group > 0
+
+    def _repeated_among(self, candidates: DataFrame) -> DataFrame | None:
+        if self.options.duplicates == "keep" or not self.funnel.duplicate_text:
+            return None
+        if self.repeated is None:
+            object.__setattr__(self, "repeated", copies.find(candidates, self.id_column))
+        return self.repeated
 
     def _losers(self, weights: DataFrame) -> DataFrame:
         """ID of the documents that reach a cut, but are copies, or too many of their group."""
@@ -230,11 +243,11 @@ class Selection:
         candidates = weights.where(self.is_candidate())
         reaching = self._chosen(candidates).where(F.col(_FOR).isNotNull())
         found, kept = [], candidates
-        if self.options.duplicates == "drop" and self.funnel.duplicate_text > 0:
-            copies = _copies(candidates, self.id_column)
-            copy = F.coalesce(ids > F.col(_FIRST), F.lit(False))
-            found.append(reaching.join(copies, TEXT_HASH).where(copy))
-            kept = candidates.join(copies, TEXT_HASH, "left").where(~copy)
+        repeated = self._repeated_among(candidates)
+        if repeated is not None:
+            copy = F.coalesce(ids > F.col(FIRST), F.lit(False))
+            found.append(reaching.join(repeated, TEXT_HASH).where(copy))
+            kept = candidates.join(repeated, TEXT_HASH, "left").where(~copy)
         if self.funnel.over_max_per_group > 0:
             # Of all candidates: the better ones of a group may be selected for no target.
             over = _limited(kept, self.options, self.keys(), ids).where(F.col(_LIMIT))
@@ -288,13 +301,19 @@ def select(
     staged = weights.select(ids.alias(ID), *named, _stage(options, id_column).alias(_FOR), *extra)
     # A column of its own, so that it is computed once for all targets.
     staged = staged.withColumn(_NOISE, _noise(options, F.col(ID)))
+    plain = [F.col(_key_name(t)).alias(_rank_name(t)) for t in range(len(targets))]
     keys = [(F.col(_key_name(t)) + F.col(_NOISE)).alias(_key_name(t)) for t in range(len(targets))]
-    staged = staged.select(ID, _FOR, *keys, *[c for c in staged.columns if c in _carried(options)])
+    carried = [c for c in staged.columns if c in _carried(options)]
+    staged = staged.select(ID, _FOR, *keys, *plain, *carried)
+    repeated = None
     if options.duplicates == "drop":
-        staged = _copies_staged(staged)
+        repeated = copies.find(staged.where(F.col(_FOR) == F.lit(_CANDIDATE)), ID)
+        if repeated is not None:
+            staged = _copies_staged(staged, repeated)
     if options.group_column is not None:
         staged = _groups_staged(staged, options, len(targets))
-    staged = staged.select(ID, _FOR, *_pool_keys(targets), *[F.col(c) for c in _kept(options)])
+    names = [_rank_name(t) for t in range(len(targets))] + _kept(options)
+    staged = staged.select(ID, _FOR, *_pool_keys(targets), *[F.col(c) for c in names])
     pool = staged.where(F.col(_FOR) == F.lit(_CANDIDATE)).drop(_FOR)
     first = None
     if ids_from_content or options.quotas is not None:
@@ -302,14 +321,14 @@ def select(
         if ids_from_content:
             pool = pool.dropDuplicates([ID])
             distinct = pool.count()
-            copies = funnel.candidates - distinct
+            same = funnel.candidates - distinct
             funnel = dataclasses.replace(
-                funnel, duplicate_text=funnel.duplicate_text + copies, candidates=distinct
+                funnel, duplicate_text=funnel.duplicate_text + same, candidates=distinct
             )
     else:
         none_known = [None] * len(targets)
         coming = _choice(targets, _pool_keys(targets), none_known, F.col(ID), options.allocation)
-        first = cuts.histograms(_for_its_target(staged, coming, len(targets), sized), _FOR, sized)
+        first = cuts.histograms(_for_its_target(staged, coming, targets, sized), _FOR, sized)
         funnel = _funnel([{**r, _FOR: t} for t, rows in first.items() for r in rows])
     if not sized and options.budget > funnel.candidates:
         warnings.warn(
@@ -324,13 +343,13 @@ def select(
         found = _quota_cuts(pool, targets, budgets, options)
     else:
         allocate = _sequential_cuts if options.allocation == "sequential" else _joint_cuts
-        own = allocate(pool, targets, budgets, first, sized)
+        own = allocate(pool, targets, budgets, first, options)
         found = _Found(own, [()] * len(targets), [c.num_documents for c in own],
                        [c.size or 0 for c in own])  # fmt: skip
     return Selection(
         tuple(targets), tuple(found.cuts), options, id_column, ngrams, tuple(temperatures),
         tuple(found.quotas), tuple(found.documents), tuple(found.sizes) if sized else None,
-        dataclasses.replace(funnel, selected=sum(found.documents)), ids_from_content,
+        dataclasses.replace(funnel, selected=sum(found.documents)), ids_from_content, repeated,
     )  # fmt: skip
 
 
@@ -375,20 +394,12 @@ def _refuse_missing_columns(weights: DataFrame, options: ResampleConfig) -> None
             )
 
 
-def _copies(candidates: DataFrame, id_column: str) -> DataFrame:
-    """TEXT_HASH of the texts that occur more than once, and the smallest id of each."""
-    found = candidates.groupBy(TEXT_HASH).agg(
-        F.min(quoted(id_column)).alias(_FIRST), F.count("*").alias("n")
-    )
-    return found.where(F.col("n") > 1).select(TEXT_HASH, _FIRST)
-
-
-def _copies_staged(staged: DataFrame) -> DataFrame:
+def _copies_staged(staged: DataFrame, found: DataFrame) -> DataFrame:
     """Candidates with a copy of a smaller id leave the funnel."""
     candidate = F.col(_FOR) == F.lit(_CANDIDATE)
-    joined = staged.join(_copies(staged.where(candidate), ID), TEXT_HASH, "left")
-    stage = F.when(candidate & (F.col(ID) > F.col(_FIRST)), F.lit(_DUPLICATE))
-    return joined.withColumn(_FOR, stage.otherwise(F.col(_FOR))).drop(_FIRST)
+    joined = staged.join(found, TEXT_HASH, "left")
+    stage = F.when(candidate & (F.col(ID) > F.col(FIRST)), F.lit(_DUPLICATE))
+    return joined.withColumn(_FOR, stage.otherwise(F.col(_FOR))).drop(FIRST)
 
 
 def _groups_staged(staged: DataFrame, options: ResampleConfig, targets: int) -> DataFrame:
@@ -574,6 +585,10 @@ def _key_name(t: int) -> str:
     return f"{KEY}_{t}"
 
 
+def _rank_name(t: int) -> str:
+    return f"__dsir_rank_{t}"
+
+
 def _ranks(
     targets: Sequence[str | None],
     options: ResampleConfig,
@@ -605,6 +620,27 @@ def _noise(options: ResampleConfig, ids: Column) -> Column:
     if options.method == "match":
         return uniform(options.seed, ids)
     return gumbel(options.seed, ids)
+
+
+def _near(options: ResampleConfig, t: int) -> Near:
+    """Which rows may have a key for target t within two bounds, by their rank alone."""
+    least, _ = _NOISE_ENDS[options.method]
+
+    def near(low: float, high: float) -> Column:
+        return _may_reach(options, t, low) & (F.col(_rank_name(t)) <= high - least + _hair(high))
+
+    return near
+
+
+def _may_reach(options: ResampleConfig, t: int, low: float) -> Column:
+    """Which rows may have a key for target t of at least `low`, by their rank alone."""
+    _, most = _NOISE_ENDS[options.method]
+    return F.col(_rank_name(t)) >= F.lit(low - most - _hair(low))
+
+
+def _hair(key: float) -> float:
+    """More than what the sum of rank and noise may be rounded by."""
+    return 0.01 + 1e-12 * abs(key)
 
 
 def _stage(options: ResampleConfig, id_column: str) -> Column:
@@ -685,16 +721,17 @@ def _pool_keys(targets: Sequence[str | None]) -> list[Column]:
     return [F.col(_key_name(t)) for t in range(len(targets))]
 
 
-def _for_its_target(rows: DataFrame, chosen: Column, targets: int, sized: bool) -> DataFrame:
+def _for_its_target(
+    rows: DataFrame, chosen: Column, targets: Sequence[str | None], sized: bool
+) -> DataFrame:
     """ID, _FOR and the key for that target; rows that are no candidates keep their stage."""
-    extra = [F.col(SIZE)] if sized else []
-    if targets == 1:
-        return rows.select(F.col(ID), F.col(_FOR), F.col(_key_name(0)).alias(KEY), *extra)
+    extra = [F.col(_rank_name(t)) for t in range(len(targets))] + ([F.col(SIZE)] if sized else [])
+    keys = _pool_keys(targets)
+    if len(targets) == 1:
+        return rows.select(F.col(ID), F.col(_FOR), keys[0].alias(KEY), *extra)
     to = F.when(F.col(_FOR) == F.lit(_CANDIDATE), chosen).otherwise(F.col(_FOR))
     named = rows.select("*", to.alias("to"))
-    key = F.coalesce(
-        *[F.when(F.col("to") == F.lit(t), F.col(_key_name(t))) for t in range(targets)]
-    )
+    key = F.coalesce(*[F.when(F.col("to") == F.lit(t), k) for t, k in enumerate(keys)])
     return named.select(F.col(ID), F.col("to").alias(_FOR), key.alias(KEY), *extra)
 
 
@@ -703,17 +740,18 @@ def _sequential_cuts(
     targets: Sequence[str | None],
     budgets: Sequence[int],
     first: Mapping[int, list[Any]] | None,
-    sized: bool,
+    options: ResampleConfig,
 ) -> list[Cut]:
     """Target after target takes its best of what the earlier ones left (the reference's way)."""
     own: list[Cut] = []
+    sized = options.sized
     extra = [SIZE] if sized else []
     for t, budget in enumerate(budgets):
         free = [~cut.reached_by(F.col(_key_name(s)), F.col(ID)) for s, cut in enumerate(own)]
         left = reduce(lambda frame, c: frame.where(c), free, pool)
         known = first.get(_CANDIDATE, []) if first is not None and t == 0 else None
-        left = left.select(ID, F.col(_key_name(t)).alias(KEY), *extra)
-        cut = cuts.exact_cut(left, budget, known, sized)
+        left = left.select(ID, F.col(_key_name(t)).alias(KEY), _rank_name(t), *extra)
+        cut = cuts.exact_cut(left, budget, known, sized, _near(options, t))
         if cut is None:
             raise DataError(cuts.CHANGED)
         own.append(cut)
@@ -725,7 +763,7 @@ def _joint_cuts(
     targets: Sequence[str | None],
     budgets: Sequence[int],
     first: Mapping[int, list[Any]] | None,
-    sized: bool,
+    options: ResampleConfig,
 ) -> list[Cut]:
     """All targets choose at once: pairs (document, target) by falling key, until budgets are full.
 
@@ -738,15 +776,22 @@ def _joint_cuts(
     targets may be less than theirs.
     """
     if len(targets) == 1:
-        return _sequential_cuts(pool, targets, budgets, first, sized)
+        return _sequential_cuts(pool, targets, budgets, first, options)
+    sized = options.sized
     own: list[Cut | float | None] = [cuts.nothing(sized) if b == 0 else None for b in budgets]
     if any(b == 0 for b in budgets):
         first = None  # it let documents come to a target that takes none
     extra = [SIZE] if sized else []
     while any(not isinstance(c, Cut) for c in own):
         chosen = _choice(targets, _pool_keys(targets), own, F.col(ID), "joint")
-        staged = pool.withColumn(_FOR, F.lit(_CANDIDATE))
-        coming = _for_its_target(staged, chosen, len(targets), sized)
+        # Once a target's bin was seen, rows below it cannot come to it: most need no key.
+        known = [(t, c) for t, c in enumerate(own) if isinstance(c, float)]
+        close = [_may_reach(options, t, low) for t, low in known]
+        still = pool
+        if close and not any(c is None for c in own):
+            still = pool.where(reduce(lambda a, b: a | b, close))
+        staged = still.withColumn(_FOR, F.lit(_CANDIDATE))
+        coming = _for_its_target(staged, chosen, targets, sized)
         coming = coming.where(F.col(_FOR).isNotNull())
         histograms, first = first or cuts.histograms(coming, _FOR, sized), None
         bins = {}
@@ -768,8 +813,10 @@ def _joint_cuts(
             # Once another target is full, more documents come to this one, never fewer.
             own[t] = row["low"]
             if row[cuts.BIN] == max(r[cuts.BIN] for r in bins.values()):
-                rows_of = coming.where(F.col(_FOR) == F.lit(t)).select(ID, KEY, *extra)
-                cut = cuts.exact_cut(rows_of, budgets[t], histograms[t], sized)
+                rows_of = coming.where(F.col(_FOR) == F.lit(t)).select(
+                    ID, KEY, _rank_name(t), *extra
+                )
+                cut = cuts.exact_cut(rows_of, budgets[t], histograms[t], sized, _near(options, t))
                 if cut is not None:
                     found[t] = cut
         if not found:

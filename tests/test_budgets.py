@@ -216,8 +216,9 @@ def with_hashes(table, copies):
     return table.withColumn("text_hash", F.struct(text.alias("high"), F.lit(0).alias("low")))
 
 
-@pytest.mark.parametrize("targets", [(None,), ("x", "y")])
-def test_copies_enter_once_with_the_smallest_id(spark, targets):
+@pytest.mark.parametrize("targets, few", [((None,), 500_000), (("x", "y"), 500_000), ((None,), 3)])
+def test_copies_enter_once_with_the_smallest_id(spark, monkeypatch, targets, few):
+    monkeypatch.setattr("dsir_spark.copies._FEW", few)  # above it, nothing is kept between passes
     rng = np.random.default_rng(8)
     more = {} if targets == (None,) else {f"log_weight_{t}": rng.normal(0, 2, N) for t in "xy"}
     _, table = made_pool(spark, **more)

@@ -53,7 +53,10 @@ def totals(documents, tables):
 
 
 def learn(documents, target, num_steps, budget):
-    """`matched.learn` over documents in memory: int64[n, num_buckets]."""
+    """`matched.learn` over documents in memory: int64[n, num_buckets].
+
+    budget : n-grams of a step, or a function as `matched.learn` takes it
+    """
     sizes = documents.sum(axis=1)
 
     def scores(tables):
@@ -71,7 +74,8 @@ def learn(documents, target, num_steps, budget):
         return [documents[scores(tables)[:, 0] >= above[0]].sum(axis=0)]
 
     raw = documents.sum(axis=0)
-    found = matched.learn({"t": target}, raw, num_steps, histograms, lambda _: [budget], counts)
+    budgets = budget if callable(budget) else lambda *_: [budget]
+    found = matched.learn({"t": target}, raw, num_steps, histograms, budgets, counts)
     return found["t"], raw, histograms
 
 
@@ -126,6 +130,27 @@ def test_the_bound_is_nearly_reached():
     start = weights.kl_divergence(p, weights.distribution(raw))
     reached = start - weights.kl_divergence(p, matching.mixtures(raw)[-1])
     assert 0.95 * bound < reached <= bound
+
+
+def test_a_budget_of_documents_finds_its_ngrams():
+    """Documents of the target are ten times shorter than the others: so are budgets, in the end."""
+    rng = np.random.default_rng(1)
+    short = rng.integers(0, 3, (300, 10))
+    short[:, :5] += 4
+    long = rng.integers(0, 90, (300, 10))
+    documents, target = np.concatenate([short, long]), short.sum(axis=0)
+    wanted, asked = 60, []
+
+    def budgets(histogram, lengths):
+        asked.append(lengths)
+        whole = sum(h[1] for h in histogram.values()) / len(documents)
+        return [round(wanted * (whole if lengths is None else lengths[0]))]
+
+    matching, _, _ = learn(documents, target, 12, budgets)
+    assert asked[0] is None
+    sizes = [step.num_ngrams for step in matching.steps]
+    assert sizes[0] > 4 * sizes[-1]
+    assert 0.5 * wanted < sizes[-1] / short.sum(axis=1).mean() < 1.5 * wanted
 
 
 @given(st.lists(st.floats(0, 1e300), min_size=2, max_size=20))

@@ -50,7 +50,7 @@ def done(spark, tmp_path_factory):
                   str(folder / "target.parquet"), "--output", str(folder / "out"),
                   "--num-to-sample", "40", "--method", "top_k", "--num-buckets", "97", "--keep",
                   "so.urce", "--min-example-length", "1"])  # fmt: skip
-        evidence.write(spark, str(folder / "out"), str(folder / "many.html"), examples=100)
+        evidence.write(spark, str(folder / "out"), str(folder / "many.html"), ["so.urce"], 100)
         yield folder
 
 

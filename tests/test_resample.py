@@ -91,9 +91,25 @@ def test_wide_and_narrow_ranges_of_keys(spark, monkeypatch):
         f"{cuts.ID} int, {cuts.KEY} double",
     ).repartition(3)
     rows = sorted(((v, i) for i, v in enumerate(values)), reverse=True)
-    for k in range(1, len(values) + 1, 7):
+    for k in range(1, len(values) + 1, 29):
         cut = cuts.exact_cut(pool, k)
         assert (cut.key, cut.id) == rows[k - 1]
+
+
+@pytest.mark.parametrize("method", ["sample", "top_k"])
+def test_rows_far_from_the_cut_are_passed_over_and_none_near_it(spark, method):
+    rng = np.random.default_rng(8)
+    spread = [1e-3, 1.0, 40.0, 1e6, 1e11]
+    weights = np.concatenate([rng.normal(0, s, 200) for s in spread])
+    table = weights_table(spark, {"id": [f"d{i}" for i in range(1000)], "log_weight": weights})
+    key = F.col("log_weight")
+    if method == "sample":
+        key = resample.sampling_key(key, 1, F.col("id"))
+    rows = sorted(((r[1], r[0]) for r in table.select("id", key).collect()), reverse=True)
+    for k in (1, 150, 400, 500, 777, 999):
+        selection, found = chosen(spark, table, num_to_sample=k, method=method)
+        assert (selection.cuts[0].key, selection.cuts[0].id) == rows[k - 1]
+        assert ids(found) == sorted(i for _, i in rows[:k])
 
 
 def without_replacement(weights, k):
@@ -110,19 +126,18 @@ def without_replacement(weights, k):
 
 
 def test_inclusion_frequencies_are_those_of_sampling_without_replacement(spark):
-    weights, k, seeds = [1.0, 2.0, 3.0, 4.0, 10.0], 2, 4_000
-    frame = spark.createDataFrame(
-        [(f"doc {i}", math.log(w)) for i, w in enumerate(weights)], "id string, w double"
-    )
-    keys = [resample.sampling_key(F.col("w"), s, F.col("id")).alias(f"k{s}") for s in range(seeds)]
-    columns = []
-    for start in range(0, seeds, 500):  # a plan of 4,000 columns at once compiles for minutes
-        rows = frame.select("id", *keys[start : start + 500]).orderBy("id").collect()
-        columns.append(np.array([r[1:] for r in rows]))
-    keyed = np.concatenate(columns, axis=1)
+    weights, k, draws = [1.0, 2.0, 3.0, 4.0, 10.0], 2, 20_000
+    seeds = (0, 1, -7, 1 << 40)
+    rows = [(f"draw {d}, document {i}", math.log(w))
+            for i, w in enumerate(weights) for d in range(draws // len(seeds))]  # fmt: skip
+    frame = spark.createDataFrame(pa.table(dict(zip("iw", zip(*rows, strict=True), strict=True)))
+                                  .to_pandas())  # fmt: skip
+    keys = [resample.sampling_key(F.col("w"), s, F.col("i")).alias(f"k{s}") for s in seeds]
+    found = frame.select("i", *keys).toPandas().set_index("i").loc[[i for i, _ in rows]]
+    keyed = found.to_numpy().reshape(len(weights), draws)
     picked = np.argsort(-keyed, axis=0)[:k]
     observed = np.bincount(picked.ravel(), minlength=len(weights))
-    expected = np.array(without_replacement(weights, k)) * seeds
+    expected = np.array(without_replacement(weights, k)) * draws
     # Counts of items within one draw are negatively correlated: this statistic is conservative.
     chi_square = float(np.sum((observed - expected) ** 2 / expected))
     assert chi_square < 18.5  # 0.1 % of chi-square with 4 degrees of freedom

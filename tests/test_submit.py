@@ -53,9 +53,11 @@ def environment(tmp_path_factory):
 
 
 def _run(environment, config: Path, output: Path, *options: str) -> str:
+    settings = ("--driver-memory", "1g", "--conf", "spark.sql.shuffle.partitions=3",
+                "--conf", "spark.databricks.delta.snapshotPartitions=2")  # fmt: skip
     done = subprocess.run(
-        [SUBMIT, *options, "--driver-memory", "1g", "--", "run", "--config", str(config),
-         "--output", str(output), "--seed", "3"],
+        [SUBMIT, *options, *settings, "--", "run", "--config", str(config), "--output",
+         str(output), "--seed", "3"],
         capture_output=True, text=True, timeout=400, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -20,7 +20,7 @@ MODULES = {p.stem: ast.parse(p.read_text(encoding="utf-8")) for p in PACKAGE.glo
 
 # Each module may import those above it, none below.
 LAYERS = [
-    ["errors", "page", "unicode_tables", "weights"],
+    ["copies", "errors", "page", "unicode_tables", "weights"],
     ["checks", "tokens"],
     ["config", "cuts", "kernels", "matched"],
     ["features", "resample", "tables"],
