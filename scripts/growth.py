@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -164,16 +165,20 @@ def timed(run: Callable[[], object]) -> float:
 
 
 def salted(spark, data: Path, copies: int):
-    """The documents, `copies` times, with a word of the copy's own after every line."""
+    """The documents, `copies` times, with a word of the copy's own after every line.
+
+    Copy after copy: side by side, two copies of a text would be compressed into little more than
+    one, and a scan would cost less than it does of any real corpus.
+    """
     from pyspark.sql import functions as F
 
     raw = spark.read.parquet(str(data)).select("id", "text").where(F.col("text").isNotNull())
-    numbers = spark.range(copies).withColumnRenamed("id", "copy")
-    salt = F.concat(F.lit(" salt"), F.col("copy"), F.lit("\n"))
-    return raw.crossJoin(F.broadcast(numbers)).select(
-        F.concat_ws("-", "id", "copy").alias("id"),
-        F.concat(F.expr("replace(text, '\n', concat(' salt', copy, '\n'))"), salt).alias("text"),
-    )
+    made = []
+    for copy in range(copies):
+        salt = F.lit(f" salt{copy}\n")
+        text = F.concat(F.replace("text", F.lit("\n"), salt), salt).alias("text")
+        made.append(raw.select(F.concat("id", F.lit(f"-{copy}")).alias("id"), text))
+    return reduce(lambda a, b: a.union(b), made)
 
 
 def measure_text(spark, place: str, peaks: Peaks) -> dict[str, float]:
