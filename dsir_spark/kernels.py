@@ -339,44 +339,82 @@ def _xxhash64(buf, start, length, seed):
     return h ^ (h >> np.uint64(32))
 
 
+@_jit(inline="always")
+def _round(h, word):
+    """State of XXH64 after eight more bytes."""
+    return _rotl(h ^ (_rotl(word * _P2, 31) * _P1), 27) * _P1 + _P4
+
+
+@_jit(inline="always")
+def _finish(h, tail, length):
+    """XXH64 of the state after all whole words, and of the word that the rest stands in."""
+    four = (length & np.uint64(4)) != np.uint64(0)
+    step = _rotl(h ^ ((tail & np.uint64(0xFFFFFFFF)) * _P1), 23) * _P2 + _P3
+    h = step if four else h
+    tail = tail >> np.uint64(32) if four else tail
+    left = length & np.uint64(3)
+    step = _rotl(h ^ ((tail & np.uint64(0xFF)) * _P5), 11) * _P1
+    h = step if left > np.uint64(0) else h
+    step = _rotl(h ^ (((tail >> np.uint64(8)) & np.uint64(0xFF)) * _P5), 11) * _P1
+    h = step if left > np.uint64(1) else h
+    step = _rotl(h ^ (((tail >> np.uint64(16)) & np.uint64(0xFF)) * _P5), 11) * _P1
+    h = step if left > np.uint64(2) else h
+    h = (h ^ (h >> np.uint64(33))) * _P2
+    h = (h ^ (h >> np.uint64(29))) * _P3
+    return h ^ (h >> np.uint64(32))
+
+
+# `_xxhash64` of m n-grams at once, of fewer than 16, 24 or 32 bytes. All steps are taken for all
+# lengths and selected: no branch, contiguous arrays, so that the compiler works on several n-grams
+# at once. words: uint64[*] each, the bytes of token i from 8 * k on; n-gram j starts at token
+# at + j; lengths, keys: uint64[m].
 @_jit()
-def _hash_short(words, lengths, n, keys):
-    """`_xxhash64` of n n-grams of fewer than 32 bytes at once.
-
-    words : 4 arrays uint64[n], the 32 bytes from the start of each on
-    lengths, keys : uint64[n]
-
-    All steps are taken for all lengths and selected: no branch, contiguous arrays, so that the
-    compiler works on several n-grams at once.
-    """
-    first, second, third, fourth = words
-    for j in range(n):
+def _hash_below_16(words, at, lengths, m, keys):
+    first, second, _, _ = words
+    for j in range(m):
         length = lengths[j]
-        a, b, c, d = first[j], second[j], third[j], fourth[j]
+        a = first[np.uint64(at + j)]
         h = _SEED + _P5 + length
-        step = _rotl(h ^ (_rotl(a * _P2, 31) * _P1), 27) * _P1 + _P4
+        step = _round(h, a)
         h = step if length >= np.uint64(8) else h
-        step = _rotl(h ^ (_rotl(b * _P2, 31) * _P1), 27) * _P1 + _P4
+        tail = second[np.uint64(at + j)] if length >= np.uint64(8) else a
+        keys[j] = _finish(h, tail, length)
+
+
+@_jit()
+def _hash_below_24(words, at, lengths, m, keys):
+    first, second, third, _ = words
+    for j in range(m):
+        length = lengths[j]
+        a, b = first[np.uint64(at + j)], second[np.uint64(at + j)]
+        h = _SEED + _P5 + length
+        step = _round(h, a)
+        h = step if length >= np.uint64(8) else h
+        step = _round(h, b)
         h = step if length >= np.uint64(16) else h
-        step = _rotl(h ^ (_rotl(c * _P2, 31) * _P1), 27) * _P1 + _P4
+        tail = b if length >= np.uint64(8) else a
+        tail = third[np.uint64(at + j)] if length >= np.uint64(16) else tail
+        keys[j] = _finish(h, tail, length)
+
+
+@_jit()
+def _hash_below_32(words, at, lengths, m, keys):
+    first, second, third, fourth = words
+    for j in range(m):
+        length = lengths[j]
+        a, b = first[np.uint64(at + j)], second[np.uint64(at + j)]
+        c = third[np.uint64(at + j)]
+        h = _SEED + _P5 + length
+        step = _round(h, a)
+        h = step if length >= np.uint64(8) else h
+        step = _round(h, b)
+        h = step if length >= np.uint64(16) else h
+        step = _round(h, c)
         h = step if length >= np.uint64(24) else h
         tail = b if length >= np.uint64(8) else a
         tail = c if length >= np.uint64(16) else tail
-        tail = d if length >= np.uint64(24) else tail
-        four = (length & np.uint64(4)) != np.uint64(0)
-        step = _rotl(h ^ ((tail & np.uint64(0xFFFFFFFF)) * _P1), 23) * _P2 + _P3
-        h = step if four else h
-        tail = tail >> np.uint64(32) if four else tail
-        left = length & np.uint64(3)
-        step = _rotl(h ^ ((tail & np.uint64(0xFF)) * _P5), 11) * _P1
-        h = step if left > np.uint64(0) else h
-        step = _rotl(h ^ (((tail >> np.uint64(8)) & np.uint64(0xFF)) * _P5), 11) * _P1
-        h = step if left > np.uint64(1) else h
-        step = _rotl(h ^ (((tail >> np.uint64(16)) & np.uint64(0xFF)) * _P5), 11) * _P1
-        h = step if left > np.uint64(2) else h
-        h = (h ^ (h >> np.uint64(33))) * _P2
-        h = (h ^ (h >> np.uint64(29))) * _P3
-        keys[j] = h ^ (h >> np.uint64(32))
+        tail = fourth[np.uint64(at + j)] if length >= np.uint64(24) else tail
+        keys[j] = _finish(h, tail, length)
 
 
 @_jit()
@@ -490,56 +528,56 @@ def _masked(word, size):
 
 
 @_jit()
-def _sha256_all(scratch, begins, words, lengths, keys, filled, num_buckets, memo, out):
-    """out[j] = int(sha256(n-gram j)) mod num_buckets, behind a direct-mapped cache.
+def _sha256_all(scratch, starts, token, words, at, lengths, keys, m, num_buckets, memo, out):
+    """out[j] = int(sha256(n-gram j)) mod num_buckets for m n-grams, behind a direct-mapped cache.
 
     Exact, since the whole n-gram is compared. N-grams that the cache does not hold are gathered
     first and hashed in one loop: no branch between two of them, so that the processor works on
-    several at once.
+    several at once. N-gram j stands at scratch[starts[token + j]]; words, at, lengths, keys are as
+    in `_hash_below_32`.
 
-    begins : int64[*], where each n-gram stands in scratch
     memo : (cache, w, state) of `new_memo`; a row of the cache = length << 32 | bucket, then
         the n-gram's bytes padded with 0
     """
     cache, w, state = memo
-    misses = np.empty(filled, np.int64)
+    misses = np.empty(m, np.int64)
+    masked = np.empty((m, 4), np.uint64)
     first, second, third, fourth = words
-    m = np.uint64(num_buckets)
+    divisor = np.uint64(num_buckets)
     powers = np.empty(8, np.uint64)
-    powers[7] = np.uint64(1) % m
+    powers[7] = np.uint64(1) % divisor
     for t in range(6, -1, -1):
-        powers[t] = (powers[t + 1] * np.uint64(1 << 32)) % m
-    for j in range(filled):
+        powers[t] = (powers[t + 1] * np.uint64(1 << 32)) % divisor
+    for j in range(m):
         _prefetch(cache, keys[j] >> np.uint64(64 - _CACHE_BITS))
         length = np.int64(lengths[j])
-        first[j] = _masked(first[j], length)
-        second[j] = _masked(second[j], length - 8)
-        third[j] = _masked(third[j], length - 16)
-        fourth[j] = _masked(fourth[j], length - 24)
+        masked[j, 0] = _masked(first[np.uint64(at + j)], length)
+        masked[j, 1] = _masked(second[np.uint64(at + j)], length - 8)
+        masked[j, 2] = _masked(third[np.uint64(at + j)], length - 16)
+        masked[j, 3] = _masked(fourth[np.uint64(at + j)], length - 24)
     missed = 0
-    for j in range(filled):
+    for j in range(m):
         slot = keys[j] >> np.uint64(64 - _CACHE_BITS)
         fact = cache[slot, 0]
         differs = (fact >> np.uint64(32)) ^ lengths[j]
-        differs |= cache[slot, 1] ^ first[j]
-        differs |= cache[slot, 2] ^ second[j]
-        differs |= cache[slot, 3] ^ third[j]
-        differs |= cache[slot, 4] ^ fourth[j]
+        differs |= cache[slot, 1] ^ masked[j, 0]
+        differs |= cache[slot, 2] ^ masked[j, 1]
+        differs |= cache[slot, 3] ^ masked[j, 2]
+        differs |= cache[slot, 4] ^ masked[j, 3]
         out[j] = np.int64(fact & np.uint64(0xFFFFFFFF))
         misses[missed] = j
         missed += np.int64(differs != np.uint64(0))
     for i in range(missed):
         j = misses[i]
-        out[j] = _sha256_mod(scratch, begins[j], np.int64(lengths[j]), powers, m, w, state)
+        begin, length = starts[np.uint64(token + j)], np.int64(lengths[j])
+        out[j] = _sha256_mod(scratch, begin, length, powers, divisor, w, state)
     for i in range(missed):
         j = misses[i]
         if lengths[j] <= np.uint64(_CACHE_KEY):
             slot = keys[j] >> np.uint64(64 - _CACHE_BITS)
             cache[slot, 0] = (lengths[j] << np.uint64(32)) | np.uint64(out[j])
-            cache[slot, 1] = first[j]
-            cache[slot, 2] = second[j]
-            cache[slot, 3] = third[j]
-            cache[slot, 4] = fourth[j]
+            for t in range(4):
+                cache[slot, t + 1] = masked[j, t]
 
 
 @_jit()
@@ -760,6 +798,34 @@ def _split_listed(data, at, stop, scratch, fill, starts, count):
 
 
 @_jit()
+def _hash_each(scratch, starts, gap, a, hi, n, words, at, lengths, keys):
+    """Hashes of the n-grams of n + 1 tokens that end at tokens a..hi-1, into keys (uint64[*])."""
+    m = hi - a
+    over16, over24, over32 = 0, 0, 0
+    for j in range(m):
+        length = np.uint64(starts[np.uint64(a + j + 1)] - gap - starts[np.uint64(a + j - n)])
+        lengths[np.uint64(j)] = length
+        over16 += np.int64(length >= np.uint64(16))
+        over24 += np.int64(length >= np.uint64(24))
+        over32 += np.int64(length >= np.uint64(32))
+    # The few that are longer are hashed one by one.
+    if over16 * 16 <= m:
+        limit, over = np.uint64(16), over16
+        _hash_below_16(words, at, lengths, m, keys)
+    elif over24 * 16 <= m:
+        limit, over = np.uint64(24), over24
+        _hash_below_24(words, at, lengths, m, keys)
+    else:
+        limit, over = np.uint64(32), over32
+        _hash_below_32(words, at, lengths, m, keys)
+    if over > 0:
+        for j in range(m):
+            if lengths[j] >= limit:
+                begin = starts[np.uint64(a + j - n)]
+                keys[j] = _xxhash64(scratch, begin, np.int64(lengths[j]), _SEED)
+
+
+@_jit()
 def _hash_ngrams(
     scratch, starts, gap, lo, hi, missing, ngrams, num_buckets, hash_kind, memo, lanes, out
 ):  # fmt: skip
@@ -767,37 +833,43 @@ def _hash_ngrams(
 
     `gap` bytes stand between two tokens (0 or 1); starts[hi] must be the start of the next token
     (`gap` bytes past the end of token hi - 1).
-    `missing` tokens stand before token 0 of the document (n-grams reaching there do not exist).
-    lanes : (4 x uint64[*] words, uint64[*] lengths, uint64[*] keys, int64[*] begins), scratch
+    The first token of the document is number `missing` (0, or less where tokens were dropped):
+    n-grams that reach before it do not exist.
+    lanes : (4 x uint64[*] words, uint64[*] lengths, uint64[*] keys, int64[*] buckets), scratch
+
+    The first 32 bytes from each token on are loaded once, whatever number of n-grams start there.
     """
-    words, lengths, keys, begins = lanes
+    words, lengths, keys, found = lanes
     first, second, third, fourth = words
-    filled = 0
-    long = np.uint64(0)
-    for i in range(lo, hi):
-        end = starts[np.uint64(i + 1)] - gap
-        for n in range(min(ngrams, i - missing + 1)):
-            start = starts[np.uint64(i - n)]
-            to = np.uint64(filled)  # unsigned: an index that numba need not wrap around
-            first[to] = _load64(scratch, start)
-            second[to] = _load64(scratch, start + 8)
-            third[to] = _load64(scratch, start + 16)
-            fourth[to] = _load64(scratch, start + 24)
-            length = np.uint64(end - start)
-            lengths[to] = length
-            begins[to] = start
-            long |= length
-            filled += 1
-    _hash_short(words, lengths, filled, keys)
-    if long >= np.uint64(32):
-        for j in range(filled):
-            if lengths[j] >= np.uint64(32):
-                keys[j] = _xxhash64(scratch, begins[j], np.int64(lengths[j]), _SEED)
-    if hash_kind == SHA256:
-        _sha256_all(scratch, begins, words, lengths, keys, filled, num_buckets, memo, out)
-    else:
-        _pmod(keys, filled, num_buckets, out)
-    return filled
+    base = max(lo - ngrams + 1, missing)
+    for i in range(base, hi):
+        start = starts[np.uint64(i)]
+        to = np.uint64(i - base)  # unsigned: an index that numba need not wrap around
+        first[to] = _load64(scratch, start)
+        second[to] = _load64(scratch, start + 8)
+        third[to] = _load64(scratch, start + 16)
+        fourth[to] = _load64(scratch, start + 24)
+    # Tokens from `full` on end `ngrams` n-grams each; those before it as many as there are tokens.
+    full = min(max(lo, missing + ngrams - 1), hi)
+    before = lo - missing
+    skipped = (full - missing) * (full - missing + 1) // 2 - before * (before + 1) // 2
+    for n in range(ngrams):
+        a = max(lo, missing + n)
+        if a >= hi:
+            break
+        at = a - n - base
+        _hash_each(scratch, starts, gap, a, hi, n, words, at, lengths, keys)
+        if hash_kind == SHA256:
+            _sha256_all(scratch, starts, a - n, words, at, lengths, keys, hi - a, num_buckets,
+                        memo, found)  # fmt: skip
+        else:
+            _pmod(keys, hi - a, num_buckets, found)
+        for i in range(a, full):
+            q = i - missing
+            out[q * (q + 1) // 2 - before * (before + 1) // 2 + n] = found[i - a]
+        for i in range(full, hi):
+            out[np.uint64(skipped + (i - full) * ngrams + n)] = found[np.uint64(i - a)]
+    return skipped + (hi - full) * ngrams
 
 
 @_jit(inline="always")
@@ -1023,11 +1095,11 @@ def run(
     starts = np.empty(_BLOCK + ngrams + 8, np.int64)
     gap = 0 if split_kind == BY_BYTE else 1
     at_once = max(1, _BUCKETS_AT_ONCE // ngrams)
-    size = at_once * ngrams
+    size = at_once + ngrams
     words = (np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.uint64),
              np.empty(size, np.uint64))  # fmt: skip
     lanes = (words, np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.int64))
-    buckets = np.empty(size, np.int64)
+    buckets = np.empty(at_once * ngrams, np.int64)
     gathered = 0
     # A document must be read whole before it is known to be long enough: its buckets wait here.
     waiting = mode >= COLLECT or (mode == COUNT and min_tokens > 0)
