@@ -3,6 +3,8 @@
 # make test SPARK=3.5   the same tests on Spark 3.5, in .venv-3.5
 # make test TESTS=...   only these tests
 # make check            lint, types, test
+# make notebooks        runs the notebooks and stores what they show
+# make pictures         draws the pictures of the README from a run of the demo
 # make bench            benchmarks, small; fails on a ratio under a third of what is claimed
 PYTHON ?= python3
 SPARK ?= 4.2
@@ -21,7 +23,7 @@ endif
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test bench lint types check prerequisites clean
+.PHONY: demo test notebooks pictures bench lint types check prerequisites clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dsir-spark demo
@@ -31,6 +33,12 @@ test: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python scripts/bench.py --rounds 3 --reference-mb 1 --spark-mb 150 --rows 2000000 --check
+
+notebooks: $(VENV)/.installed-test
+	$(BIN)/jupyter-execute --inplace --timeout=600 --kernel_name=python3 notebooks/*.ipynb
+
+pictures: demo
+	$(BIN)/python scripts/pictures.py dsir-demo/tables/report.json docs
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

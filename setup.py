@@ -46,6 +46,9 @@ setup(
             "pytest",
             "hypothesis",
             "chispa",
+            # The notebooks run in a kernel of their own.
+            "nbclient>=0.10",
+            "ipykernel",
             "data-selection==1.0.3",
             "nltk<3.10",  # later ones tokenise with the regex module: other words than re's
             "ruff",

@@ -417,6 +417,12 @@ class JobConfig(ResampleConfig, FitConfig):
                 for name in ("match_steps", "match_tokens")
                 if name in self.given
             ]
+        else:
+            found += [
+                f"{name} is for methods sample and top_k; match goes by the target's own counts"
+                for name in ("target_laplace_smoothing", "target_dirichlet_smoothing")
+                if name in self.given and getattr(self, name) != 0
+            ]
         if self.quotas is None and "quota_shortfall" in self.given:
             found.append("quota_shortfall is for quotas: give quota_column and quotas")
         for name in ("check_ids", "overwrite", "report"):

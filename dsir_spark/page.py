@@ -212,7 +212,8 @@ KL reduction {{ v.kl_reduction|signed }} nats an n-gram; random of equal size
 </table>{% if c.rows|length > 14 %}<p class="quiet">and {{ c.rows|length - 14 }} further
 values</p>{% endif %}</div></div>{% endfor %}
 
-{% for t in targets %}<h2>Target <bdi>{{ t.name }}</bdi></h2>
+{% for t in targets %}<h2>{% if targets|length == 1 and t.name == "target" %}The target{% else
+%}Target <bdi>{{ t.name }}</bdi>{% endif %}</h2>
 <div class="row"><div><h3>Log weights, and where the cut is</h3>{{ t.weights_picture }}</div>
 <div><h3>Weight against length</h3>{{ t.lengths_picture }}
 <p class="quiet">Rank correlation {{ t.correlation|signed }} on a sample of

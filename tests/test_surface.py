@@ -139,6 +139,7 @@ def test_every_option_is_a_flag_and_a_key():
         ({"where": ""}, "predicate"),
         ({"target_dirichlet_smoothing": "some"}, "target_dirichlet_smoothing"),
         ({"target_dirichlet_smoothing": 1, "target_laplace_smoothing": 1}, "not both"),
+        ({"target_dirichlet_smoothing": 9, "method": "match"}, "match goes by the target's own"),
         ({"quota_shortfall": "report"}, "quota_shortfall is for quotas"),
         ({"raw_format": "orc"}, "parquet"),
         ({"overwrite": "yes"}, "true or false"),
