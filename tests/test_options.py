@@ -83,6 +83,27 @@ def test_chunks_are_weighed_and_selected(spark, tmp_path):
     assert matched.count() == 40
 
 
+def test_matched_selection_goes_with_all_the_others(spark):
+    """Separate targets, quotas, chunks, copies and a budget of tokens, in any partitioning."""
+    raw, target = frames(spark)
+    targets = {"one": target.where("id < 't3'"), "two": raw.where("source = 'y' and id < 'd040'")}
+    model = DSIR(num_buckets=97, chunk_words=8).fit(raw, targets)
+    options = {
+        "method": "match", "match_steps": 3, "num_tokens_to_sample": 400, "min_example_length": 4,
+        "quota_column": "source", "quotas": {"x": {"max": 0.3}, "z": 0.2},
+        "allocation": "sequential", "proportions": {"one": 1, "two": 3},
+    }  # fmt: skip
+    rows = model.resample(raw, **options).collect()
+    again = model.resample(raw.repartition(5), **options).collect()
+    assert sorted(r["chunk_id"] for r in rows) == sorted(r["chunk_id"] for r in again)
+    for name, budget in (("one", 100), ("two", 300)):
+        tokens = {s: sum(r["num_tokens"] for r in rows if (r["target"], r["source"]) == (name, s))
+                  for s in "xyz"}  # fmt: skip
+        assert 0 < sum(tokens.values()) <= budget and tokens["x"] <= 0.3 * budget
+    folded = [" ".join(r["text"].lower().split()) for r in rows]
+    assert len(set(folded)) == len(folded) > 20
+
+
 def test_copies_of_a_text_but_for_case_and_blanks(spark):
     raw, target = frames(spark)
     model = DSIR(num_buckets=97).fit(raw, target)
