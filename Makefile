@@ -38,7 +38,7 @@ notebooks: $(VENV)/.installed-test
 	$(BIN)/jupyter-execute --inplace --timeout=600 --kernel_name=python3 notebooks/*.ipynb
 
 pictures: demo
-	$(BIN)/python scripts/pictures.py dsir-demo/tables/report.json docs
+	$(BIN)/python scripts/pictures.py dsir-demo/tables/report.json docs --target scientific_docstrings
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

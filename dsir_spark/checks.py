@@ -128,7 +128,7 @@ def follows_length(name: str, correlation: float) -> Check | None:
     return Check(
         "follows_length", correlation, CORRELATION,
         f"The ranking for {name} follows length (rank correlation {correlation:+.2f}): {which} "
-        "documents win whatever they say.",
+        "documents stand higher, whatever they say.",
         "Give method match, normalize ngram or chunk_words.",
     )  # fmt: skip
 
