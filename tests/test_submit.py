@@ -57,8 +57,8 @@ def _run(environment, config: Path, output: Path, *options: str) -> str:
                 "--conf", "spark.databricks.delta.snapshotPartitions=2")  # fmt: skip
     done = subprocess.run(
         [SUBMIT, *options, *settings, "--", "run", "--config", str(config), "--output",
-         str(output), "--seed", "3"],
-        capture_output=True, text=True, timeout=400, env=environment,
+         str(output), "--seed", "3", "--no-report"],
+        capture_output=True, text=True, timeout=900, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
