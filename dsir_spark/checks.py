@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,14 @@ class Check:
 
     def __str__(self) -> str:
         return f"{self.sentence} {self.remedy}"
+
+
+def visible(text: Any) -> str:
+    """Text with control, format and invalid characters as U+FFFD; line breaks become blanks."""
+    flat = " ".join(str(text).split())
+    return "".join(
+        "\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") else c for c in flat
+    )
 
 
 def _first_upper(name: str) -> str:
@@ -139,7 +148,8 @@ def dominates(column: str, value: str, selected: float, raw: float) -> Check | N
         return None
     return Check(
         "dominates", selected, DOMINATES,
-        f"{selected:.0%} of the selected documents have {column} {value!r}, {raw:.0%} of raw.",
+        f"{selected:.0%} of the selected documents have {column} {visible(value)[:60]!r}, "
+        f"{raw:.0%} of raw.",
         f"If that is not wanted, give quotas on {column}.",
     )  # fmt: skip
 

@@ -13,13 +13,13 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from dsir_spark.columns import quoted
+
 TEXT_HASH = "text_hash"  # of the text after folding case and white space (struct of two bigints)
 FIRST = "__dsir_first"  # the smallest id of the rows of a hash
 
 _FEW = 500_000  # texts that occur more than once, held by the driver for a moment
-# Hashes that a task sorts at once, 8 bytes each. Counted by Spark's own groupBy they take half as
-# long again; grouped with their ids, and joined to all rows, fifteen times as long.
-_A_PART = 4_000_000
+_A_PART = 4_000_000  # hashes that a task sorts at once, 8 bytes each
 _NONE = np.zeros(0, np.int64)
 
 
@@ -37,7 +37,7 @@ def find(pool: DataFrame, id_column: str) -> DataFrame | None:
         return None
     suspects = pool.join(twice, half == F.col("half"), "left_semi")
     grouped = suspects.groupBy(TEXT_HASH).agg(
-        F.min("`" + id_column.replace("`", "``") + "`").alias(FIRST), F.count("*").alias("n")
+        F.min(quoted(id_column)).alias(FIRST), F.count("*").alias("n")
     )
     return _kept_if_few(grouped.where(F.col("n") > 1).select(TEXT_HASH, FIRST))
 

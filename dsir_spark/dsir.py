@@ -20,6 +20,7 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from dsir_spark import features, frames, matched, resample, tables, tokens, weights
+from dsir_spark.columns import check_column, check_id_column, check_text_column, quoted
 from dsir_spark.config import (
     FeatureSpec,
     FitConfig,
@@ -37,7 +38,6 @@ from dsir_spark.resample import (
     Selection,
     column_name,
     match_column,
-    quoted,
 )
 
 FORMAT_VERSION = 1
@@ -148,9 +148,9 @@ class DSIR:
             targets = dict(target)
         else:
             targets = {_SINGLE: target}
-        frames.check_text_column(raw, config.text_column, "raw")
+        check_text_column(raw, config.text_column, "raw")
         for name, frame in targets.items():
-            frames.check_text_column(frame, config.text_column, f"target {name}")
+            check_text_column(frame, config.text_column, f"target {name}")
         features.compile_kernels(config.features)
         part, share = self._part_to_fit(raw)
         if config.chunk_words is not None:
@@ -214,7 +214,7 @@ def _documents(raw: DataFrame, config: FitConfig) -> DataFrame:
         made = frames.content_id(quoted(config.text_column)).alias(CONTENT_ID)
         raw = raw.select(made, *[quoted(c) for c in raw.columns])
     else:
-        frames.check_id_column(raw, config.id_column, "raw")
+        check_id_column(raw, config.id_column, "raw")
     if config.chunk_words is None:
         return raw
     _refuse_columns(raw, list(frames.CHUNK_COLUMNS))
@@ -225,7 +225,7 @@ def _documents(raw: DataFrame, config: FitConfig) -> DataFrame:
 def _id_column(df: DataFrame, config: FitConfig) -> Column:
     if config.id_column is None:
         return frames.content_id(quoted(config.text_column))
-    frames.check_id_column(df, config.id_column, "raw")
+    check_id_column(df, config.id_column, "raw")
     return quoted(config.id_column)
 
 
@@ -246,7 +246,7 @@ def ngram_counts(
     spec = FeatureSpec(ngrams, num_buckets, tokenizer, hash)
     check(spec.problems())
     spec = dataclasses.replace(spec, tokenizer=_known(tokenizer))
-    frames.check_text_column(df, text_column, "the DataFrame")
+    check_text_column(df, text_column, "the DataFrame")
     _refuse_columns(df, ["indices", "counts"])
     return frames.with_ngram_counts(df, text_column, spec)
 
@@ -368,7 +368,7 @@ class DSIRModel:
         document they give its log weight to the last bit. For a few documents: it runs at the
         speed of Python.
         """
-        frames.check_text_column(df, self.config.text_column, "the DataFrame")
+        check_text_column(df, self.config.text_column, "the DataFrame")
         ratios = {
             column.replace("log_weight", "log_ratio", 1): ratio
             for column, ratio in zip(self.weight_columns, self.log_ratio.values(), strict=True)
@@ -428,7 +428,7 @@ class DSIRModel:
         elif size_column is None:
             wanted = (num_tokens_to_sample or 0) * self.fitted_share / max(1, self.raw.num_tokens)
         else:
-            frames.check_column(raw, size_column, "raw", "size_column")
+            check_column(raw, size_column, "raw", "size_column")
             sizes = F.sum(F.ceil(quoted(size_column)))
             wanted = (num_tokens_to_sample or 0) / max(1, raw.agg(sizes).first()[0] or 0)  # type: ignore[index]
         parts = self._shares(proportions)
@@ -491,7 +491,7 @@ class DSIRModel:
 
     def scored(self, df: DataFrame, *, text_hash: bool = False, quality: bool = False) -> DataFrame:
         """`df` with weights, `match_columns`, `num_tokens` and more, in one pass over the text."""
-        frames.check_text_column(df, self.config.text_column, "the DataFrame")
+        check_text_column(df, self.config.text_column, "the DataFrame")
         names = [*self.weight_columns, *(self.match_columns if self.matchings else [])]
         _refuse_columns(df, [*names, NUM_TOKENS, *([TEXT_HASH] if text_hash else []),
                              *(QUALITY if quality else [])])  # fmt: skip
@@ -613,7 +613,7 @@ class DSIRModel:
         """
         documents = self.documents(raw)
         for name in keep:
-            frames.check_column(raw, name, "raw", "keep")
+            check_column(raw, name, "raw", "keep")
         chunks = frames.CHUNK_COLUMNS[1:] if self.config.chunk_words is not None else ()
         own = (self.config.id_column or CONTENT_ID,) if chunks else ()
         first = (self.id_name, self.config.text_column)
@@ -803,7 +803,7 @@ class DSIRModel:
         Only documents of at least `min_example_length` tokens count.
         """
         for name, frame in parts.items():
-            frames.check_text_column(frame, self.config.text_column, name)
+            check_text_column(frame, self.config.text_column, name)
         return _count(dict(parts), self.config, min_example_length)
 
     def kl_reduction(self, selected: Int64) -> dict[str, float | None]:

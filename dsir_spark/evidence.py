@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from dsir_spark import (
@@ -31,15 +31,15 @@ from dsir_spark import (
     tables,
     weights,
 )
+from dsir_spark.checks import visible
+from dsir_spark.columns import check_column, quoted
 from dsir_spark.dsir import BucketCounts, DSIRModel
 from dsir_spark.errors import DataError
-from dsir_spark.frames import check_column
-from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, column_name, quoted
+from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, column_name
 
 REPORT = "report"
 _BINS = 60
-_SAMPLE = 5_000  # candidates of which correlation and spread are taken
-_POINTS = 600  # of them drawn
+_POINTS = 600  # candidates drawn of those looked at
 _EXCERPT = 700
 _STEPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)  # sizes of the curve, in those selected
 _MIXTURES = (0.25, 0.5, 0.75, 0.9)  # of raw and the selection, from which bounds are taken
@@ -139,13 +139,14 @@ def gather(
                       UserWarning, stacklevel=2)  # fmt: skip
     texts_raw = job.sample_texts(model, raw)
     shown = _examples(model, selection, raw, scored, examples)
+    sample = job.sample_of_ranks(selection, scored)
     targets = []
     for t, name in enumerate(model.targets):
         texts = job.sample_texts(model, samples[name]) if name in samples else []
         up, down = _drivers(model, name, texts_raw, texts)
         targets.append(
             {
-                **_spread(model, selection, scored, by_target[name], t),
+                **_spread(selection, scored, by_target[name], sample, t),
                 "name": name,
                 "curve": curves.get(name, []),
                 "sampled": len(texts_raw) + len(texts),
@@ -156,7 +157,7 @@ def gather(
         )
     found = [
         *job.before_weighing(model, selection.options, samples),
-        *job.before_writing(model, selection, scored, samples),
+        *job.before_writing(model, selection, scored, samples, sample),
         *_checks(run, config, model, selection, compared),
     ]
     return {
@@ -213,16 +214,16 @@ def explained(spark: SparkSession, output: str, ids: Sequence[str], number: int 
         total = explain.log_weight(found[i, name])
         who = "" if model.single_target else f" for {name}"
         lines += [
-            f"{page.visible(i)}: log weight{who} {total:+.4f} nats, the sum over "
+            f"{visible(i)}: log weight{who} {total:+.4f} nats, the sum over "
             f"{len(found[i, name]):,} n-grams; the {len(own)} that move it most:",
             f"  {'part':>9}  {'times':>5}  {'log ratio':>9}  {'bucket':>8}  n-gram"
             f"{'':<24}  in its bucket",
         ]
         for term, times, part in own:
             sharing = ", ".join(
-                f"{page.visible(g)[:24]} {share:.0%}" for g, share in others.of(term.bucket)
+                f"{visible(g)[:24]} {share:.0%}" for g, share in others.of(term.bucket)
             )
-            ngram = page.visible(term.ngram)[:30]
+            ngram = visible(term.ngram)[:30]
             lines.append(
                 f"  {part:>+9.3f}  {times:>5}  {term.log_ratio:>+9.3f}  {term.bucket:>8}  "
                 f"{ngram:<30}  {sharing or '-'}"
@@ -376,39 +377,34 @@ def _composition(
 
 
 def _spread(
-    model: DSIRModel, selection: Selection, scored: DataFrame, chosen: DataFrame, t: int
+    selection: Selection, scored: DataFrame, chosen: DataFrame, sample: Sequence[Row], t: int
 ) -> dict[str, Any]:
-    """How what documents are ranked by is spread, and how it goes with their length."""
-    ids = quoted(selection.id_column)
-    # Matched keys are whole numbers: the log weight says more.
-    plain = selection.method == "match"
-    rank = quoted(column_name(selection.targets[t])) if plain else selection.ranks()[t]
+    """How what documents are ranked by is spread, and how it goes with their length.
+
+    sample : from `job.sample_of_ranks`
+    """
+    ids, rank = quoted(selection.id_column), job.ranks(selection)[t]
+    matching = selection.method == "match"
     label = "log weight (nats)"
-    if selection.options.normalize == "ngram" and not plain:
+    if selection.options.normalize == "ngram" and not matching:
         label = "mean log ratio (nats an n-gram)"
-    if selection.temperatures[t] != 1.0 and not plain:
+    if selection.temperatures[t] != 1.0 and not matching:
         label += f" / {selection.temperatures[t]:.3g}"
-    pool = scored.where(selection.is_candidate()).select(
-        ids.alias("id"), rank.alias("rank"), F.col(NUM_TOKENS)
-    )
-    own = chosen.select(ids.alias("id"), rank.alias("rank"), F.col(NUM_TOKENS))
-    drawn = _histogram(pool, own)
-    share = max(1, drawn["total"] // _SAMPLE)
-    few = F.pmod(F.xxhash64(F.lit("report"), F.col("id")), F.lit(share)) == 0
-    rows = pool.where(few).limit(2 * _SAMPLE).collect()
-    picked = {r["id"] for r in own.where(few).limit(2 * _SAMPLE).select("id").collect()}
-    length = np.array([float(r[NUM_TOKENS]) for r in rows])
-    height = np.array([r["rank"] for r in rows])
-    step = max(1, len(rows) // _POINTS)
-    ordered = sorted(rows, key=lambda r: str(r["id"]))[::step]
+    pool = scored.where(selection.is_candidate()).select(rank.alias("rank"))
+    drawn = _histogram(pool, chosen.select(rank.alias("rank")))
+    points = sorted(sample, key=lambda r: str(r["id"]))[:: max(1, len(sample) // _POINTS)]
+    own = chosen.where(ids.isin([r["id"] for r in points])).select(ids.alias("id"))
+    picked = {r["id"] for r in own.collect()} if points else set()
+    length = np.array([float(r[NUM_TOKENS]) for r in sample])
+    height = np.array([r[f"rank_{t}"] for r in sample])
     return {
         "weights": {**drawn, "label": label,
-                    "cut": None if plain else _finite(selection.cuts[t].key)},
+                    "cut": None if matching else _finite(selection.cuts[t].key)},
         "lengths": {"label": label, "points": [
-            [r[NUM_TOKENS], r["rank"], r["id"] in picked] for r in ordered]},
+            [r[NUM_TOKENS], r[f"rank_{t}"], r["id"] in picked] for r in points]},
         "correlation": checks.rank_correlation(length, height),
         "spread": float(height.std()) if len(height) else 0.0,
-        "sample": len(rows),
+        "sample": len(sample),
     }  # fmt: skip
 
 
@@ -518,7 +514,7 @@ def _checks(
 ) -> list[checks.Check | None]:  # fmt: skip
     found: list[checks.Check | None] = []
     for name in model.targets:
-        who = "the target" if model.single_target else f"target {name}"
+        who = job.called(model, name)
         chosen = run["selected_by_target"][name]
         size = run["effective_sample_size"].get(name, 0.0)
         found += [
@@ -534,8 +530,7 @@ def _checks(
         for row in column["rows"][:1]:
             found.append(
                 checks.dominates(
-                    column["column"], page.visible(row["value"]), row["selected_share"],
-                    row["raw_share"],
+                    column["column"], row["value"], row["selected_share"], row["raw_share"]
                 )
             )  # fmt: skip
     return found

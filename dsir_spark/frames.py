@@ -19,10 +19,10 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dsir_spark import explain, features, matched
+from dsir_spark.columns import quoted
 from dsir_spark.config import FeatureSpec
 from dsir_spark.copies import TEXT_HASH
-from dsir_spark.errors import ColumnError
-from dsir_spark.resample import NUM_TOKENS, QUALITY, quoted
+from dsir_spark.resample import NUM_TOKENS, QUALITY
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 Int64 = np.ndarray[Any, np.dtype[np.int64]]
@@ -32,36 +32,6 @@ CHUNK_COLUMNS = (CHUNK_ID, "chunk", "num_chunks", "chunk_start", "chunk_end")
 
 # Keys of `bucket_counts` below 0 are facts about the documents, not buckets.
 DOCUMENTS, NULL, BLANK, TOKENS = -1, -2, -3, -4
-
-
-def check_text_column(df: DataFrame, name: str, owner: str) -> None:
-    """Raise a `ColumnError` unless `df` has a string column of this name."""
-    check_column(df, name, owner, "text_column")
-    found = df.schema[name].dataType
-    if not isinstance(found, T.StringType | T.VarcharType | T.CharType):
-        raise ColumnError(
-            f"text_column {name!r} of {owner} must be of type string; "
-            f"it is {found.simpleString()}: cast it or name another column"
-        )
-
-
-def check_column(df: DataFrame, name: str, owner: str, option: str) -> None:
-    """Raise a `ColumnError` that lists the columns there are unless `df` has this one."""
-    if name not in df.columns:
-        raise ColumnError(
-            f"{option} {name!r} is not a column of {owner}; columns are {', '.join(df.columns)}"
-        )
-
-
-def check_id_column(df: DataFrame, name: str, owner: str) -> None:
-    """Raise a `ColumnError` unless `df` has an id column of string or integer type."""
-    check_column(df, name, owner, "id_column")
-    found = df.schema[name].dataType
-    if not isinstance(found, T.StringType | T.VarcharType | T.CharType | T.IntegralType):
-        raise ColumnError(
-            f"id_column {name!r} of {owner} must be of string or integer type; "
-            f"it is {found.simpleString()}: cast it or name another column"
-        )
 
 
 def content_id(text: Column) -> Column:

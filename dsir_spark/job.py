@@ -20,22 +20,22 @@ from typing import Any
 
 import numpy as np
 from pyspark.errors import AnalysisException, ParseException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 import dsir_spark
 from dsir_spark import checks, frames, matched, resample, tables, tokens, weights
 from dsir_spark.checks import Check, CheckWarning
+from dsir_spark.columns import check_column, check_id_column, check_text_column, quoted
 from dsir_spark.config import FitConfig, JobConfig, ResampleConfig
 from dsir_spark.copies import TEXT_HASH
 from dsir_spark.cuts import Cut
 from dsir_spark.dsir import DSIR, BucketCounts, DSIRModel, needed_columns
 from dsir_spark.errors import ColumnError, DataError, TableError
-from dsir_spark.frames import check_column, check_id_column, check_text_column
-from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, quoted
+from dsir_spark.resample import NUM_TOKENS, TARGET, Selection
 
 MODEL, WEIGHTS, SELECTED, RUNS = "model", "weights", "selected", "runs"
-_SAMPLE = 5_000  # candidates whose weights are looked at before documents are written
+SAMPLE = 5_000  # candidates whose weights are looked at before documents are written
 _TEXTS = 300  # of raw and of a target, in which n-grams are looked up
 _CHARACTERS = 20_000  # of each
 MATCH, DOCUMENTS = "match", "documents"
@@ -252,7 +252,7 @@ def before_weighing(
     smoothed = model.config.target_dirichlet_smoothing != 0 or options.method == "match"
     smoothed = smoothed or model.config.target_laplace_smoothing > 0
     for name, target in model.targets.items():
-        who = _who(model, name)
+        who = called(model, name)
         found += [
             checks.small_target(who, target.counts, model.raw.counts, smoothed),
             checks.nearly_the_same(who, target.counts, model.raw.counts),
@@ -274,6 +274,7 @@ def before_writing(
     selection: Selection,
     table: DataFrame,
     targets: Mapping[str, DataFrame],
+    sample: Sequence[Row],
     columns: Sequence[str] = (),
 ) -> list[Check]:
     """What the weights tell before documents are written.
@@ -281,43 +282,52 @@ def before_writing(
     Parameters
     ----------
     targets : those whose texts are looked for in raw
+    sample : from `sample_of_ranks`
     columns : of the weights table, in which one value may dominate
     """
     if not selection.funnel.candidates:
         return []
-    sample = _sample_of_ranks(model, selection, table)
+    lengths = np.array([row[NUM_TOKENS] for row in sample], np.float64)
     found = [checks.copies(selection.funnel.duplicate_text, selection.funnel.candidates, False)]
     for t, name in enumerate(model.targets):
-        who = _who(model, name)
+        who = called(model, name)
         if len(sample) > 2 and selection.method != "match":
-            ranks = sample[:, t + 1]
+            height = np.array([row[f"rank_{t}"] for row in sample], np.float64)
             found += [
-                checks.top_k_in_disguise(who, float(ranks.std()), selection.method),
-                checks.follows_length(who, checks.rank_correlation(sample[:, 0], ranks)),
+                checks.top_k_in_disguise(who, float(height.std()), selection.method),
+                checks.follows_length(who, checks.rank_correlation(lengths, height)),
             ]
         if name in targets:
             found.append(
                 checks.contamination(who, *_in_raw(model, targets[name], table, selection))
             )
-    for column in columns:
-        found.append(_dominating(table, selection, column))
+    found += _dominating(table, selection, columns)
     return [check for check in found if check is not None]
 
 
-def _who(model: DSIRModel, name: str) -> str:
+def called(model: DSIRModel, name: str) -> str:
+    """A target as sentences name it."""
     return "the target" if model.single_target else f"target {name}"
 
 
-def _sample_of_ranks(
-    model: DSIRModel, selection: Selection, table: DataFrame
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Tokens and ranks of some candidates by a hash of their ids, float64[n, 1 + targets]."""
-    one_in = max(1, selection.funnel.candidates // _SAMPLE)
-    drawn = F.pmod(F.xxhash64(F.lit("report"), quoted(selection.id_column)), F.lit(one_in)) == 0
-    columns = [rank.alias(f"r{t}") for t, rank in enumerate(selection.ranks())]
-    rows = table.where(selection.is_candidate() & drawn).select(NUM_TOKENS, *columns)
-    found = [list(r) for r in rows.limit(2 * _SAMPLE).collect()]
-    return np.array(found, np.float64).reshape(-1, 1 + len(columns))
+def ranks(selection: Selection) -> list[Column]:
+    """What documents are ranked by, noise apart, for each target.
+
+    Keys of a matched selection are a few whole numbers: there the log weight, which says more.
+    """
+    if selection.method == "match":
+        return [quoted(resample.column_name(target)) for target in selection.targets]
+    return selection.ranks()
+
+
+def sample_of_ranks(selection: Selection, table: DataFrame) -> list[Row]:
+    """Some candidates by a hash of their ids: `id`, NUM_TOKENS, and `rank_0`, ... by target."""
+    one_in = max(1, selection.funnel.candidates // SAMPLE)
+    ids = quoted(selection.id_column)
+    drawn = F.pmod(F.xxhash64(F.lit("report"), ids), F.lit(one_in)) == 0
+    columns = [rank.alias(f"rank_{t}") for t, rank in enumerate(ranks(selection))]
+    rows = table.where(selection.is_candidate() & drawn)
+    return rows.select(ids.alias("id"), NUM_TOKENS, *columns).limit(2 * SAMPLE).collect()
 
 
 def _in_raw(
@@ -337,24 +347,28 @@ def _in_raw(
     return number, selection.filter(found, table).count() if number else 0
 
 
-def _dominating(table: DataFrame, selection: Selection, column: str) -> Check | None:
-    """The most frequent value among what is selected, if it is nearly all of it."""
-    value = quoted(column).cast("string").alias("value")
-    chosen = selection.filter(table, table).groupBy(value).count()
-    first = chosen.orderBy(F.desc("count"), "value").first()
-    if first is None:
-        return None
-    same = quoted(column).cast("string").eqNullSafe(F.lit(first["value"]))
-    whole = table.agg(F.count("*"), F.count_if(same)).first()
+def _dominating(
+    table: DataFrame, selection: Selection, columns: Sequence[str]
+) -> list[Check | None]:
+    """Of each column the most frequent value among what is selected, if it is nearly all of it."""
+    if not columns:
+        return []
+    values = {column: quoted(column).cast("string") for column in columns}
+    each = [F.struct(F.lit(c).alias("column"), v.alias("value")) for c, v in values.items()]
+    chosen = selection.filter(table, table).select(F.explode(F.array(*each)).alias("of"))
+    counted = chosen.groupBy("of.column", "of.value").count()
+    most = F.max(F.struct("count", "value")).alias("most")
+    first = {r["column"]: r["most"] for r in counted.groupBy("column").agg(most).collect()}
+    same = [F.count_if(values[c].eqNullSafe(F.lit(m["value"]))).alias(c) for c, m in first.items()]
+    whole = table.agg(F.count("*").alias("__all"), *same).first()
     assert whole is not None
-    return checks.dominates(
-        column, _printable(str(first["value"])), first["count"] / selection.num_selected,
-        whole[1] / whole[0],
-    )  # fmt: skip
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)[:60]
+    return [
+        checks.dominates(
+            column, str(most["value"]), most["count"] / selection.num_selected,
+            whole[column] / whole["__all"],
+        )
+        for column, most in first.items()
+    ]  # fmt: skip
 
 
 def open_targets(spark: SparkSession, recorded: str) -> dict[str, DataFrame]:
@@ -571,7 +585,8 @@ def _select(run: _Run, model: DSIRModel, raw: Input) -> None:
         selection = model.select(table, config.resample_config())
         targets = open_targets(run.spark, run.facts["target"])
         own = [c for c in config.keep if c in table.columns]
-        _tell(before_writing(model, selection, table, targets, own))
+        sample = sample_of_ranks(selection, table)
+        _tell(before_writing(model, selection, table, targets, sample, own))
     with run.stage("select", "writing the selected documents"):
         tables.write(
             model.selected(raw.frame, selection, table), run.place(SELECTED),

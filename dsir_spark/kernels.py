@@ -289,6 +289,35 @@ def _rotl(x, r):
     return (x << np.uint64(r)) | (x >> np.uint64(64 - r))
 
 
+@_jit(inline="always")
+def _round(h, word):
+    """State of XXH64 after eight more bytes."""
+    return _rotl(h ^ (_rotl(word * _P2, 31) * _P1), 27) * _P1 + _P4
+
+
+@_jit(inline="always")
+def _finish(h, tail, length):
+    """XXH64 of the state after all whole words, and of the word that the rest stands in.
+
+    The last 0-7 bytes are folded with selects rather than loops: token lengths are random, and a
+    mispredicted branch costs more than the arithmetic it saves.
+    """
+    four = (length & np.uint64(4)) != np.uint64(0)
+    step = _rotl(h ^ ((tail & np.uint64(0xFFFFFFFF)) * _P1), 23) * _P2 + _P3
+    h = step if four else h
+    tail = tail >> np.uint64(32) if four else tail
+    left = length & np.uint64(3)
+    step = _rotl(h ^ ((tail & np.uint64(0xFF)) * _P5), 11) * _P1
+    h = step if left > np.uint64(0) else h
+    step = _rotl(h ^ (((tail >> np.uint64(8)) & np.uint64(0xFF)) * _P5), 11) * _P1
+    h = step if left > np.uint64(1) else h
+    step = _rotl(h ^ (((tail >> np.uint64(16)) & np.uint64(0xFF)) * _P5), 11) * _P1
+    h = step if left > np.uint64(2) else h
+    h = (h ^ (h >> np.uint64(33))) * _P2
+    h = (h ^ (h >> np.uint64(29))) * _P3
+    return h ^ (h >> np.uint64(32))
+
+
 @_jit()
 def _stripes(buf, start, length, seed):
     """State of XXH64 after the whole 32-byte stripes of a slice of at least 32 bytes."""
@@ -311,57 +340,16 @@ def _stripes(buf, start, length, seed):
 def _xxhash64(buf, start, length, seed):
     """XXH64 of buf[start : start + length]; reads up to 8 bytes beyond it.
 
-    Algorithm: Yann Collet's specification of XXH64, as Spark SQL's `xxhash64` of a string. The
-    last 0-7 bytes are folded with selects rather than loops: token lengths are random, and a
-    mispredicted branch costs more than the arithmetic it saves.
+    Algorithm: Yann Collet's specification of XXH64, as Spark SQL's `xxhash64` of a string.
     """
     h = _stripes(buf, start, length, seed) if length >= 32 else seed + _P5
     h += np.uint64(length)
     at = start + (length & ~31)
     end = start + length
     while at + 8 <= end:
-        h = _rotl(h ^ (_rotl(_load64(buf, at) * _P2, 31) * _P1), 27) * _P1 + _P4
+        h = _round(h, _load64(buf, at))
         at += 8
-    tail = _load64(buf, at)
-    left = length & 7
-    folded = _rotl(h ^ ((tail & np.uint64(0xFFFFFFFF)) * _P1), 23) * _P2 + _P3
-    h = folded if left & 4 else h
-    tail = tail >> np.uint64(32) if left & 4 else tail
-    left &= 3
-    folded = _rotl(h ^ ((tail & np.uint64(0xFF)) * _P5), 11) * _P1
-    h = folded if left > 0 else h
-    folded = _rotl(h ^ (((tail >> np.uint64(8)) & np.uint64(0xFF)) * _P5), 11) * _P1
-    h = folded if left > 1 else h
-    folded = _rotl(h ^ (((tail >> np.uint64(16)) & np.uint64(0xFF)) * _P5), 11) * _P1
-    h = folded if left > 2 else h
-    h = (h ^ (h >> np.uint64(33))) * _P2
-    h = (h ^ (h >> np.uint64(29))) * _P3
-    return h ^ (h >> np.uint64(32))
-
-
-@_jit(inline="always")
-def _round(h, word):
-    """State of XXH64 after eight more bytes."""
-    return _rotl(h ^ (_rotl(word * _P2, 31) * _P1), 27) * _P1 + _P4
-
-
-@_jit(inline="always")
-def _finish(h, tail, length):
-    """XXH64 of the state after all whole words, and of the word that the rest stands in."""
-    four = (length & np.uint64(4)) != np.uint64(0)
-    step = _rotl(h ^ ((tail & np.uint64(0xFFFFFFFF)) * _P1), 23) * _P2 + _P3
-    h = step if four else h
-    tail = tail >> np.uint64(32) if four else tail
-    left = length & np.uint64(3)
-    step = _rotl(h ^ ((tail & np.uint64(0xFF)) * _P5), 11) * _P1
-    h = step if left > np.uint64(0) else h
-    step = _rotl(h ^ (((tail >> np.uint64(8)) & np.uint64(0xFF)) * _P5), 11) * _P1
-    h = step if left > np.uint64(1) else h
-    step = _rotl(h ^ (((tail >> np.uint64(16)) & np.uint64(0xFF)) * _P5), 11) * _P1
-    h = step if left > np.uint64(2) else h
-    h = (h ^ (h >> np.uint64(33))) * _P2
-    h = (h ^ (h >> np.uint64(29))) * _P3
-    return h ^ (h >> np.uint64(32))
+    return _finish(h, _load64(buf, at), np.uint64(length))
 
 
 # `_xxhash64` of m n-grams at once, of fewer than 16, 24 or 32 bytes. All steps are taken for all

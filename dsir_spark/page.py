@@ -7,7 +7,6 @@ direction of writing are made visible, and a policy in the page forbids whatever
 from __future__ import annotations
 
 import io
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,8 @@ import matplotlib
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
+
+from dsir_spark.checks import visible
 
 _DARK, _LIGHT, _ACCENT = "#1b1b1b", "#c9c9c9", "#1f5fa8"
 _STYLE: dict[Any, Any] = {
@@ -28,14 +29,6 @@ _STYLE: dict[Any, Any] = {
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
 }
-
-
-def visible(text: Any) -> str:
-    """Text with control, format and invalid characters as U+FFFD; line breaks become blanks."""
-    flat = " ".join(str(text).split())
-    return "".join(
-        "\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") else c for c in flat
-    )
 
 
 def _svg(figure: Figure) -> markupsafe.Markup:

@@ -12,10 +12,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dsir_spark import checks, cuts, job, tables
+from dsir_spark.checks import visible
+from dsir_spark.columns import check_column, quoted
 from dsir_spark.dsir import DSIRModel
 from dsir_spark.errors import TableError
-from dsir_spark.frames import check_column
-from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, column_name, quoted
+from dsir_spark.resample import NUM_TOKENS, TARGET, Selection, column_name
 
 # Shown where there are any.
 _LOSSES = {
@@ -363,7 +364,6 @@ def _examples_text(name: str, examples: Sequence[Example]) -> str:
 
 
 def _one_line(text: str, width: int) -> str:
-    """Printable characters of a text on one line; control characters would reach the terminal."""
-    flat = " ".join(text.split())
-    safe = "".join(c if c.isprintable() else "\ufffd" for c in flat)
+    """A text on one line that is safe to print, cut at a width."""
+    safe = visible(text)
     return safe if len(safe) <= width else safe[: width - 3] + "..."

@@ -25,6 +25,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dsir_spark import copies, cuts
+from dsir_spark.columns import quoted
 from dsir_spark.config import QualityRule, ResampleConfig
 from dsir_spark.copies import FIRST, TEXT_HASH
 from dsir_spark.cuts import GROUP, ID, KEY, SIZE, Cut, Near
@@ -59,11 +60,6 @@ def column_name(target: str | None) -> str:
 def match_column(target: str | None) -> str:
     """`match_key`, or `match_key_<target>`: what method match ranks documents by, whole numbers."""
     return "match_key" if target is None else f"match_key_{target}"
-
-
-def quoted(name: str) -> Column:
-    """The column of exactly this name, dots and blanks included."""
-    return F.col("`" + name.replace("`", "``") + "`")
 
 
 def uniform(seed: int, id_column: Column) -> Column:

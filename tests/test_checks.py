@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_features import HOSTILE
 
-from dsir_spark import checks, explain, features, page
+from dsir_spark import checks, explain, features
 from dsir_spark.config import FeatureSpec
 
 FEW, MANY = np.array([5, 0, 0, 0]), np.array([5, 4, 3, 2])
@@ -99,4 +99,4 @@ def test_who_shares_a_bucket():
 
 
 def test_what_is_shown_of_hostile_text():
-    assert page.visible("a\u202eb\x07c\u200d\n d") == "a\ufffdb\ufffdc\ufffd d"
+    assert checks.visible("a\u202eb\x07c\u200d\n d") == "a\ufffdb\ufffdc\ufffd d"

@@ -20,9 +20,9 @@ MODULES = {p.stem: ast.parse(p.read_text(encoding="utf-8")) for p in PACKAGE.glo
 
 # Each module may import those above it, none below.
 LAYERS = [
-    ["copies", "errors", "page", "unicode_tables", "weights"],
-    ["checks", "tokens"],
-    ["config", "cuts", "kernels", "matched"],
+    ["errors", "unicode_tables", "weights"],
+    ["checks", "columns", "tokens"],
+    ["config", "copies", "cuts", "kernels", "matched", "page"],
     ["features", "resample", "tables"],
     ["explain"],
     ["frames"],
