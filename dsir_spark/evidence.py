@@ -392,7 +392,7 @@ def _spread(
         label += f" / {selection.temperatures[t]:.3g}"
     pool = scored.where(selection.is_candidate()).select(rank.alias("rank"))
     drawn = _histogram(pool, chosen.select(rank.alias("rank")))
-    points = sorted(sample, key=lambda r: str(r["id"]))[:: max(1, len(sample) // _POINTS)]
+    points = sample[:: max(1, len(sample) // _POINTS)]
     own = chosen.where(ids.isin([r["id"] for r in points])).select(ids.alias("id"))
     picked = {r["id"] for r in own.collect()} if points else set()
     length = np.array([float(r[NUM_TOKENS]) for r in sample])

@@ -321,13 +321,18 @@ def ranks(selection: Selection) -> list[Column]:
 
 
 def sample_of_ranks(selection: Selection, table: DataFrame) -> list[Row]:
-    """Some candidates by a hash of their ids: `id`, NUM_TOKENS, and `rank_0`, ... by target."""
+    """Some candidates by a hash of their ids: `id`, NUM_TOKENS, and `rank_0`, ... by target.
+
+    In one order, so that what is computed from them has the same bits in any partitioning.
+    """
     one_in = max(1, selection.funnel.candidates // SAMPLE)
     ids = quoted(selection.id_column)
     drawn = F.pmod(F.xxhash64(F.lit("report"), ids), F.lit(one_in)) == 0
     columns = [rank.alias(f"rank_{t}") for t, rank in enumerate(ranks(selection))]
-    rows = table.where(selection.is_candidate() & drawn)
-    return rows.select(ids.alias("id"), NUM_TOKENS, *columns).limit(2 * SAMPLE).collect()
+    rows = table.where(selection.is_candidate() & drawn).select(
+        ids.alias("id"), NUM_TOKENS, *columns
+    )
+    return sorted(rows.limit(2 * SAMPLE).collect(), key=lambda row: str(row["id"]))
 
 
 def _in_raw(
