@@ -50,11 +50,11 @@ class Check:
 
 
 def visible(text: Any) -> str:
-    """Text with control, format and invalid characters as U+FFFD; line breaks become blanks."""
+    """Text on one line, with U+FFFD for what is no character to show: control, format, private,
+    unassigned and invalid ones, which could act on a page or a terminal.
+    """
     flat = " ".join(str(text).split())
-    return "".join(
-        "\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") else c for c in flat
-    )
+    return "".join("\ufffd" if unicodedata.category(c).startswith("C") else c for c in flat)
 
 
 def _first_upper(name: str) -> str:

@@ -35,7 +35,7 @@ from dsir_spark.errors import ColumnError, DataError, TableError
 from dsir_spark.resample import NUM_TOKENS, TARGET, Selection
 
 MODEL, WEIGHTS, SELECTED, RUNS = "model", "weights", "selected", "runs"
-SAMPLE = 5_000  # candidates whose weights are looked at before documents are written
+_SAMPLE = 5_000  # candidates whose weights are looked at before documents are written
 _TEXTS = 300  # of raw and of a target, in which n-grams are looked up
 _CHARACTERS = 20_000  # of each
 MATCH, DOCUMENTS = "match", "documents"
@@ -325,14 +325,14 @@ def sample_of_ranks(selection: Selection, table: DataFrame) -> list[Row]:
 
     In one order, so that what is computed from them has the same bits in any partitioning.
     """
-    one_in = max(1, selection.funnel.candidates // SAMPLE)
+    one_in = max(1, selection.funnel.candidates // _SAMPLE)
     ids = quoted(selection.id_column)
     drawn = F.pmod(F.xxhash64(F.lit("report"), ids), F.lit(one_in)) == 0
     columns = [rank.alias(f"rank_{t}") for t, rank in enumerate(ranks(selection))]
     rows = table.where(selection.is_candidate() & drawn).select(
         ids.alias("id"), NUM_TOKENS, *columns
     )
-    return sorted(rows.limit(2 * SAMPLE).collect(), key=lambda row: str(row["id"]))
+    return sorted(rows.limit(2 * _SAMPLE).collect(), key=lambda row: str(row["id"]))
 
 
 def _in_raw(
@@ -356,7 +356,7 @@ def _dominating(
     table: DataFrame, selection: Selection, columns: Sequence[str]
 ) -> list[Check | None]:
     """Of each column the most frequent value among what is selected, if it is nearly all of it."""
-    if not columns:
+    if not columns or not selection.num_selected:
         return []
     values = {column: quoted(column).cast("string") for column in columns}
     each = [F.struct(F.lit(c).alias("column"), v.alias("value")) for c, v in values.items()]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyspark.sql import functions as F
 from test_resample import chosen, ids
 
-from dsir_spark import cuts, resample
+from dsir_spark import cuts, job, resample
 from dsir_spark.config import QualityRule, ResampleConfig, check
 from dsir_spark.errors import ColumnError, ConfigError, DataError
 
@@ -355,3 +355,27 @@ def test_contradictions_are_refused(options, said):
 def test_temperature_of_equal_weights_is_the_floor():
     assert resample.smallest_temperature(np.zeros(1), np.array([9.0]), 8.5, 1.0) == 1.0
     assert math.isfinite(resample.smallest_temperature(np.array([0.0, 9.0]), np.ones(2), 1.99, 1.0))
+
+
+def test_values_that_dominate_are_found_among_the_selected(spark):
+    columns, table = made_pool(spark)
+    best = F.col("log_weight") > F.lit(float(np.sort(columns["log_weight"])[-60]))
+    value = F.when(best, F.lit("mine\x07")).otherwise(F.lit("other"))
+    table = table.withColumn("si.te", value).withColumn("all", F.lit("same"))
+    names = ["source", "si.te", "all"]
+    selection, _ = chosen(spark, table, num_to_sample=40, method="top_k")
+    (check,) = [c for c in job._dominating(table, selection, names) if c is not None]
+    assert (check.name, check.found) == ("dominates", 1.0)
+    share = sum(r["si.te"] != "other" for r in table.collect()) / N
+    assert f"si.te 'mine\ufffd', {share:.0%} of raw" in check.sentence
+    none, _ = chosen(spark, table, num_to_sample=0, method="top_k")
+    assert job._dominating(table, none, names) == []
+
+
+def test_sample_of_ranks_is_the_same_in_any_partitioning(spark):
+    columns, table = made_pool(spark)
+    selection, _ = chosen(spark, table, num_to_sample=40)
+    first = job.sample_of_ranks(selection, table)
+    assert [r["id"] for r in first] == sorted(columns["id"])
+    assert [r["rank_0"] for r in first] == list(columns["log_weight"])
+    assert job.sample_of_ranks(selection, table.repartition(7, "source")) == first

@@ -100,3 +100,4 @@ def test_who_shares_a_bucket():
 
 def test_what_is_shown_of_hostile_text():
     assert checks.visible("a\u202eb\x07c\u200d\n d") == "a\ufffdb\ufffdc\ufffd d"
+    assert checks.visible("\ufffe\ue000\ud800\u2028\u00a0x") == "\ufffd\ufffd\ufffd x"
