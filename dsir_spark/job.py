@@ -560,6 +560,7 @@ def _match(run: _Run, model: DSIRModel, raw: Input) -> DSIRModel:
             "num_ngrams": [step.num_ngrams for step in m.steps],
             "thresholds": m.thresholds.tolist(),
             "kl_reduction": matched.kl_path(m, model.targets[name].counts, model.raw.counts)[1:],
+            "kl_bound": matched.bound_path(m, model.targets[name].counts, model.raw.counts),
         }
         for name, m in learnt.matchings.items()
     }

@@ -212,3 +212,16 @@ def kl_path(matching: Matching, target: Int64, raw: Int64) -> list[float]:
     path = matching.mixtures(raw)
     start = weights.kl_divergence(p, path[0])
     return [start - weights.kl_divergence(p, q) for q in path]
+
+
+def bound_path(matching: Matching, target: Int64, raw: Int64) -> list[float]:
+    """`bound` at each step, in nats, for selections of as many n-grams as the step took.
+
+    What a step took are the best documents under its gradient, so its counts have their mean score.
+    """
+    p = weights.distribution(target)
+    found = []
+    for step, q in zip(matching.steps, matching.mixtures(raw), strict=False):
+        best = float(np.sum(gradient(p, q) * weights.distribution(step.counts)))
+        found.append(bound(target, raw, q, best))
+    return found

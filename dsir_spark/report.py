@@ -183,10 +183,16 @@ def _bound_cells(facts: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _match_steps(learnt: Mapping[str, Any]) -> list[str]:
-    """KL reduction after each step, on what the steps were learnt from."""
-    lines = ["Steps of the matched selection (KL reduction of the mixture after each, learnt)"]
+    """KL reduction after each step and its share of the bound, on what they were learnt from."""
+    lines = ["Steps of the matched selection (KL reduction of the mixture after each, and share of",
+             "the bound that the step gives, learnt)"]  # fmt: skip
     for name, facts in learnt.items():
-        path = " ".join(f"{value:+.4f}" for value in facts["kl_reduction"])
+        reached = facts["kl_reduction"]
+        bounds = facts.get("kl_bound") or [0.0] * len(reached)  # runs of earlier versions
+        path = " ".join(
+            f"{kl:+.4f} ({kl / bound:.0%})" if bound > 0 else f"{kl:+.4f}"
+            for kl, bound in zip(reached, bounds, strict=True)
+        )
         lines += textwrap.wrap(f"{name}: {path}", _WIDTH, initial_indent="  ",
                                subsequent_indent="    ")  # fmt: skip
     return lines

@@ -117,6 +117,22 @@ def test_no_subset_passes_the_bound(seed, steps, least):
                 assert weights.kl_reduction(target, raw, counts) <= bound + 1e-9
 
 
+def test_no_subset_passes_the_bound_of_a_step():
+    documents, target = made_pool(5, 9, 5)
+    matching, raw, _ = learn(documents, target, 5, int(documents.sum()) // 3)
+    bounds = matched.bound_path(matching, target, raw)
+    assert len(bounds) == 5
+    for step, bound in zip(matching.steps, bounds, strict=True):
+        reductions = [
+            weights.kl_reduction(target, raw, np.sum(subset, axis=0))
+            for size in range(1, len(documents) + 1)
+            for subset in itertools.combinations(documents, size)
+            if np.sum(subset) >= step.counts.sum()
+        ]
+        assert reductions and max(reductions) <= bound + 1e-9
+    assert min(bounds) < bounds[0]
+
+
 def test_the_bound_is_nearly_reached():
     documents, target = made_pool(3, 4000, 20)
     budget = int(documents.sum()) // 10
@@ -238,5 +254,9 @@ def test_match_from_the_command_line(spark, tmp_path, monkeypatch, capsys):
     assert steps.count() == 8
     run = spark.read.format("delta").load(f"{out}/runs").first()
     assert all(run["kl_reduction"][n] <= run["kl_bound"][n] for n in ("one", "two"))
+    for learnt in json.loads(run["match"]).values():
+        reached, bounds = learnt["kl_reduction"], learnt["kl_bound"]
+        assert len(reached) == len(bounds) == 4
+        assert f"{reached[-1]:+.4f} ({reached[-1] / bounds[-1]:.0%})" in printed
     cli.main(["resample", *common[:6], "--num-to-sample", "12", *common[8:]])
     assert spark.read.format("delta").load(f"{out}/selected").count() == 12
