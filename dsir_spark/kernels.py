@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload, register_jitable
 
 from dsir_spark.unicode_tables import (
     CASED_BIT,
@@ -42,6 +42,7 @@ BY_CLASS, BY_BYTE, LISTED = 0, 1, 2
 
 _BLOCK = 16_384  # bytes of text between two flushes: scratch stays in the first-level cache
 _GROWTH = 4  # bytes of scratch per byte of text at most: an invalid byte becomes a blank and U+FFFD
+_CHUNKS = 32  # times 64 bytes of ASCII classified at once
 _BUCKETS_AT_ONCE = 512  # n-grams hashed at once: their words stay in the first-level cache
 _SHORT_RUN = 8  # bytes of ASCII between other text that are read one by one
 _CACHE_BITS = 18  # slots of the sha256 cache, 64 bytes each
@@ -55,6 +56,7 @@ _P2 = np.uint64(0xC2B2AE3D27D4EB4F)
 _P3 = np.uint64(0x165667B19E3779F9)
 _P4 = np.uint64(0x85EBCA77C2B2AE63)
 _P5 = np.uint64(0x27D4EB2F165667C5)
+_PRIMES = (_P1, _P2, _P3, _P4, _P5)
 _SEED = np.uint64(42)  # Spark SQL's xxhash64
 
 
@@ -72,6 +74,33 @@ def _jit(**options: Any) -> Callable[[Any], Any]:
             return njit(**options)(function)
 
     return wrap
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _borrowed(typingctx: Any, array: Any) -> Any:
+    """The same array, which does not keep its memory alive.
+
+    Counting who uses an array costs two locked instructions at each call that it is passed to: a
+    fifteenth of all the time on documents of 300 tokens. The owner must be used after the last use
+    of what is borrowed: see `_alive`.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        view = context.make_array(array)(context, builder, args[0])
+        view.meminfo = ir.Constant(view.meminfo.type, None)
+        return view._getvalue()
+
+    return array(array), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _alive(typingctx: Any, array: Any) -> Any:
+    """Nothing; an array that is passed here lives until here."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_dummy_value()
+
+    return types.none(array), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -118,6 +147,20 @@ def _trailing_zeros(typingctx: Any, x: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def _hidden(typingctx: Any, number: Any) -> Any:
+    """A uint64 of which the optimiser knows nothing.
+
+    It makes two products of a constant and a number whose bits are rotated afterwards.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        one = ir.IntType(64)
+        return builder.call(ir.InlineAsm(ir.FunctionType(one, [one]), "", "=r,0"), args)
+
+    return types.uint64(types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def _ones(typingctx: Any, x: Any) -> Any:
     """One bits of a uint64."""
 
@@ -128,11 +171,30 @@ def _ones(typingctx: Any, x: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _classify64(typingctx: Any, data: Any, at: Any, lowered: Any) -> Any:
-    """Lower-case 64 ASCII bytes from data[at] on into `lowered`, blanks as 0x20; tell classes.
+def _high64(typingctx: Any, data: Any, at: Any) -> Any:
+    """Which of the 64 bytes from data[at] on are not ASCII: a uint64, bit i for byte i.
 
-    Returns three uint64, bit i for byte i: letter, digit or _; blank; not ASCII. One vector
-    operation each, of whatever width the processor has; no bounds check.
+    Apart from `_classify64`, which is called in a branch that depends on it: the compiler moves
+    masks of its own accord to where they are used, and moves them bit by bit.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        wide = ir.VectorType(ir.IntType(8), 64)
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        text = builder.load(builder.bitcast(builder.gep(data, [args[1]]), wide.as_pointer()))
+        text.align = 1
+        high = builder.icmp_unsigned(">=", text, ir.Constant(wide, [0x80] * 64))
+        return builder.bitcast(high, ir.IntType(64))
+
+    return types.uint64(data, types.int64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _classify64(typingctx: Any, data: Any, at: Any, lowered: Any, to: Any) -> Any:
+    """Lower-case 64 ASCII bytes from data[at] on into lowered[to:], blanks as 0x20; tell classes.
+
+    Returns two uint64, bit i for byte i: letter, digit or _; blank. One vector operation each, of
+    whatever width the processor has; no bounds check.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -160,14 +222,14 @@ def _classify64(typingctx: Any, data: Any, at: Any, lowered: Any) -> Any:
         word = builder.or_(word, builder.icmp_unsigned("==", text, constant(0x5F)))
         blank = builder.or_(between(0x09, 0x0D, text), between(0x1C, 0x20, text))
         plain = builder.select(blank, constant(0x20), lower)
-        store = builder.store(plain, builder.bitcast(array_of(2), wide.as_pointer()))
+        place = builder.gep(array_of(2), [args[3]])
+        store = builder.store(plain, builder.bitcast(place, wide.as_pointer()))
         store.align = 1
-        other = builder.icmp_unsigned(">=", text, constant(0x80))
-        masks = [mask(bits) for bits in (word, blank, other)]
+        masks = [mask(bits) for bits in (word, blank)]
         return context.make_tuple(builder, signature.return_type, masks)
 
-    returns = types.UniTuple(types.uint64, 3)
-    return returns(data, types.int64, lowered), codegen
+    returns = types.UniTuple(types.uint64, 2)
+    return returns(data, types.int64, lowered, types.int64), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -284,35 +346,112 @@ def _sha256_short(typingctx: Any, buf: Any, start: Any, length: Any) -> Any:
     return types.UniTuple(types.uint64, 8)(buf, types.int64, types.int64), codegen
 
 
-@_jit(inline="always")
+# `_round` and `_finish` are written once and run twice: numba compiles them for one uint64, and
+# Python runs them on `_Lanes` to write the same steps for `_WIDTH` numbers. A processor with
+# narrower vectors takes a wide one in parts: while one part waits for a product, the others go on.
+# 16 were a tenth faster than 8 or 32 where vectors hold 4.
+_WIDTH = 16
+_WIDE = ir.VectorType(ir.IntType(64), _WIDTH)
+_LANE = ir.IntType(32)
+
+
+def _splat(builder: Any, value: Any) -> Any:
+    """`_WIDTH` times the same value, in compiler IR."""
+    wide = ir.VectorType(value.type, _WIDTH)
+    one = builder.insert_element(ir.Constant(wide, ir.Undefined), value, ir.Constant(_LANE, 0))
+    order = ir.Constant(ir.VectorType(_LANE, _WIDTH), [0] * _WIDTH)
+    return builder.shuffle_vector(one, one, order)
+
+
+def _lanes_at(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """Pointer to the lanes array[index : index + `_WIDTH`] of an array of 64-bit numbers."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), _WIDE.as_pointer())
+
+
+class _Lanes:
+    """`_WIDTH` numbers of 64 bits in compiler IR, with Python's operators."""
+
+    def __init__(self, builder: Any, value: Any, factors: dict[int, Any]) -> None:
+        self.builder, self.value, self.factors = builder, value, factors
+
+    def _new(self, value: Any) -> _Lanes:
+        return _Lanes(self.builder, value, self.factors)
+
+    def _of(self, other: Any) -> Any:
+        return other.value if isinstance(other, _Lanes) else self.constant(other)
+
+    @staticmethod
+    def constant(number: Any) -> Any:
+        return ir.Constant(_WIDE, [int(number)] * _WIDTH)
+
+    def __add__(self, other: Any) -> _Lanes:
+        return self._new(self.builder.add(self.value, self._of(other)))
+
+    def __xor__(self, other: Any) -> _Lanes:
+        return self._new(self.builder.xor(self.value, self._of(other)))
+
+    def __or__(self, other: Any) -> _Lanes:
+        return self._new(self.builder.or_(self.value, self._of(other)))
+
+    def __and__(self, other: Any) -> _Lanes:
+        return self._new(self.builder.and_(self.value, self._of(other)))
+
+    def __lshift__(self, bits: Any) -> _Lanes:
+        return self._new(self.builder.shl(self.value, self._of(bits)))
+
+    def __rshift__(self, bits: Any) -> _Lanes:
+        return self._new(self.builder.lshr(self.value, self._of(bits)))
+
+    def __mul__(self, number: Any) -> _Lanes:
+        return self._new(self.builder.mul(self.value, self.factors[int(number)]))
+
+
+def _where(condition: Any, a: Any, b: Any) -> Any:
+    return a._new(a.builder.select(condition, a.value, b.value))
+
+
+def _at_least(x: Any, number: Any) -> Any:
+    return x.builder.icmp_signed(">=", x.value, x.constant(number))
+
+
+@overload(_where)
+def _where_one(condition, a, b):
+    return lambda condition, a, b: a if condition else b
+
+
+@overload(_at_least)
+def _at_least_one(x, number):
+    return lambda x, number: x >= np.uint64(number)
+
+
+@register_jitable
 def _rotl(x, r):
     return (x << np.uint64(r)) | (x >> np.uint64(64 - r))
 
 
-@_jit(inline="always")
+@register_jitable
 def _round(h, word):
     """State of XXH64 after eight more bytes."""
     return _rotl(h ^ (_rotl(word * _P2, 31) * _P1), 27) * _P1 + _P4
 
 
-@_jit(inline="always")
+@register_jitable
 def _finish(h, tail, length):
     """XXH64 of the state after all whole words, and of the word that the rest stands in.
 
     The last 0-7 bytes are folded with selects rather than loops: token lengths are random, and a
     mispredicted branch costs more than the arithmetic it saves.
     """
-    four = (length & np.uint64(4)) != np.uint64(0)
+    four = _at_least(length & np.uint64(4), 4)
     step = _rotl(h ^ ((tail & np.uint64(0xFFFFFFFF)) * _P1), 23) * _P2 + _P3
-    h = step if four else h
-    tail = tail >> np.uint64(32) if four else tail
+    h = _where(four, step, h)
+    tail = _where(four, tail >> np.uint64(32), tail)
     left = length & np.uint64(3)
-    step = _rotl(h ^ ((tail & np.uint64(0xFF)) * _P5), 11) * _P1
-    h = step if left > np.uint64(0) else h
-    step = _rotl(h ^ (((tail >> np.uint64(8)) & np.uint64(0xFF)) * _P5), 11) * _P1
-    h = step if left > np.uint64(1) else h
-    step = _rotl(h ^ (((tail >> np.uint64(16)) & np.uint64(0xFF)) * _P5), 11) * _P1
-    h = step if left > np.uint64(2) else h
+    for byte in range(3):
+        value = (tail >> np.uint64(8 * byte)) & np.uint64(0xFF)
+        step = _rotl(h ^ (value * _P5), 11) * _P1
+        h = _where(_at_least(left, byte + 1), step, h)
     h = (h ^ (h >> np.uint64(33))) * _P2
     h = (h ^ (h >> np.uint64(29))) * _P3
     return h ^ (h >> np.uint64(32))
@@ -352,75 +491,122 @@ def _xxhash64(buf, start, length, seed):
     return _finish(h, _load64(buf, at), np.uint64(length))
 
 
-# `_xxhash64` of m n-grams at once, of fewer than 16, 24 or 32 bytes. All steps are taken for all
-# lengths and selected: no branch, contiguous arrays, so that the compiler works on several n-grams
-# at once. words: uint64[*] each, the bytes of token i from 8 * k on; n-gram j starts at token
-# at + j; lengths, keys: uint64[m].
-@_jit()
-def _hash_below_16(words, at, lengths, m, keys):
-    first, second, _, _ = words
-    for j in range(m):
-        length = lengths[j]
-        a = first[np.uint64(at + j)]
-        h = _SEED + _P5 + length
-        step = _round(h, a)
-        h = step if length >= np.uint64(8) else h
-        tail = second[np.uint64(at + j)] if length >= np.uint64(8) else a
-        keys[j] = _finish(h, tail, length)
+def _below(whole: int) -> Any:
+    """A function that hashes `_WIDTH` n-grams of fewer than 8 * whole bytes at once.
+
+    It takes (words, at, starts, token, back, gap, lengths, keys, j, primes) and hashes n-grams j
+    to j + `_WIDTH` - 1. N-gram i ends with token `token` + i and begins `back` tokens before it;
+    its bytes from 8 * k on are words[k][at + i] (uint64). lengths[i] and keys[i] (uint64) receive
+    its length and hash. Returned are bits of the n-grams that are longer, whose keys are of no use.
+    All steps are taken for all lengths and selected: no branch.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def hash_lanes(
+        typingctx: Any, words: Any, at: Any, starts: Any, token: Any, back: Any, gap: Any,
+        lengths: Any, keys: Any, j: Any, primes: Any,
+    ) -> Any:  # fmt: skip
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            i64 = ir.IntType(64)
+
+            def load(kind: Any, array: Any, index: Any) -> Any:
+                value = builder.load(_lanes_at(context, builder, kind, array, index))
+                value.align = 8
+                return value
+
+            def store(lanes: _Lanes, i: int) -> None:
+                to = _lanes_at(context, builder, signature.args[i], args[i], j)
+                builder.store(lanes.value, to).align = 8
+
+            words, at, starts, token, back, gap, _, _, j, primes = args
+            factors = {
+                int(prime): _splat(builder, builder.extract_value(primes, i))
+                for i, prime in enumerate(_PRIMES)
+            }
+            last = builder.add(token, j)
+            after = load(signature.args[2], starts, builder.add(last, ir.Constant(i64, 1)))
+            begin = load(signature.args[2], starts, builder.sub(last, back))
+            size = builder.sub(builder.sub(after, begin), _splat(builder, gap))
+            length = _Lanes(builder, size, factors)
+            first = builder.add(at, j)
+            word = [
+                load(signature.args[0].dtype, builder.extract_value(words, k), first)
+                for k in range(whole)
+            ]
+            h = length + (_SEED + _P5)
+            tail = _Lanes(builder, word[0], factors)
+            for k in range(whole - 1):
+                longer = _at_least(length, 8 * (k + 1))
+                h = _where(longer, _round(h, _Lanes(builder, word[k], factors)), h)
+                tail = _where(longer, _Lanes(builder, word[k + 1], factors), tail)
+            store(length, 6)
+            store(_finish(h, tail, length), 7)
+            bits = builder.bitcast(_at_least(length, 8 * whole), ir.IntType(_WIDTH))
+            return builder.zext(bits, i64)
+
+        number = types.int64
+        returns = types.uint64
+        return returns(words, number, starts, number, number, number, lengths, keys, number,
+                       primes), codegen  # fmt: skip
+
+    return hash_lanes
+
+
+_below_16, _below_24, _below_32 = _below(2), _below(3), _below(4)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pmod_lanes(typingctx: Any, keys: Any, j: Any, modulus: Any, out: Any, to: Any) -> Any:
+    """out[to : to + `_WIDTH`] = `pmod` of keys[j : j + `_WIDTH`] (uint64, read as int64).
+
+    In floating point: processors divide no integers side by side, and convert only those of 32
+    bits. Every product is exact for a divisor of at most 2^24, and quotients are off by one at
+    most.
+
+    modulus : float64 (m, 1 / m, 2^32 mod m)
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        keys, j, modulus, out, to = args
+        wide = ir.VectorType(ir.DoubleType(), _WIDTH)
+        half = ir.VectorType(ir.IntType(32), _WIDTH)
+        zero = ir.Constant(wide, [0.0] * _WIDTH)
+        whole = _Lanes.constant
+        m, inverse, two32 = (_splat(builder, builder.extract_value(modulus, i)) for i in range(3))
+        name = f"llvm.floor.v{_WIDTH}f64"
+        kind = ir.FunctionType(wide, [wide])
+        floor = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+
+        def reduced(x: Any) -> Any:
+            quotient = builder.call(floor, [builder.fmul(x, inverse)])
+            return builder.fsub(x, builder.fmul(quotient, m))
+
+        key = builder.load(_lanes_at(context, builder, signature.args[0], keys, j))
+        key.align = 8
+        high = builder.sitofp(builder.trunc(builder.lshr(key, whole(32)), half), wide)
+        # A whole number below 2^52 in the last bits of the double 2^52 adds to it.
+        bits52 = whole(0x4330000000000000)
+        two52 = builder.bitcast(bits52, wide)
+        low = builder.or_(builder.and_(key, whole(0xFFFFFFFF)), bits52)
+        low = builder.fsub(builder.bitcast(low, wide), two52)
+        r = reduced(builder.fadd(builder.fmul(reduced(high), two32), low))
+        below = builder.fcmp_ordered("<", r, zero)
+        r = builder.fadd(r, builder.select(below, m, zero))
+        above = builder.fcmp_ordered(">=", r, m)
+        r = builder.fsub(r, builder.select(above, m, zero))
+        bucket = builder.and_(builder.bitcast(builder.fadd(r, two52), _WIDE), whole(0xFFFFFFFF))
+        builder.store(bucket, _lanes_at(context, builder, signature.args[3], out, to)).align = 8
+        return context.get_dummy_value()
+
+    return types.none(keys, types.int64, modulus, out, types.int64), codegen
 
 
 @_jit()
-def _hash_below_24(words, at, lengths, m, keys):
-    first, second, third, _ = words
-    for j in range(m):
-        length = lengths[j]
-        a, b = first[np.uint64(at + j)], second[np.uint64(at + j)]
-        h = _SEED + _P5 + length
-        step = _round(h, a)
-        h = step if length >= np.uint64(8) else h
-        step = _round(h, b)
-        h = step if length >= np.uint64(16) else h
-        tail = b if length >= np.uint64(8) else a
-        tail = third[np.uint64(at + j)] if length >= np.uint64(16) else tail
-        keys[j] = _finish(h, tail, length)
-
-
-@_jit()
-def _hash_below_32(words, at, lengths, m, keys):
-    first, second, third, fourth = words
-    for j in range(m):
-        length = lengths[j]
-        a, b = first[np.uint64(at + j)], second[np.uint64(at + j)]
-        c = third[np.uint64(at + j)]
-        h = _SEED + _P5 + length
-        step = _round(h, a)
-        h = step if length >= np.uint64(8) else h
-        step = _round(h, b)
-        h = step if length >= np.uint64(16) else h
-        step = _round(h, c)
-        h = step if length >= np.uint64(24) else h
-        tail = b if length >= np.uint64(8) else a
-        tail = c if length >= np.uint64(16) else tail
-        tail = fourth[np.uint64(at + j)] if length >= np.uint64(24) else tail
-        keys[j] = _finish(h, tail, length)
-
-
-@_jit()
-def _pmod(keys, n, num_buckets, out):
-    """out[j] = `pmod` of keys[j] (uint64[n], read as int64) for num_buckets <= 2^24."""
-    m = np.int64(num_buckets)
-    two32 = np.int64((1 << 32) % m)
-    two64 = (two32 * two32) % m
-    inverse = 1.0 / m
-    for j in range(n):
-        key = keys[j]
-        # Below 2^32 * m, so the quotient in floating point is off by one at most.
-        x = np.int64(key >> np.uint64(32)) * two32 + np.int64(key & np.uint64(0xFFFFFFFF))
-        r = x - np.int64(np.float64(x) * inverse) * m
-        r = r + m if r < 0 else r
-        r = r - m if r >= m else r
-        r = r - two64 if np.int64(key) < 0 else r
-        out[j] = r + m if r < 0 else r
+def _pmod(key, modulus):
+    """`pmod` of one key (uint64, read as int64), as `_pmod_lanes`."""
+    m = np.int64(modulus[0])
+    r = np.int64(key) % m
+    return r + m if r < 0 else r
 
 
 @_jit(inline="always")
@@ -516,13 +702,15 @@ def _masked(word, size):
 
 
 @_jit()
-def _sha256_all(scratch, starts, token, words, at, lengths, keys, m, num_buckets, memo, out):
-    """out[j] = int(sha256(n-gram j)) mod num_buckets for m n-grams, behind a direct-mapped cache.
+def _sha256_all(
+    scratch, starts, token, words, at, lengths, keys, m, num_buckets, memo, out, to
+):  # fmt: skip
+    """out[to + j] = int(sha256(n-gram j)) mod num_buckets for m n-grams, behind a cache.
 
-    Exact, since the whole n-gram is compared. N-grams that the cache does not hold are gathered
-    first and hashed in one loop: no branch between two of them, so that the processor works on
-    several at once. N-gram j stands at scratch[starts[token + j]]; words, at, lengths, keys are as
-    in `_hash_below_32`.
+    Direct-mapped, and exact, since the whole n-gram is compared. N-grams that the cache does not
+    hold are gathered first and hashed in one loop: no branch between two of them, so that the
+    processor works on several at once. N-gram j stands at scratch[starts[token + j]]; words, at,
+    lengths, keys are as in `_below`.
 
     memo : (cache, w, state) of `new_memo`; a row of the cache = length << 32 | bucket, then
         the n-gram's bytes padded with 0
@@ -552,18 +740,18 @@ def _sha256_all(scratch, starts, token, words, at, lengths, keys, m, num_buckets
         differs |= cache[slot, 2] ^ masked[j, 1]
         differs |= cache[slot, 3] ^ masked[j, 2]
         differs |= cache[slot, 4] ^ masked[j, 3]
-        out[j] = np.int64(fact & np.uint64(0xFFFFFFFF))
+        out[np.uint64(to + j)] = np.int64(fact & np.uint64(0xFFFFFFFF))
         misses[missed] = j
         missed += np.int64(differs != np.uint64(0))
     for i in range(missed):
         j = misses[i]
         begin, length = starts[np.uint64(token + j)], np.int64(lengths[j])
-        out[j] = _sha256_mod(scratch, begin, length, powers, divisor, w, state)
+        out[np.uint64(to + j)] = _sha256_mod(scratch, begin, length, powers, divisor, w, state)
     for i in range(missed):
         j = misses[i]
         if lengths[j] <= np.uint64(_CACHE_KEY):
             slot = keys[j] >> np.uint64(64 - _CACHE_BITS)
-            cache[slot, 0] = (lengths[j] << np.uint64(32)) | np.uint64(out[j])
+            cache[slot, 0] = (lengths[j] << np.uint64(32)) | np.uint64(out[np.uint64(to + j)])
             for t in range(4):
                 cache[slot, t + 1] = masked[j, t]
 
@@ -647,9 +835,11 @@ def _encode(scratch, fill, cp):
 
 
 @_jit(inline="always")
-def _split_ascii(word, blank, size, lowered, scratch, fill, starts, count, previous):
-    """`_split` of `size` (1 to 64) ASCII bytes, given as `_classify64` gave them.
+def _split_ascii(word, blank, size, lowered, at, scratch, fill, starts, count, previous):
+    """`_split` of the `size` (1 to 64) ASCII bytes at lowered[at:], classes as by `_classify64`.
 
+    What is written is the text without its blanks, and one blank before each token; so the place
+    of a byte is the number of bytes of text before it, and of tokens up to it.
     Most tokens stand behind one blank already. The text is copied as it is, from each token on
     that does not: from 64 bytes, a handful of copies.
     """
@@ -661,26 +851,22 @@ def _split_ascii(word, blank, size, lowered, scratch, fill, starts, count, previ
     # A token starts where a class does; the last character's class goes on from chunk to chunk.
     begins = word & ~((word << one) | np.uint64(previous == WORD))
     begins |= other & ~((other << one) | np.uint64(previous == OTHER))
-    behind_one = begins & (blank << one) & (text << np.uint64(2))
-    moved = begins & ~behind_one
-    kept = text | (behind_one >> one)
-    _copy64(lowered, 0, scratch, fill)
-    left = moved
+    left = begins & ~((blank << one) & (text << np.uint64(2)))
+    _copy64(lowered, at, scratch, fill)
     while left != np.uint64(0):
         below = (left - one) & ~left
-        at = _ones(below)
         left &= left - one
-        to = fill + _ones(kept & below) + _ones(moved & below) + 1
+        to = fill + _ones(text & below) + _ones(begins & below) + 1
         scratch[np.uint64(to - 1)] = 0x20
-        _copy64(lowered, at, scratch, to)
+        _copy64(lowered, at + _ones(below), scratch, to)
     left = begins
     while left != np.uint64(0):
         below = (left - one) & ~left
-        upto = left ^ (left - one)
         left &= left - one
-        starts[np.uint64(count)] = fill + _ones(kept & below) + _ones(moved & upto)
+        fill += 1  # the blank before the token
+        starts[np.uint64(count)] = fill + _ones(text & below)
         count += 1
-    fill += _ones(kept) + _ones(moved)
+    fill += _ones(text)
     last = one << np.uint64(size - 1)
     if word & last != np.uint64(0):
         return fill, count, np.int64(WORD)
@@ -689,7 +875,7 @@ def _split_ascii(word, blank, size, lowered, scratch, fill, starts, count, previ
 
 @_jit()
 def _split(
-    data, begin, at, stop, end, unicode, lowered, scratch, fill, starts, count, previous
+    data, begin, at, stop, end, unicode, classes, lowered, scratch, fill, starts, count, previous
 ):  # fmt: skip
     """Lower-case and split data[at:stop] of the document [begin, end) into scratch.
 
@@ -697,21 +883,38 @@ def _split(
     with one blank before it; `previous` is the class of the last character, so that a token may go
     on in the next block. `at` passes `stop` by the rest of the last character at most.
 
-    lowered (uint8[128]) is scratch. Writes up to 64 bytes beyond the fill it returns.
+    classes (uint64[2 * _CHUNKS]) and lowered (uint8[64 * _CHUNKS + 64]) are scratch. Writes up to
+    64 bytes beyond the fill it returns.
     """
     # Where ASCII comes in short runs, 64 bytes at once cost more than they save: not again before
     # a run has shown itself to be long.
     run = _SHORT_RUN
     vectors = True
     while at < stop:
-        if vectors and at + 64 <= data.shape[0]:
-            word_bits, blank_bits, high_bits = _classify64(data, at, lowered)
-            size = min(_trailing_zeros(high_bits), stop - at)
-            if size >= _SHORT_RUN:
+        if vectors:
+            # All of a run first: a processor waits long for bytes that it has just written, where
+            # it wrote them in other portions.
+            chunks, size = 0, 64
+            while chunks < _CHUNKS and size == 64:
+                place = at + 64 * chunks
+                if place + 64 > data.shape[0]:
+                    break
+                found = min(_trailing_zeros(_high64(data, place)), stop - place)
+                if found < _SHORT_RUN:
+                    break
+                size = found
+                word, blank = _classify64(data, place, lowered, 64 * chunks)
+                classes[np.uint64(2 * chunks)] = word
+                classes[np.uint64(2 * chunks + 1)] = blank
+                chunks += 1
+            for chunk in range(chunks):
+                part = size if chunk == chunks - 1 else 64
                 fill, count, previous = _split_ascii(
-                    word_bits, blank_bits, size, lowered, scratch, fill, starts, count, previous
-                )
-                at += size
+                    classes[np.uint64(2 * chunk)], classes[np.uint64(2 * chunk + 1)], part,
+                    lowered, 64 * chunk, scratch, fill, starts, count, previous,
+                )  # fmt: skip
+                at += part
+            if chunks > 0:
                 continue
             vectors = False
             run = 0
@@ -786,95 +989,124 @@ def _split_listed(data, at, stop, scratch, fill, starts, count):
 
 
 @_jit()
-def _hash_each(scratch, starts, gap, a, hi, n, words, at, lengths, keys):
-    """Hashes of the n-grams of n + 1 tokens that end at tokens a..hi-1, into keys (uint64[*])."""
+def _hash_each(
+    scratch, starts, gap, a, hi, n, limit, hash_kind, words, at, lengths, keys, longer, modulus,
+    buckets, to,
+):  # fmt: skip
+    """Hash the n-grams of n + 1 tokens that end at tokens a..hi-1.
+
+    Hashes go to keys (uint64[*]), from 0 on, and buckets by XXHASH64 to buckets[to:]. N-grams of
+    `limit` bytes (16, 24 or 32) or more are hashed one by one.
+    """
     m = hi - a
-    over16, over24, over32 = 0, 0, 0
-    for j in range(m):
-        length = np.uint64(starts[np.uint64(a + j + 1)] - gap - starts[np.uint64(a + j - n)])
-        lengths[np.uint64(j)] = length
-        over16 += np.int64(length >= np.uint64(16))
-        over24 += np.int64(length >= np.uint64(24))
-        over32 += np.int64(length >= np.uint64(32))
-    # The few that are longer are hashed one by one.
-    if over16 * 16 <= m:
-        limit, over = np.uint64(16), over16
-        _hash_below_16(words, at, lengths, m, keys)
-    elif over24 * 16 <= m:
-        limit, over = np.uint64(24), over24
-        _hash_below_24(words, at, lengths, m, keys)
-    else:
-        limit, over = np.uint64(32), over32
-        _hash_below_32(words, at, lengths, m, keys)
-    if over > 0:
-        for j in range(m):
-            if lengths[j] >= limit:
-                begin = starts[np.uint64(a + j - n)]
-                keys[j] = _xxhash64(scratch, begin, np.int64(lengths[j]), _SEED)
+    over = 0
+    primes = (_hidden(_P1), _hidden(_P2), _hidden(_P3), _hidden(_P4), _hidden(_P5))
+    for j in range(0, m, _WIDTH):
+        if limit == 16:
+            left = _below_16(words, at, starts, a, n, gap, lengths, keys, j, primes)
+        elif limit == 24:
+            left = _below_24(words, at, starts, a, n, gap, lengths, keys, j, primes)
+        else:
+            left = _below_32(words, at, starts, a, n, gap, lengths, keys, j, primes)
+        if hash_kind == XXHASH64:
+            _pmod_lanes(keys, j, modulus, buckets, to + j)
+        while left != np.uint64(0):
+            longer[np.uint64(over)] = j + _trailing_zeros(left)
+            over += 1
+            left &= left - np.uint64(1)
+    for i in range(over):
+        j = longer[np.uint64(i)]
+        if j < m:
+            begin = starts[np.uint64(a + j - n)]
+            keys[np.uint64(j)] = _xxhash64(scratch, begin, np.int64(lengths[np.uint64(j)]), _SEED)
+            buckets[np.uint64(to + j)] = _pmod(keys[np.uint64(j)], modulus)
 
 
 @_jit()
 def _hash_ngrams(
-    scratch, starts, gap, lo, hi, missing, ngrams, num_buckets, hash_kind, memo, lanes, out
+    scratch, starts, gap, lo, hi, missing, ngrams, num_buckets, hash_kind, memo, lanes, buckets
 ):  # fmt: skip
-    """Buckets of the n-grams that end at tokens lo..hi-1, n ascending; how many there are.
+    """Buckets of the n-grams that end at tokens lo..hi-1.
+
+    The bucket of n + 1 tokens that end at token i is buckets[n * stride + i - lo], where stride is
+    the length of `buckets` by `ngrams`.
 
     `gap` bytes stand between two tokens (0 or 1); starts[hi] must be the start of the next token
     (`gap` bytes past the end of token hi - 1).
     The first token of the document is number `missing` (0, or less where tokens were dropped):
     n-grams that reach before it do not exist.
-    lanes : (4 x uint64[*] words, uint64[*] lengths, uint64[*] keys, int64[*] buckets), scratch
+    lanes : (4 x uint64[*] words, uint64[*] lengths, uint64[*] keys, int64[*] longer), scratch
 
     The first 32 bytes from each token on are loaded once, whatever number of n-grams start there.
     """
-    words, lengths, keys, found = lanes
+    words, lengths, keys, longer = lanes
     first, second, third, fourth = words
     base = max(lo - ngrams + 1, missing)
+    # Nearly all n-grams are shorter than twice the mean.
+    mean = (starts[np.uint64(hi)] - starts[np.uint64(base)]) // (hi - base) + 1
     for i in range(base, hi):
         start = starts[np.uint64(i)]
         to = np.uint64(i - base)  # unsigned: an index that numba need not wrap around
         first[to] = _load64(scratch, start)
         second[to] = _load64(scratch, start + 8)
         third[to] = _load64(scratch, start + 16)
-        fourth[to] = _load64(scratch, start + 24)
-    # Tokens from `full` on end `ngrams` n-grams each; those before it as many as there are tokens.
-    full = min(max(lo, missing + ngrams - 1), hi)
-    before = lo - missing
-    skipped = (full - missing) * (full - missing + 1) // 2 - before * (before + 1) // 2
+    if mean * ngrams > 12 or hash_kind == SHA256:
+        for i in range(base, hi):
+            fourth[np.uint64(i - base)] = _load64(scratch, starts[np.uint64(i)] + 24)
+    stride = buckets.shape[0] // ngrams
+    m = np.float64(num_buckets)
+    modulus = (m, 1.0 / m, np.float64((1 << 32) % num_buckets))
     for n in range(ngrams):
         a = max(lo, missing + n)
         if a >= hi:
             break
         at = a - n - base
-        _hash_each(scratch, starts, gap, a, hi, n, words, at, lengths, keys)
+        to = n * stride + a - lo
+        limit = 16 if mean * (n + 1) <= 8 else 24 if mean * (n + 1) <= 12 else 32
+        _hash_each(
+            scratch, starts, gap, a, hi, n, limit, hash_kind, words, at, lengths, keys, longer,
+            modulus, buckets, to,
+        )  # fmt: skip
         if hash_kind == SHA256:
             _sha256_all(scratch, starts, a - n, words, at, lengths, keys, hi - a, num_buckets,
-                        memo, found)  # fmt: skip
-        else:
-            _pmod(keys, hi - a, num_buckets, found)
-        for i in range(a, full):
-            q = i - missing
-            out[q * (q + 1) // 2 - before * (before + 1) // 2 + n] = found[i - a]
-        for i in range(full, hi):
-            out[np.uint64(skipped + (i - full) * ngrams + n)] = found[np.uint64(i - a)]
-    return skipped + (hi - full) * ngrams
+                        memo, buckets, to)  # fmt: skip
 
 
 @_jit(inline="always")
-def _consume(mode, buckets, filled, tables, counts, total, row):
-    """Fold buckets into counts[bucket] (COUNT) or total[row, :] += tables[bucket, :] (SCORE)."""
+def _consume(mode, buckets, lo, hi, missing, ngrams, tables, counts, total, row):
+    """Fold `_hash_ngrams`' buckets into counts (COUNT) or total[row] += tables[bucket] (SCORE)."""
+    stride = buckets.shape[0] // ngrams
     if mode == COUNT:
-        for j in range(filled):
-            counts[np.uint64(buckets[j])] += 1
+        for n in range(ngrams):
+            for i in range(max(lo, missing + n), hi):
+                counts[np.uint64(buckets[np.uint64(n * stride + i - lo)])] += 1
     elif tables.shape[1] == 1:
         acc = total[row, 0]
-        for j in range(filled):
-            acc += tables[np.uint64(buckets[j]), 0]
+        full = min(max(lo, missing + 1), hi) if ngrams == 2 else hi
+        for i in range(lo, full):
+            for n in range(min(ngrams, i - missing + 1)):
+                acc += tables[np.uint64(buckets[np.uint64(n * stride + i - lo)]), 0]
+        for i in range(full - lo, hi - lo):  # twice as fast as a loop over two
+            acc += tables[np.uint64(buckets[np.uint64(i)]), 0]
+            acc += tables[np.uint64(buckets[np.uint64(stride + i)]), 0]
         total[row, 0] = acc
     else:
-        for j in range(filled):
-            for t in range(tables.shape[1]):
-                total[row, t] += tables[np.uint64(buckets[j]), t]
+        for i in range(lo, hi):
+            for n in range(min(ngrams, i - missing + 1)):
+                bucket = np.uint64(buckets[np.uint64(n * stride + i - lo)])
+                for t in range(tables.shape[1]):
+                    total[row, t] += tables[bucket, t]
+
+
+@_jit()
+def _in_order(buckets, lo, hi, missing, ngrams, collected, gathered):
+    """Append `_hash_ngrams`' buckets to collected[:gathered]; how many there are then."""
+    stride = buckets.shape[0] // ngrams
+    for i in range(lo, hi):
+        for n in range(min(ngrams, i - missing + 1)):
+            collected[gathered] = buckets[n * stride + i - lo]
+            gathered += 1
+    return gathered
 
 
 @_jit()
@@ -970,9 +1202,9 @@ def text_hashes(data, offsets, unicode, out):
             if fill + 64 * _GROWTH + 128 > scratch.shape[0]:
                 scratch = _grown(scratch, fill, 2 * scratch.shape[0])
             if vectors and at + 64 <= data.shape[0]:
-                _, blank, high = _classify64(data, at, lowered)
-                size = min(_trailing_zeros(high), end - at)
+                size = min(_trailing_zeros(_high64(data, at)), end - at)
                 if size >= _SHORT_RUN:
+                    _, blank = _classify64(data, at, lowered, 0)
                     inside = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - size)
                     kept = inside & ~(blank & ((blank << one) | np.uint64(gap)))
                     if kept == inside:
@@ -1078,16 +1310,25 @@ def run(
     int64[*]
         `collected`, possibly reallocated.
     """
-    scratch = np.empty(_BLOCK * _GROWTH + 128, np.uint8)
-    lowered = np.empty(128, np.uint8)
-    starts = np.empty(_BLOCK + ngrams + 8, np.int64)
+    own_scratch = np.empty(_BLOCK * _GROWTH + 128, np.uint8)
+    own_starts = np.empty(_BLOCK + ngrams + 32, np.int64)
+    own_lowered = np.empty(64 * _CHUNKS + 64, np.uint8)
+    own_classes = np.empty(2 * _CHUNKS, np.uint64)
     gap = 0 if split_kind == BY_BYTE else 1
     at_once = max(1, _BUCKETS_AT_ONCE // ngrams)
-    size = at_once + ngrams
-    words = (np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.uint64),
-             np.empty(size, np.uint64))  # fmt: skip
-    lanes = (words, np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.int64))
-    buckets = np.empty(at_once * ngrams, np.int64)
+    size = at_once + ngrams + _WIDTH
+    own_lanes = np.empty((7, size), np.uint64)
+    own_buckets = np.empty(size * ngrams, np.int64)
+    scratch, starts = _borrowed(own_scratch), _borrowed(own_starts)
+    lowered, classes = _borrowed(own_lowered), _borrowed(own_classes)
+    buckets = _borrowed(own_buckets)
+    words = (_borrowed(own_lanes[0]), _borrowed(own_lanes[1]), _borrowed(own_lanes[2]),
+             _borrowed(own_lanes[3]))  # fmt: skip
+    lanes = (words, _borrowed(own_lanes[4]), _borrowed(own_lanes[5]),
+             _borrowed(own_lanes[6].view(np.int64)))  # fmt: skip
+    data, unicode = _borrowed(data), _borrowed(unicode)
+    tables, counts, total = _borrowed(tables), _borrowed(counts), _borrowed(total)
+    memo = (_borrowed(memo[0]), _borrowed(memo[1]), _borrowed(memo[2]))
     gathered = 0
     # A document must be read whole before it is known to be long enough: its buckets wait here.
     waiting = mode >= COLLECT or (mode == COUNT and min_tokens > 0)
@@ -1114,8 +1355,9 @@ def run(
                     hashed -= keep
                     dropped += keep
                 else:
-                    scratch = _grown(scratch, fill, 2 * scratch.shape[0])
-            if count + _BLOCK + 8 > starts.shape[0]:
+                    own_scratch = _grown(scratch, fill, 2 * scratch.shape[0])
+                    scratch = _borrowed(own_scratch)
+            if count + _BLOCK + 32 > starts.shape[0]:
                 keep = max(0, hashed - ngrams + 1)
                 if keep > 0:
                     for j in range(keep, count):
@@ -1123,8 +1365,9 @@ def run(
                     count -= keep
                     hashed -= keep
                     dropped += keep
-                if count + _BLOCK + 8 > starts.shape[0]:
-                    starts = _grown(starts, count, count + _BLOCK + 8)
+                if count + _BLOCK + 32 > starts.shape[0]:
+                    own_starts = _grown(starts, count, count + _BLOCK + 32)
+                    starts = _borrowed(own_starts)
             stop = min(at + _BLOCK, end)
             if split_kind == BY_BYTE:
                 fill, count = _split_bytes(data, at, stop, scratch, fill, starts, count)
@@ -1135,27 +1378,31 @@ def run(
             else:
                 at, fill, count, previous = _split(
                     data, begin, at, stop, end,
-                    unicode, lowered, scratch, fill, starts, count, previous,
+                    unicode, classes, lowered, scratch, fill, starts, count, previous,
                 )  # fmt: skip
             # The last token may go on in the next block.
             ready = count if at >= end else count - 1
             starts[count] = fill + gap
             while hashed < ready:
                 upto = min(ready, hashed + at_once)
-                filled = _hash_ngrams(
+                _hash_ngrams(
                     scratch, starts, gap, hashed, upto, -dropped,
                     ngrams, num_buckets, hash_kind, memo, lanes, buckets,
                 )  # fmt: skip
                 if mode == FACTS:
                     _classed(scratch, starts, gap, hashed, upto, unicode, lanes[2], buckets)
-                hashed = upto
                 if waiting:
-                    if gathered + filled > collected.shape[0]:
-                        collected = _grown(collected, gathered, gathered + filled)
-                    collected[gathered : gathered + filled] = buckets[:filled]
-                    gathered += filled
+                    most = gathered + (upto - hashed) * ngrams
+                    if most > collected.shape[0]:
+                        collected = _grown(collected, gathered, most)
+                    gathered = _in_order(
+                        buckets, hashed, upto, -dropped, ngrams, collected, gathered
+                    )
                 else:
-                    _consume(mode, buckets, filled, tables, counts, total, d)
+                    _consume(
+                        mode, buckets, hashed, upto, -dropped, ngrams, tables, counts, total, d
+                    )
+                hashed = upto
             if at >= end:
                 break
         num_tokens[d] = dropped + count
@@ -1166,6 +1413,12 @@ def run(
                 for j in range(gathered):
                     counts[collected[j]] += 1
             gathered = first
+    _alive(own_scratch)
+    _alive(own_starts)
+    _alive(own_lowered)
+    _alive(own_classes)
+    _alive(own_lanes)
+    _alive(own_buckets)
     return collected
 
 
