@@ -11,7 +11,7 @@ import hashlib
 import json
 import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -489,8 +489,14 @@ class DSIRModel:
         keys = [match_column(name) for name in self.names]
         return [c for key in keys for c in (key, key.replace("match_key", "match_score", 1))]
 
-    def scored(self, df: DataFrame, *, text_hash: bool = False, quality: bool = False) -> DataFrame:
-        """`df` with weights, `match_columns`, `num_tokens` and more, in one pass over the text."""
+    def scored(
+        self, df: DataFrame, *, text_hash: bool = False, quality: bool = False,
+        keep: Sequence[str] | None = None,
+    ) -> DataFrame:  # fmt: skip
+        """`df` with weights, `match_columns`, `num_tokens` and more, in one pass over the text.
+
+        keep : columns of `df` that the result has (`frames.with_scores`); by default every one
+        """
         check_text_column(df, self.config.text_column, "the DataFrame")
         names = [*self.weight_columns, *(self.match_columns if self.matchings else [])]
         _refuse_columns(df, [*names, NUM_TOKENS, *([TEXT_HASH] if text_hash else []),
@@ -499,7 +505,7 @@ class DSIRModel:
         if not self.matchings:
             return frames.with_scores(
                 df, self.config.text_column, self.tables(), names, self.config.features,
-                self.unicode_version, text_hash=text_hash, quality=quality,
+                self.unicode_version, text_hash=text_hash, quality=quality, keep=keep,
             )  # fmt: skip
         paths = [
             self.matchings[name].tables(t.counts, self.raw.counts)
@@ -522,7 +528,7 @@ class DSIRModel:
 
         return frames.with_scores(
             df, self.config.text_column, scoring, names, self.config.features,
-            self.unicode_version, finish, text_hash=text_hash, quality=quality,
+            self.unicode_version, finish, text_hash=text_hash, quality=quality, keep=keep,
         )  # fmt: skip
 
     def kl_bounds(
@@ -620,7 +626,9 @@ class DSIRModel:
         others = [c for c in dict.fromkeys((*own, *chunks, *keep)) if c not in first]
         text = self.config.text_column
         needed = documents.select(*[quoted(c) for c in (self.id_name, *others, text)])
-        scored = self.scored(needed, text_hash=text_hash, quality=quality)
+        scored = self.scored(
+            needed, text_hash=text_hash, quality=quality, keep=(self.id_name, *others)
+        )
         columns = [
             self.id_name, *self.weight_columns, *(self.match_columns if self.matchings else []),
             NUM_TOKENS, *([TEXT_HASH] if text_hash else []), *(QUALITY if quality else []),

@@ -117,6 +117,32 @@ def test_copies_of_a_text_but_for_case_and_blanks(spark):
     assert both.columns == ["id", "text", "source", "log_weight", "num_tokens"]
 
 
+def test_kept_columns_come_out_as_they_went_in(spark, capsys):
+    """Plain ones go to Python beside the text; one of another type keeps all of them back."""
+    raw, target = frames(spark)
+    made = {
+        "many": "length(id) * 1e12", "whole": "cast(length(id) as bigint)",
+        "exact": "cast(-1.005 as decimal(9, 3))", "day": "date '1582-10-04'",
+        "at": "timestamp '0001-02-03 04:05:06.789'", "raw bytes": "unhex('00ff80')",
+        "flag": "id > 'd5'", "nothing": "cast(null as string)",
+    }  # fmt: skip
+    raw = raw.select("*", *[F.expr(e).alias(name) for name, e in made.items()],
+                     F.array("id").alias("tags"))  # fmt: skip
+    model = DSIR(num_buckets=97).fit(raw, target)
+    plain = model.weigh(raw, keep=("source", *made), quality=True)
+    mixed = model.weigh(raw, keep=("source", *made, "tags"), quality=True)
+    plans = []
+    for table in (plain, mixed):
+        table.explain()
+        plans.append(capsys.readouterr().out)
+    assert "MapInArrow" in plans[0] and "MapInArrow" not in plans[1]
+    assert plain.schema.fields == mixed.drop("tags").schema.fields
+    assert sorted(plain.collect(), key=str) == sorted(mixed.drop("tags").collect(), key=str)
+    kept = plain.select("id", "source", *[f"`{name}`" for name in made])
+    assert kept.exceptAll(raw.select(kept.columns)).count() == 0
+    assert plain.where("num_tokens is null").count() == 1
+
+
 @pytest.fixture
 def files(spark, tmp_path, monkeypatch):
     monkeypatch.setattr(cli.session, "build_session", lambda **_: spark)
