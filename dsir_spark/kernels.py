@@ -354,6 +354,7 @@ def _sha256_short(typingctx: Any, buf: Any, start: Any, length: Any) -> Any:
 # narrower vectors takes a wide one in parts: while one part waits for a product, the others go on.
 # Where vectors hold 4 numbers, 16 at once were a tenth faster than 8, and 32 no faster than 16.
 _WIDTH = 16
+_BEYOND = 2 * _WIDTH  # starts that vectors may read beyond the last one
 _WIDE = ir.VectorType(ir.IntType(64), _WIDTH)
 _LANE = ir.IntType(32)
 
@@ -1314,7 +1315,7 @@ def run(
         `collected`, possibly reallocated.
     """
     own_scratch = np.empty(_BLOCK * _GROWTH + 128, np.uint8)
-    own_starts = np.empty(_BLOCK + ngrams + 32, np.int64)
+    own_starts = np.empty(_BLOCK + ngrams + _BEYOND, np.int64)
     own_lowered = np.empty(64 * _CHUNKS + 64, np.uint8)
     own_classes = np.empty(2 * _CHUNKS, np.uint64)
     gap = 0 if split_kind == BY_BYTE else 1
@@ -1360,7 +1361,7 @@ def run(
                 else:
                     own_scratch = _grown(scratch, fill, 2 * scratch.shape[0])
                     scratch = _borrowed(own_scratch)
-            if count + _BLOCK + 32 > starts.shape[0]:
+            if count + _BLOCK + _BEYOND > starts.shape[0]:
                 keep = max(0, hashed - ngrams + 1)
                 if keep > 0:
                     for j in range(keep, count):
@@ -1368,8 +1369,8 @@ def run(
                     count -= keep
                     hashed -= keep
                     dropped += keep
-                if count + _BLOCK + 32 > starts.shape[0]:
-                    own_starts = _grown(starts, count, count + _BLOCK + 32)
+                if count + _BLOCK + _BEYOND > starts.shape[0]:
+                    own_starts = _grown(starts, count, count + _BLOCK + _BEYOND)
                     starts = _borrowed(own_starts)
             stop = min(at + _BLOCK, end)
             if split_kind == BY_BYTE:

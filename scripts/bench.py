@@ -266,7 +266,8 @@ def passes(
     pair = T.StructType([T.StructField("a", T.DoubleType()), T.StructField("b", T.DoubleType())])
     to_column = raw.select(_text_udf(nothing, pair)(F.col("text")).alias("r"))
     to_rows = raw.mapInArrow(nothing_in_rows, pair)
-    model = DSIR(id_column="id").fit(*(f.withColumn("id", F.lit(0)) for f in (target, target)))
+    few = target.withColumn("id", F.lit(0))
+    model = DSIR(id_column="id").fit(few, few)  # any table of numbers costs the same
     transformed = model.transform(raw).select("log_weight", "num_tokens")
     named = raw.withColumn("id", F.monotonically_increasing_id())
     weighed = model.weigh(named, text_hash=False)
