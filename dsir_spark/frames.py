@@ -118,7 +118,9 @@ def with_scores(
 
         schema = T.StructType([given[c] for c in kept])
         schema = schema.add("__dsir", T.StructType(fields))
-        inner = df.select(*[quoted(c) for c in (*kept, text_column)]).mapInArrow(score_rows, schema)
+        # mapInArrow looks its columns up by unquoted names: of the user's, one may hold a dot.
+        numbered = [quoted(c).alias(f"c{i}") for i, c in enumerate((*kept, text_column))]
+        inner = df.select(*numbered).mapInArrow(score_rows, schema)
     else:
         scored = _text_udf(score, T.StructType(fields))(quoted(text_column))
         inner = df.select(*[quoted(c) for c in kept], scored.alias("__dsir"))
@@ -205,8 +207,8 @@ def terms(
     nothing = np.zeros(spec.num_buckets)
     columns = ", ".join(f"`{name}` double" for name in log_ratio)
     schema = f"id string, position int, length int, ngram string, bucket int, {columns}"
-    texts = df.select(quoted(id_column).cast("string"), quoted(text_column).cast("string"))
-    return texts.mapInArrow(split, schema)
+    ids, texts = (quoted(c).cast("string") for c in (id_column, text_column))
+    return df.select(ids.alias("id"), texts.alias("text")).mapInArrow(split, schema)
 
 
 def with_ngram_counts(df: DataFrame, text_column: str, spec: FeatureSpec) -> DataFrame:

@@ -37,7 +37,7 @@ TARGET = "target"  # name of the target that a document was selected for
 QUALITY = ("most_frequent", "informative", "digits")  # tokens of each document (bigint)
 _FOR = "__dsir_target"
 _NOISE = "__dsir_noise"
-_VALUE, _LIMIT = "__dsir_value", "__dsir_limit"
+_VALUE, _MEMBER, _LIMIT = "__dsir_value", "__dsir_member_of", "__dsir_limit"
 _CANDIDATE = 0
 _MAX_VALUES = 10_000  # of a quota column, all of which the driver holds
 _TEMPERATURE_BINS = 65_536
@@ -246,7 +246,8 @@ class Selection:
             kept = candidates.join(repeated, TEXT_HASH, "left").where(~copy)
         if self.funnel.over_max_per_group > 0:
             # Of all candidates: the better ones of a group may be selected for no target.
-            over = _limited(kept, self.options, self.keys(), ids).where(F.col(_LIMIT))
+            group = _group(self.options)
+            over = _limited(kept, group, self.options, self.keys(), ids).where(F.col(_LIMIT))
             found.append(self._chosen(over).where(F.col(_FOR).isNotNull()))
         return reduce(lambda a, b: a.union(b), [f.select(ids.alias(ID)) for f in found])
 
@@ -293,13 +294,13 @@ def select(
     if options.duplicates == "drop":
         extra.append(F.col(TEXT_HASH))
     if options.group_column is not None:
-        extra.append(quoted(options.group_column))
+        extra.append(_group(options).alias(_MEMBER))
     staged = weights.select(ids.alias(ID), *named, _stage(options, id_column).alias(_FOR), *extra)
     # A column of its own, so that it is computed once for all targets.
     staged = staged.withColumn(_NOISE, _noise(options, F.col(ID)))
     plain = [F.col(_key_name(t)).alias(_rank_name(t)) for t in range(len(targets))]
     keys = [(F.col(_key_name(t)) + F.col(_NOISE)).alias(_key_name(t)) for t in range(len(targets))]
-    carried = [c for c in staged.columns if c in _carried(options)]
+    carried = [c for c in staged.columns if c in (SIZE, _VALUE, TEXT_HASH, _MEMBER)]
     staged = staged.select(ID, _FOR, *keys, *plain, *carried)
     repeated = None
     if options.duplicates == "drop":
@@ -359,10 +360,6 @@ class _Found:
     sizes: list[int]
 
 
-def _carried(options: ResampleConfig) -> set[str]:
-    return {SIZE, _VALUE, TEXT_HASH, *([options.group_column] if options.group_column else [])}
-
-
 def _kept(options: ResampleConfig) -> list[str]:
     """Columns of the pool beside id and keys."""
     return [*([SIZE] if options.sized else []), *([_VALUE] if options.quotas is not None else [])]
@@ -402,20 +399,19 @@ def _groups_staged(staged: DataFrame, options: ResampleConfig, targets: int) -> 
     """Candidates beyond `max_per_group` leave the funnel."""
     keys = [F.col(_key_name(t)) for t in range(targets)]
     candidate = F.col(_FOR) == F.lit(_CANDIDATE)
-    limited = _limited(staged, options, keys, F.col(ID), candidate)
+    limited = _limited(staged, F.col(_MEMBER), options, keys, F.col(ID), candidate)
     stage = F.when(candidate & F.col(_LIMIT), F.lit(_OVER)).otherwise(F.col(_FOR))
     return limited.withColumn(_FOR, stage).drop(_LIMIT)
 
 
 def _limited(
-    frame: DataFrame, options: ResampleConfig, keys: list[Column], ids: Column,
+    frame: DataFrame, group: Column, options: ResampleConfig, keys: list[Column], ids: Column,
     candidate: Column | None = None,
 ) -> DataFrame:  # fmt: skip
     """With _LIMIT: is the document not among the best `max_per_group` of its group?
 
     By its largest key over the targets, then id. Documents without a group are not limited.
     """
-    group = quoted(str(options.group_column)).cast("string")
     counts = group.isNotNull() if candidate is None else group.isNotNull() & candidate
     # Rows that do not count are groups of their own: together they would be one huge partition.
     alone = F.concat(F.lit("r"), F.rand().cast("string"))
@@ -424,6 +420,11 @@ def _limited(
     order = Window.partitionBy("__dsir_place").orderBy(F.greatest(*_two(keys)).desc(), ids.desc())
     over = F.row_number().over(order) > F.lit(options.max_per_group)
     return placed.withColumn(_LIMIT, over).drop("__dsir_place")
+
+
+def _group(options: ResampleConfig) -> Column:
+    """What `max_per_group` goes by: a column's value as a string."""
+    return quoted(str(options.group_column)).cast("string")
 
 
 def _size(options: ResampleConfig) -> Column:

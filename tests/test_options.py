@@ -10,7 +10,7 @@ import oracle
 import pytest
 from pyspark.sql import functions as F
 
-from dsir_spark import DSIR, cli, features, weights
+from dsir_spark import DSIR, cli, features, ngram_counts, weights
 
 pytestmark = pytest.mark.spark
 SCHEMA = "id string, text string, source string"
@@ -141,6 +141,40 @@ def test_kept_columns_come_out_as_they_went_in(spark, capsys):
     kept = plain.select("id", "source", *[f"`{name}`" for name in made])
     assert kept.exceptAll(raw.select(kept.columns)).count() == 0
     assert plain.where("num_tokens is null").count() == 1
+
+
+def test_columns_of_any_name(spark):
+    """Dots, blanks, backticks and capitals: everything is as with plain names."""
+    hard = {"id": "doc.id", "text": "The text`s.own", "source": "so.ur`ce x", "size": "c1.size"}
+    plain = [frame.withColumn("size", F.length("text")) for frame in frames(spark)]
+    named = [frame.toDF(*hard.values()) for frame in plain]
+    names = {"id_column": hard["id"], "text_column": hard["text"]}
+    options = {"num_tokens_to_sample": 2000, "min_example_length": 5, "size_column": "size"}
+    ways = {
+        None: {"group_column": "source", "max_per_group": 12},
+        8: {"method": "match", "match_steps": 2, "quota_column": "source", "quotas": "raw"},
+    }
+
+    def same(found, expected, called=hard):
+        assert found.columns == [called.get(c, c) for c in expected.columns]
+        assert sorted(found.collect(), key=str) == sorted(expected.collect(), key=str) != []
+
+    for chunks, way in ways.items():
+        model = DSIR(num_buckets=97, chunk_words=chunks).fit(*plain)
+        other = DSIR(num_buckets=97, chunk_words=chunks, **names).fit(*named)
+        assert (other.raw.counts == model.raw.counts).all()
+        same(other.explain(named[0]), model.explain(plain[0]), called={})
+        way |= options
+        chosen = model.resample(plain[0], **way)
+        hardly = {option: hard.get(value, value) for option, value in way.items()}
+        same(other.resample(named[0], **hardly), chosen)
+    table = model.weigh(plain[0], ("source", "size"))
+    same(other.weigh(named[0], (hard["source"], hard["size"])), table)
+    whole = model.whole_documents(plain[0], chosen, 0.1)
+    renamed = chosen.withColumnsRenamed(hard)
+    same(other.whole_documents(named[0], renamed, 0.1), whole)
+    counted = ngram_counts(plain[0], num_buckets=97)
+    same(ngram_counts(named[0], text_column=hard["text"], num_buckets=97), counted)
 
 
 @pytest.fixture
