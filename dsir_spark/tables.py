@@ -14,6 +14,7 @@ from typing import Any
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from dsir_spark.errors import TableError
 
@@ -22,6 +23,13 @@ _EXTENSIONS = {
     "text": "text", "csv": "csv",
 }  # fmt: skip
 _COMPRESSIONS = ("gz", "zst", "bz2", "lz4", "snappy", "deflate")
+# Delta stores names with these characters under column mapping only, which not all readers know:
+# tables without such names stay without it.
+_UNMAPPED = re.compile(r"[ ,;{}()\n\t=]")
+_MAPPED = (
+    "'delta.columnMapping.mode' = 'name', 'delta.minReaderVersion' = '2', "
+    "'delta.minWriterVersion' = '5'"
+)
 _TABLE_NAME = re.compile(r"[^\s/\\:*?.]+(\.[^\s/\\:*?.]+){1,2}")
 
 
@@ -220,12 +228,28 @@ def write(
     if append:
         # Tables of an earlier version lack the columns of a later one.
         writer = writer.option("mergeSchema", "true")
+    mapped = _needs_mapping(frame.schema)
+    if mapped:
+        writer = writer.option("delta.columnMapping.mode", "name")
     if run_id is not None:
         writer = writer.option("userMetadata", json.dumps({"dsir_spark_run": run_id}))
     try:
+        spark = frame.sparkSession
+        if mapped and overwrite and exists(spark, place):
+            # The writer's options set properties of new tables only.
+            spark.sql(f"ALTER TABLE {_sql_name(spark, place)} SET TBLPROPERTIES ({_MAPPED})")
         if is_path(place):
             writer.save(place)
         else:
             writer.saveAsTable(place)
     except AnalysisException as error:
         raise TableError(f"cannot write {place} ({_reason(error)})") from None
+
+
+def _needs_mapping(kind: T.DataType) -> bool:
+    """Has a field, at any depth, a name that Delta stores under column mapping only?"""
+    if isinstance(kind, T.StructType):
+        return any(_UNMAPPED.search(f.name) or _needs_mapping(f.dataType) for f in kind.fields)
+    if isinstance(kind, T.ArrayType):
+        return _needs_mapping(kind.elementType)
+    return isinstance(kind, T.MapType) and any(map(_needs_mapping, (kind.keyType, kind.valueType)))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dsir_spark import DSIR, DSIRModel, cli, job, report
+from dsir_spark import DSIR, DSIRModel, cli, job, report, tables
 from dsir_spark.config import JobConfig
 from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
 
@@ -231,6 +231,21 @@ def test_tables_by_name(spark, data, tmp_path):
     assert facts["selected_version"] == 0
     assert report.report(spark, "spark_catalog.dsir_out", ["topic"], 1)
     spark.sql("DROP SCHEMA dsir_out CASCADE")
+
+
+def test_names_that_delta_must_map_are_written(spark, tmp_path):
+    """Blanks and brackets, nested too, in a new table and over one without."""
+    plain = spark.range(3)
+    hard = plain.selectExpr("id", "array(named_struct('x (y)', id)) as `a, b`")
+    place = str(tmp_path / "t")
+    tables.write(plain, place)
+    assert "columnMapping" not in str(spark.sql(f"SHOW TBLPROPERTIES delta.`{place}`").collect())
+    for frame in (hard, plain, hard):
+        tables.write(frame, place, overwrite=True)
+        assert sorted(tables.read(spark, place).collect()) == sorted(frame.collect())
+    tables.write(hard, str(tmp_path / "new"))
+    assert tables.delta_version(spark, str(tmp_path / "new")) == 0
+    assert tables.read(spark, place, version=0).columns == ["id"]
 
 
 def mistakes(data, folder):

@@ -40,7 +40,7 @@ def done(spark, tmp_path_factory):
     """The folder of a finished run."""
     folder = tmp_path_factory.mktemp("page")
     for name, rows in zip(("raw", "target"), corpus(), strict=True):
-        spark.createDataFrame(rows, "id string, text string, `so.urce` string").coalesce(
+        spark.createDataFrame(rows, "id string, text string, `so.ur (ce)` string").coalesce(
             1
         ).write.parquet(str(folder / f"{name}.parquet"))
     with pytest.MonkeyPatch.context() as patch:
@@ -49,8 +49,8 @@ def done(spark, tmp_path_factory):
         cli.main(["run", "--raw", str(folder / "raw.parquet"), "--target",
                   str(folder / "target.parquet"), "--output", str(folder / "out"),
                   "--num-to-sample", "40", "--method", "top_k", "--num-buckets", "97", "--keep",
-                  "so.urce", "--min-example-length", "1"])  # fmt: skip
-        evidence.write(spark, str(folder / "out"), str(folder / "many.html"), ["so.urce"], 100)
+                  "so.ur (ce)", "--min-example-length", "1"])  # fmt: skip
+        evidence.write(spark, str(folder / "out"), str(folder / "many.html"), ["so.ur (ce)"], 100)
         yield folder
 
 
