@@ -5,6 +5,8 @@ A name may hold dots, blanks and backticks; an error names the option, the frame
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -44,4 +46,26 @@ def check_id_column(df: DataFrame, name: str, owner: str) -> None:
         raise ColumnError(
             f"id_column {name!r} of {owner} must be of string or integer type; "
             f"it is {found.simpleString()}: cast it or name another column"
+        )
+
+
+def check_size_column(df: DataFrame, name: str, owner: str) -> None:
+    """Raise a `ColumnError` unless `df` has a numeric column of this name."""
+    check_column(df, name, owner, "size_column")
+    found = df.schema[name].dataType
+    if not isinstance(found, T.NumericType):
+        raise ColumnError(
+            f"size_column {name!r} of {owner} must be numeric; "
+            f"it is {found.simpleString()}: cast it or name another column"
+        )
+
+
+def refuse_columns(df: DataFrame, names: Sequence[str], owner: str = "the data") -> None:
+    """Raise a `ColumnError` if `df` has a column that would be added."""
+    taken = {c.lower() for c in df.columns}
+    clash = [n for n in names if n.lower() in taken]
+    if clash:
+        raise ColumnError(
+            f"{owner} already has a column {', '.join(clash)}, which would be added: "
+            "drop or rename it"
         )

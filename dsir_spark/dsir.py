@@ -20,7 +20,14 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from dsir_spark import features, frames, matched, resample, tables, tokens, weights
-from dsir_spark.columns import check_column, check_id_column, check_text_column, quoted
+from dsir_spark.columns import (
+    check_column,
+    check_id_column,
+    check_size_column,
+    check_text_column,
+    quoted,
+    refuse_columns,
+)
 from dsir_spark.config import (
     FeatureSpec,
     FitConfig,
@@ -30,7 +37,7 @@ from dsir_spark.config import (
     target_name_problems,
 )
 from dsir_spark.copies import TEXT_HASH
-from dsir_spark.errors import ColumnError, DataError, TableError
+from dsir_spark.errors import DataError, TableError
 from dsir_spark.resample import (
     NUM_TOKENS,
     QUALITY,
@@ -42,6 +49,7 @@ from dsir_spark.resample import (
 
 FORMAT_VERSION = 1
 CONTENT_ID = "content_id"  # name of the id column that is made where the data has none
+NUM_CHUNKS_SELECTED = "num_selected_chunks"
 RAW = "raw"
 _SINGLE = "target"  # name of the single target's counts within a model
 _SLICES = 1024  # num_tokens_to_fit takes whole slices of the ids' hash space
@@ -210,14 +218,14 @@ def _count(
 def _documents(raw: DataFrame, config: FitConfig) -> DataFrame:
     """What is weighed: `raw` with an id column, made from the text where it has none, or chunks."""
     if config.id_column is None:
-        _refuse_columns(raw, [CONTENT_ID])
+        refuse_columns(raw, [CONTENT_ID])
         made = frames.content_id(quoted(config.text_column)).alias(CONTENT_ID)
         raw = raw.select(made, *[quoted(c) for c in raw.columns])
     else:
         check_id_column(raw, config.id_column, "raw")
     if config.chunk_words is None:
         return raw
-    _refuse_columns(raw, list(frames.CHUNK_COLUMNS))
+    refuse_columns(raw, list(frames.CHUNK_COLUMNS))
     ids = config.id_column or CONTENT_ID
     return frames.chunked(raw, config.text_column, ids, config.chunk_words)
 
@@ -247,7 +255,7 @@ def ngram_counts(
     check(spec.problems())
     spec = dataclasses.replace(spec, tokenizer=_known(tokenizer))
     check_text_column(df, text_column, "the DataFrame")
-    _refuse_columns(df, ["indices", "counts"])
+    refuse_columns(df, ["indices", "counts"])
     return frames.with_ngram_counts(df, text_column, spec)
 
 
@@ -261,16 +269,6 @@ def _known(tokenizer: str) -> str:
             stacklevel=3,
         )
     return tokens.resolved(tokenizer)
-
-
-def _refuse_columns(df: DataFrame, names: list[str]) -> None:
-    taken = {c.lower() for c in df.columns}
-    clash = [n for n in names if n.lower() in taken]
-    if clash:
-        raise ColumnError(
-            f"the data already has a column {', '.join(clash)}, which would be added: "
-            "drop or rename it"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -428,7 +426,7 @@ class DSIRModel:
         elif size_column is None:
             wanted = (num_tokens_to_sample or 0) * self.fitted_share / max(1, self.raw.num_tokens)
         else:
-            check_column(raw, size_column, "raw", "size_column")
+            check_size_column(raw, size_column, "raw")
             sizes = F.sum(F.ceil(quoted(size_column)))
             wanted = (num_tokens_to_sample or 0) / max(1, raw.agg(sizes).first()[0] or 0)  # type: ignore[index]
         parts = self._shares(proportions)
@@ -486,8 +484,7 @@ class DSIRModel:
     @property
     def match_columns(self) -> list[str]:
         """Columns of a matched model's weights: key, and score under the last gradient, by turn."""
-        keys = [match_column(name) for name in self.names]
-        return [c for key in keys for c in (key, key.replace("match_key", "match_score", 1))]
+        return _match_columns(self.names)
 
     def scored(
         self, df: DataFrame, *, text_hash: bool = False, quality: bool = False,
@@ -499,7 +496,7 @@ class DSIRModel:
         """
         check_text_column(df, self.config.text_column, "the DataFrame")
         names = [*self.weight_columns, *(self.match_columns if self.matchings else [])]
-        _refuse_columns(df, [*names, NUM_TOKENS, *([TEXT_HASH] if text_hash else []),
+        refuse_columns(df, [*names, NUM_TOKENS, *([TEXT_HASH] if text_hash else []),
                              *(QUALITY if quality else [])])  # fmt: skip
         frames.warn_of_other_unicode(self.unicode_version)
         if not self.matchings:
@@ -677,9 +674,9 @@ class DSIRModel:
         """
         ids = self.config.id_column or CONTENT_ID
         found = selected.groupBy(quoted(ids).alias("__dsir_of")).agg(
-            F.count("*").alias("num_selected_chunks"), F.first("num_chunks").alias("num_chunks")
+            F.count("*").alias(NUM_CHUNKS_SELECTED), F.first("num_chunks").alias("num_chunks")
         )
-        found = found.where(F.col("num_selected_chunks") >= F.lit(share) * F.col("num_chunks"))
+        found = found.where(F.col(NUM_CHUNKS_SELECTED) >= F.lit(share) * F.col("num_chunks"))
         own = _documents(raw, dataclasses.replace(self.config, chunk_words=None))
         # Text is not shuffled: the ids go to it, unless they are too many to be sent around.
         few = selected.count() <= resample._BROADCAST_IDS
@@ -784,6 +781,7 @@ class DSIRModel:
             match_steps=match_steps, match_tokens=match_tokens,
         )  # fmt: skip
         check(options.resample_problems(tuple(self.targets)))
+        refuse_columns(raw, added_columns(self.config, self.names, options), "raw")
         model = self
         if method == "match" and not self.matchings:
             model, weights = self.matched(raw, options), None
@@ -898,6 +896,27 @@ class DSIRModel:
             fitted_share=facts["fitted_share"],
             unicode_version=facts["unicode_version"],
         )
+
+
+def _match_columns(targets: Sequence[str | None]) -> list[str]:
+    keys = map(match_column, targets)
+    return [c for key in keys for c in (key, key.replace("match_key", "match_score", 1))]
+
+
+def added_columns(
+    config: FitConfig, targets: Sequence[str | None], options: ResampleConfig
+) -> list[str]:
+    """What a selection adds to the columns of raw, some of it in passing.
+
+    targets : as in `DSIRModel.names`
+    """
+    added = [*map(column_name, targets), NUM_TOKENS]
+    if options.method == "match":
+        added += _match_columns(targets)
+    added += QUALITY if options.quality is not None else ()
+    added += [CONTENT_ID] if config.id_column is None else []
+    added += frames.CHUNK_COLUMNS if config.chunk_words is not None else ()
+    return added if tuple(targets) == (None,) else [*added, TARGET]
 
 
 def needed_columns(options: ResampleConfig) -> tuple[str, ...]:

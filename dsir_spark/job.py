@@ -26,12 +26,26 @@ from pyspark.sql import functions as F
 import dsir_spark
 from dsir_spark import checks, frames, matched, resample, tables, tokens, weights
 from dsir_spark.checks import Check, CheckWarning
-from dsir_spark.columns import check_column, check_id_column, check_text_column, quoted
+from dsir_spark.columns import (
+    check_column,
+    check_id_column,
+    check_size_column,
+    check_text_column,
+    quoted,
+    refuse_columns,
+)
 from dsir_spark.config import FitConfig, JobConfig, ResampleConfig
 from dsir_spark.copies import TEXT_HASH
 from dsir_spark.cuts import Cut
-from dsir_spark.dsir import DSIR, BucketCounts, DSIRModel, needed_columns
-from dsir_spark.errors import ColumnError, DataError, TableError
+from dsir_spark.dsir import (
+    DSIR,
+    NUM_CHUNKS_SELECTED,
+    BucketCounts,
+    DSIRModel,
+    added_columns,
+    needed_columns,
+)
+from dsir_spark.errors import ColumnError, DataError, DSIRError, TableError
 from dsir_spark.resample import NUM_TOKENS, TARGET, Selection
 
 MODEL, WEIGHTS, SELECTED, RUNS = "model", "weights", "selected", "runs"
@@ -156,8 +170,7 @@ def fit(spark: SparkSession, config: JobConfig, progress: Progress = quiet) -> d
     if not config.overwrite:
         tables.refuse_existing(spark, str(config.output), (MODEL,))
     raw = open_input(spark, str(config.raw), config.raw_format, "raw", config.where)
-    model = _fit(run, raw)
-    _write_model(run, model)
+    _write_model(run, _fit(run, *_to_fit(run, raw), raw))
     return run.finish()
 
 
@@ -168,8 +181,8 @@ def weigh(spark: SparkSession, config: JobConfig, progress: Progress = quiet) ->
         tables.refuse_existing(spark, str(config.output), (WEIGHTS,))
     model, earlier = _load_model(run)
     raw = _open_raw(run, json.loads(earlier["raw"]))
-    _check_columns(run, raw)
-    _check_raw(run, model, raw)
+    _check_columns(run, raw, model.config, model.names)
+    _check_ids(run, raw, model.config)
     _write_weights(run, model, raw)
     return run.finish()
 
@@ -185,52 +198,81 @@ def resample_again(
     model, _ = _load_model(run)
     version, earlier = _weights_of_record(run)
     raw = _open_raw(run, json.loads(earlier["raw"]))
-    _check_columns(run, raw)
+    _check_columns(run, raw, model.config, model.names)
     _refuse_foreign_weights(run, model, earlier, raw)
     run.facts["weights_version"] = version
     if config.method == "match":
         # What a document is ranked by depends on how many are wanted: its text is read again.
         model = _match(run, model, raw)
         _write_weights(run, model, raw)
-    _select(run, model, raw)
+    _select(run, model, raw, *_cut(run, model))
     return run.finish()
 
 
 def run_all(spark: SparkSession, config: JobConfig, progress: Progress = quiet) -> dict[str, Any]:
-    """Fit, weigh and resample; the run's row."""
+    """Fit, weigh and resample; the run's row.
+
+    Where nothing can be selected as the options say, model and weights are on record all the same:
+    `resample` goes on from them.
+    """
     run = _Run(spark, config, "run", progress)
     if not config.overwrite:
         tables.refuse_existing(spark, str(config.output), (MODEL, WEIGHTS, SELECTED, RUNS))
     raw = open_input(spark, str(config.raw), config.raw_format, "raw", config.where)
-    model = _fit(run, raw)
-    _check_raw(run, model, raw)
+    fit_config, targets = _to_fit(run, raw)
+    _check_ids(run, raw, fit_config)
+    model = _fit(run, fit_config, targets, raw)
     _write_model(run, model)
     if config.method == "match":
         model = _match(run, model, raw)
     _write_weights(run, model, raw)
-    _select(run, model, raw)
+    try:
+        table, selection = _cut(run, model)
+    except DSIRError as error:
+        run.finish()
+        left = "model and weights are written: `resample` goes on from them"
+        raise type(error)(f"{error} ({left})") from None
+    _select(run, model, raw, table, selection)
     return run.finish()
 
 
-def _check_columns(run: _Run, raw: Input) -> None:
-    """The columns that options name, before the first pass."""
-    for name in run.config.keep:
-        check_column(raw.frame, name, f"raw ({run.config.raw})", "keep")
-    for option in ("size_column", "group_column", "quota_column"):
-        if (column := getattr(run.config, option)) is not None:
-            check_column(raw.frame, column, f"raw ({run.config.raw})", option)
+def _check_columns(
+    run: _Run, raw: Input, fit_config: FitConfig, targets: Sequence[str | None]
+) -> None:
+    """The columns that options name, and those that would be added, before the first pass."""
+    config, owner = run.config, f"raw ({run.config.raw or raw.identity['place']})"
+    check_text_column(raw.frame, fit_config.text_column, owner)
+    for name in config.keep:
+        check_column(raw.frame, name, owner, "keep")
+    for option in ("group_column", "quota_column"):
+        if (column := getattr(config, option)) is not None:
+            check_column(raw.frame, column, owner, option)
+    if config.size_column is not None:
+        check_size_column(raw.frame, config.size_column, owner)
+    refuse_columns(raw.frame, added_columns(fit_config, targets, config.resample_config()), owner)
+    if config.whole_documents is not None:
+        refuse_columns(raw.frame, [NUM_CHUNKS_SELECTED], owner)
+    if TEXT_HASH in map(str.lower, config.keep):
+        refuse_columns(raw.frame, [TEXT_HASH], owner)
 
 
-def _fit(run: _Run, raw: Input) -> DSIRModel:
+def _to_fit(run: _Run, raw: Input) -> tuple[FitConfig, dict[str, Input]]:
+    """The options of the fit and the targets, with all columns looked at and no text read."""
     config = run.config
-    check_text_column(raw.frame, config.text_column, f"raw ({config.raw})")
-    _check_columns(run, raw)
     fit_config = _with_id_column(config, raw)
+    _check_columns(run, raw, fit_config, (None,) if config.single_target else tuple(config.target))
     targets = {}
     for name, place in config.target.items():
         owner = "target" if config.single_target else f"target {name}"
         targets[name] = open_input(run.spark, place, config.target_format, owner)
         check_text_column(targets[name].frame, config.text_column, f"{owner} ({place})")
+    return fit_config, targets
+
+
+def _fit(
+    run: _Run, fit_config: FitConfig, targets: Mapping[str, Input], raw: Input
+) -> DSIRModel:
+    config = run.config
     texts = {name: t.frame for name, t in targets.items()}
     with run.stage("fit", "counting n-grams of raw and target"):
         dsir = DSIR(**{f.name: getattr(fit_config, f.name) for f in dataclasses.fields(FitConfig)})
@@ -415,14 +457,10 @@ def _with_id_column(config: JobConfig, raw: Input) -> FitConfig:
     return fit_config
 
 
-def _check_raw(run: _Run, model: DSIRModel, raw: Input) -> None:
-    """All that can be wrong with raw, before anything is written."""
-    model.transform(model.documents(raw.frame))
-    if not model.single_target and TARGET in {c.lower() for c in raw.frame.columns}:
-        raise DataError(f"raw already has a column {TARGET}, which would be added: rename it")
-    if run.config.check_ids and model.config.id_column is not None:
+def _check_ids(run: _Run, raw: Input, fit_config: FitConfig) -> None:
+    if run.config.check_ids and fit_config.id_column is not None:
         with run.stage("check_ids", "checking that ids are unique"):
-            _refuse_duplicate_ids(raw.frame, model.config.id_column)
+            _refuse_duplicate_ids(raw.frame, fit_config.id_column)
 
 
 def _refuse_duplicate_ids(raw: DataFrame, id_column: str) -> None:
@@ -583,7 +621,8 @@ def _write_weights(run: _Run, model: DSIRModel, raw: Input) -> None:
     }
 
 
-def _select(run: _Run, model: DSIRModel, raw: Input) -> None:
+def _cut(run: _Run, model: DSIRModel) -> tuple[DataFrame, Selection]:
+    """The weights table of the run and what is selected by it; nothing is written."""
     config = run.config
     version = run.facts["weights_version"]
     table = tables.read(run.spark, run.place(WEIGHTS), "delta", version=version)
@@ -593,6 +632,13 @@ def _select(run: _Run, model: DSIRModel, raw: Input) -> None:
         own = [c for c in config.keep if c in table.columns]
         sample = sample_of_ranks(selection, table)
         _tell(before_writing(model, selection, table, targets, sample, own))
+    return table, selection
+
+
+def _select(
+    run: _Run, model: DSIRModel, raw: Input, table: DataFrame, selection: Selection
+) -> None:
+    config = run.config
     with run.stage("select", "writing the selected documents"):
         tables.write(
             model.selected(raw.frame, selection, table), run.place(SELECTED),

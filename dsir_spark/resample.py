@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from dsir_spark import copies, cuts
-from dsir_spark.columns import quoted
+from dsir_spark.columns import check_size_column, quoted
 from dsir_spark.config import QualityRule, ResampleConfig
 from dsir_spark.copies import FIRST, TEXT_HASH
 from dsir_spark.cuts import GROUP, ID, KEY, SIZE, Cut, Near
@@ -380,11 +379,7 @@ def _refuse_missing_columns(weights: DataFrame, options: ResampleConfig) -> None
             "again, or give duplicates keep"
         )
     if options.size_column is not None:
-        kind = weights.schema[options.size_column].dataType
-        if not isinstance(kind, T.NumericType):
-            raise ColumnError(
-                f"size_column {options.size_column!r} must be numeric; it is {kind.simpleString()}"
-            )
+        check_size_column(weights, options.size_column, "the weights table")
 
 
 def _copies_staged(staged: DataFrame, found: DataFrame) -> DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -142,6 +143,19 @@ def test_resample_again_reads_the_weights_and_refuses_what_is_not_theirs(spark, 
         run(spark, options(data, output))
 
 
+def test_a_cut_that_fails_leaves_weights_to_go_on_from(spark, data, tmp_path):
+    quotas = {"quota_column": "topic", "quotas": {"misspelt": 0.5}}
+    with pytest.raises(DataError, match=r"'misspelt' in topic.*`resample` goes on from them"):
+        run(spark, options(data, tmp_path / "out", **quotas))
+    assert not (tmp_path / "out" / "selected").exists()
+    rest = {"output": str(tmp_path / "out"), "num_to_sample": 50, "seed": 3}
+    again = job.resample_again(
+        spark, JobConfig.from_mapping({**rest, "min_example_length": 10, **quotas, "quotas": "raw"})
+    )
+    assert again["funnel"]["selected"] == 50 and again["weights_version"] == 0
+    assert spark.read.format("delta").load(str(tmp_path / "out" / "runs")).count() == 2
+
+
 def test_separate_targets_share_the_documents(spark, data, tmp_path):
     targets = {"cooking": str(data / "cooking.parquet"), "sailing": str(data / "sailing.parquet")}
     chosen = options(
@@ -258,7 +272,17 @@ def mistakes(data, folder):
         pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())}),
         folder / "none.parquet",
     )
+    taken = ["digits", "match_key", "target", "num_selected_chunks", "text_hash"]
+    pq.write_table(pa.table({c: ["a"] for c in ["id", "text", *taken]}), folder / "taken.parquet")
+    raw, targets = {"raw": folder / "taken.parquet"}, dict.fromkeys("ab", f"{folder}/taken.parquet")
+    sized = {"num_to_sample": None, "num_tokens_to_sample": 9, "size_column": "topic"}
     return [
+        ({**raw, "quality": "paper"}, ColumnError, "already has a column digits"),
+        ({**raw, "method": "match"}, ColumnError, "already has a column match_key"),
+        ({**raw, "target": targets}, ColumnError, "already has a column target"),
+        ({**raw, "chunk_words": 9, "whole_documents": 0.5}, ColumnError, "num_selected_chunks"),
+        ({**raw, "keep": ["text_hash"]}, ColumnError, "already has a column text_hash"),
+        (sized, ColumnError, "must be numeric; it is string"),
         ({"raw": "/no/such/place"}, TableError, "there is nothing at /no/such/place"),
         ({"raw": "no.such_table"}, TableError, "cannot read no.such_table"),
         ({"text_column": "body"}, ColumnError, "columns are id, text, topic"),
@@ -276,7 +300,7 @@ def mistakes(data, folder):
 def test_mistakes_are_one_line_and_write_nothing(spark, data, tmp_path):
     for change, kind, said in mistakes(data, tmp_path):
         chosen = options(data, tmp_path / "out")
-        chosen |= {k: str(v) if k in ("raw", "target") else v for k, v in change.items()}
+        chosen |= {k: str(v) if isinstance(v, Path) else v for k, v in change.items()}
         with pytest.raises(kind, match=said) as caught:
             run(spark, chosen)
         assert "\n" not in str(caught.value)
