@@ -13,6 +13,8 @@ from pyspark.sql import types as T
 
 from dsir_spark.errors import ColumnError
 
+_STRINGS = (T.StringType, T.VarcharType, T.CharType)
+
 
 def quoted(name: str) -> Column:
     """The column of exactly this name, dots and blanks included."""
@@ -21,13 +23,7 @@ def quoted(name: str) -> Column:
 
 def check_text_column(df: DataFrame, name: str, owner: str) -> None:
     """Raise a `ColumnError` unless `df` has a string column of this name."""
-    check_column(df, name, owner, "text_column")
-    found = df.schema[name].dataType
-    if not isinstance(found, T.StringType | T.VarcharType | T.CharType):
-        raise ColumnError(
-            f"text_column {name!r} of {owner} must be of type string; "
-            f"it is {found.simpleString()}: cast it or name another column"
-        )
+    _check_type(df, name, owner, "text_column", _STRINGS, "of type string")
 
 
 def check_column(df: DataFrame, name: str, owner: str, option: str) -> None:
@@ -40,22 +36,23 @@ def check_column(df: DataFrame, name: str, owner: str, option: str) -> None:
 
 def check_id_column(df: DataFrame, name: str, owner: str) -> None:
     """Raise a `ColumnError` unless `df` has an id column of string or integer type."""
-    check_column(df, name, owner, "id_column")
-    found = df.schema[name].dataType
-    if not isinstance(found, T.StringType | T.VarcharType | T.CharType | T.IntegralType):
-        raise ColumnError(
-            f"id_column {name!r} of {owner} must be of string or integer type; "
-            f"it is {found.simpleString()}: cast it or name another column"
-        )
+    kinds = (*_STRINGS, T.IntegralType)
+    _check_type(df, name, owner, "id_column", kinds, "of string or integer type")
 
 
 def check_size_column(df: DataFrame, name: str, owner: str) -> None:
     """Raise a `ColumnError` unless `df` has a numeric column of this name."""
-    check_column(df, name, owner, "size_column")
+    _check_type(df, name, owner, "size_column", (T.NumericType,), "numeric")
+
+
+def _check_type(
+    df: DataFrame, name: str, owner: str, option: str, kinds: tuple[type, ...], said: str
+) -> None:
+    check_column(df, name, owner, option)
     found = df.schema[name].dataType
-    if not isinstance(found, T.NumericType):
+    if not isinstance(found, kinds):
         raise ColumnError(
-            f"size_column {name!r} of {owner} must be numeric; "
+            f"{option} {name!r} of {owner} must be {said}; "
             f"it is {found.simpleString()}: cast it or name another column"
         )
 

@@ -249,11 +249,12 @@ def _check_columns(
             check_column(raw.frame, column, owner, option)
     if config.size_column is not None:
         check_size_column(raw.frame, config.size_column, owner)
-    refuse_columns(raw.frame, added_columns(fit_config, targets, config.resample_config()), owner)
-    if config.whole_documents is not None:
-        refuse_columns(raw.frame, [NUM_CHUNKS_SELECTED], owner)
-    if TEXT_HASH in map(str.lower, config.keep):
-        refuse_columns(raw.frame, [TEXT_HASH], owner)
+    added = added_columns(fit_config, targets, config.resample_config())
+    added += [NUM_CHUNKS_SELECTED] if config.whole_documents is not None else []
+    if config.duplicates == "drop":  # the weights table alone has the hash, beside what it keeps
+        kept = (*config.keep, *needed_columns(config))
+        added += [TEXT_HASH] if TEXT_HASH in map(str.lower, kept) else []
+    refuse_columns(raw.frame, added, owner)
 
 
 def _to_fit(run: _Run, raw: Input) -> tuple[FitConfig, dict[str, Input]]:

@@ -216,6 +216,9 @@ def write(
 ) -> None:
     """Write a frame as a Delta table in one commit, with the run's id in its metadata.
 
+    Over a table that is there, a name that needs column mapping costs a commit before, of the
+    property alone.
+
     Raises
     ------
     TableError
