@@ -251,9 +251,9 @@ def _check_columns(
         check_size_column(raw.frame, config.size_column, owner)
     added = added_columns(fit_config, targets, config.resample_config())
     added += [NUM_CHUNKS_SELECTED] if config.whole_documents is not None else []
-    if config.duplicates == "drop":  # the weights table alone has the hash, beside what it keeps
-        kept = (*config.keep, *needed_columns(config))
-        added += [TEXT_HASH] if TEXT_HASH in map(str.lower, kept) else []
+    # In a weights table a column of this name is taken for the hash, even if no copies are dropped.
+    kept = (*config.keep, *needed_columns(config))
+    added += [TEXT_HASH] if TEXT_HASH in map(str.lower, kept) else []
     refuse_columns(raw.frame, added, owner)
 
 

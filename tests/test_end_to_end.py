@@ -276,12 +276,14 @@ def mistakes(data, folder):
     pq.write_table(pa.table({c: ["a"] for c in ["id", "text", *taken]}), folder / "taken.parquet")
     raw, targets = {"raw": folder / "taken.parquet"}, dict.fromkeys("ab", f"{folder}/taken.parquet")
     sized = {"num_to_sample": None, "num_tokens_to_sample": 9, "size_column": "topic"}
+    grouped = {"group_column": "text_hash", "max_per_group": 1, "duplicates": "keep"}
     return [
         ({**raw, "quality": "paper"}, ColumnError, "already has a column digits"),
         ({**raw, "method": "match"}, ColumnError, "already has a column match_key"),
         ({**raw, "target": targets}, ColumnError, "already has a column target"),
         ({**raw, "chunk_words": 9, "whole_documents": 0.5}, ColumnError, "num_selected_chunks"),
         ({**raw, "keep": ["text_hash"]}, ColumnError, "already has a column text_hash"),
+        ({**raw, **grouped}, ColumnError, "already has a column text_hash"),
         (sized, ColumnError, "must be numeric; it is string"),
         ({"raw": "/no/such/place"}, TableError, "there is nothing at /no/such/place"),
         ({"raw": "no.such_table"}, TableError, "cannot read no.such_table"),
