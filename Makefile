@@ -2,13 +2,17 @@
 # make test             installs the test tools as well and runs the tests on Spark 4.2
 # make test SPARK=3.5   the same tests on Spark 3.5, in .venv-3.5
 # make test TESTS=...   only these tests
-# make check            lint, types, test
+# make test-all         with what takes long: notebooks run headless, a standalone cluster
+# make check            lint, types, test-all
+# make house            files, lines, longest function and class, imports
 # make notebooks        runs the notebooks and stores what they show
 # make pictures         draws the pictures of the README from a run of the demo
 # make bench            benchmarks, small; fails on a ratio under a third of what is claimed
 PYTHON ?= python3
 SPARK ?= 4.2
 TESTS ?= tests
+# A Spark session each, which keeps one core busy with planning.
+WORKERS ?= 2
 
 ifeq ($(SPARK),4.2)
 VENV := .venv
@@ -23,13 +27,20 @@ endif
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test notebooks pictures bench lint types check prerequisites clean
+.PHONY: demo test test-all house notebooks pictures bench lint types check prerequisites clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dsir-spark demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --durations=10 $(TESTS)
+	@echo "left to make test-all: notebooks run headless, a job on a standalone cluster"
+
+test-all: test
+	$(BIN)/python -m pytest -m slow --durations=10 $(TESTS)
+
+house:
+	@$(PYTHON) scripts/house.py
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python scripts/bench.py --rounds 3 --reference-mb 1 --spark-mb 150 --rows 2000000 --check
@@ -50,7 +61,7 @@ types: $(VENV)/.installed-test
 check:
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
-	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-all
 
 # Silent, so that what is missing is told in one line.
 prerequisites:

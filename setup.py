@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 README = Path(__file__).with_name("README.md")
 
@@ -21,13 +21,16 @@ setup(
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=["dsir_spark"],
+    packages=find_packages(include=["dsir_spark", "dsir_spark.*"]),
+    package_data={"dsir_spark": ["py.typed"], "dsir_spark.report": ["*.html"]},
     python_requires=">=3.10",
     install_requires=[
         "numpy",
         "pyarrow>=14",
         "numba>=0.59",
-        "click>=8",
+        # Options: declared and checked by pydantic, read by click and from YAML.
+        "click>=8.1",
+        "pydantic>=2.5",
         "pyyaml",
         # The report page.
         "jinja2>=3",
@@ -44,6 +47,7 @@ setup(
         "test": [
             "tokenizers>=0.15",
             "pytest",
+            "pytest-xdist",
             "hypothesis",
             "chispa",
             # The notebooks run in a kernel of their own.

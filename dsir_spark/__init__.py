@@ -1,6 +1,24 @@
 """DSIR for Spark: select, from a huge raw corpus, documents distributed like a target sample."""
 
-from dsir_spark.dsir import DSIR, DSIRModel, ngram_counts
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["DSIR", "DSIRModel", "ngram_counts"]
+if TYPE_CHECKING:
+    from dsir_spark.dsir import DSIR, DSIRModel, ngram_counts
+    from dsir_spark.selection import select
+
+__all__ = ["DSIR", "DSIRModel", "ngram_counts", "select"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Only when asked for: a worker of a cluster imports `dsir_spark.features`, for which this file
+    # runs too, and has neither the other wings nor the packages that they need.
+    if name == "select":
+        from dsir_spark.selection import select
+
+        return select
+    if name in __all__:
+        from dsir_spark import dsir
+
+        return getattr(dsir, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

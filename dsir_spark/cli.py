@@ -1,257 +1,161 @@
-"""The command line: reads options, builds the session, prints. No arithmetic.
+"""The command line: reads options, starts the session, prints. No arithmetic.
 
-Options come from three places, later ones win: defaults, the YAML file of `--config`, flags.
+Options come from three places, later ones win: defaults, the YAML file of `--config`, flags. Spark
+and the job are imported when a command runs: a mistake in options is told at once.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import logging
+import os
 import re
 import sys
 import time
 import traceback
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
-import yaml
-from pyspark.errors import AnalysisException, PythonException
-from pyspark.sql import SparkSession
+from pydantic.fields import FieldInfo
 
-from dsir_spark import __version__, config, evidence, job, report, session
-from dsir_spark.config import JobConfig
+from dsir_spark import __version__, failures, progress, session, startup
 from dsir_spark.errors import ConfigError, DSIRError
+from dsir_spark.fields import default, extra, leaves
+from dsir_spark.options import JobOptions
 
-USER_ERROR, OUR_ERROR = 2, 1
-
-
-def _named(flag: str) -> Callable[..., dict[str, Any] | None]:
-    """Callback of a repeatable NAME=VALUE flag: a dict, or None where it is not given."""
-
-    def parse(context: click.Context, _p: click.Parameter, values: tuple[str, ...]) -> Any:
-        pairs: dict[str, Any] = {}
-        for value in values:
-            name, found, rest = value.partition("=")
-            if not found or "/" in name or "." in name:
-                name, rest = "target", value
-            if name in pairs:
-                raise click.BadParameter(f"{name} is given twice; name them {flag} NAME=...")
-            pairs[name] = rest
-        return pairs or None
-
-    return parse
+USER_ERROR, OUR_ERROR, INTERRUPTED = 2, 1, 130
+_ON_WORKER = re.compile(r"dsir_spark\.[\w.]*(?:TokenizerError|ConfigError): (.*)")
 
 
-def _proportions(context: click.Context, _p: click.Parameter, values: tuple[str, ...]) -> Any:
-    pairs = {}
+def _targets(_c: click.Context, _p: click.Parameter, values: tuple[str, ...]) -> Any:
+    found: dict[str, str] = {}
     for value in values:
-        name, _, number = value.partition("=")
-        try:
-            pairs[name] = float(number)
-        except ValueError:
-            raise click.BadParameter(f"{value!r}: give NAME=NUMBER") from None
-    return pairs or None
-
-
-def _number(text: str, flag: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise click.BadParameter(f"{flag} {text!r} is not a number") from None
-
-
-def _auto(context: click.Context, p: click.Parameter, value: str | None) -> Any:
-    return value if value in (None, "auto") else _number(value, f"{p.name}")
-
-
-def _quality(context: click.Context, _p: click.Parameter, values: tuple[str, ...]) -> Any:
-    if not values or values == ("paper",):
-        return values[0] if values else None
-    pairs = (v.partition("=") for v in values if v != "paper")
-    return {name: _number(number, name) for name, _, number in pairs}
-
-
-def _quotas(context: click.Context, _p: click.Parameter, values: tuple[str, ...]) -> Any:
-    if not values or values == ("raw",):
-        return values[0] if values else None
-    found: dict[str, Any] = {}
-    for value in values:
-        name, given, share = value.rpartition("=")
-        if not given:
-            raise click.BadParameter(f"{value!r}: give raw, VALUE=SHARE or VALUE=MIN..MAX")
-        low, both, high = share.partition("..")
-        if not both:
-            found[name] = _number(share, name)
-        else:
-            ends = {"min": low, "max": high}
-            found[name] = {k: _number(v, name) for k, v in ends.items() if v}
+        name, given, place = value.partition("=")
+        if not given or "/" in name or "." in name or os.path.exists(value):
+            name, place = "target", value
+        if name in found:
+            raise click.BadParameter(f"{name} is given twice; name them --target NAME=...")
+        found[name] = place
     return found
 
 
-def _fit_size(context: click.Context, _: click.Parameter, value: str | None) -> Any:
-    return int(value) if value is not None and value.isdigit() else value
+def _pairs(_c: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> Any:
+    """NAME=VALUE texts as a mapping, MIN..MAX as its two ends; a word (raw, paper) by itself."""
+    form = str(getattr(parameter, "metavar", ""))
+    word = form.split("|")[0]
+    if values == (word,):
+        return word
+    found: dict[str, Any] = {}
+    for text in values:
+        name, given, value = text.rpartition("=")
+        if text == word == "paper":  # what bounds are of
+            continue
+        if not given or name in found:
+            raise click.BadParameter(f"{text!r}: give {form}" + (", each once" if given else ""))
+        low, several, high = value.partition("..")
+        ends = {"min": low, "max": high}
+        found[name] = {k: v for k, v in ends.items() if v} if several else value
+    return found
 
 
-_RAW = [
-    click.option("--raw", help="Raw corpus: a path or schema.table."),
-    click.option("--where", help="Spark SQL predicate on raw's columns: the rest is left out."),
-    click.option("--raw-format", type=click.Choice(config.FORMATS), help="If names do not tell."),
-]
-_OUTPUT = [
-    click.option("--output", help="Where the tables go: a path or catalog.schema."),
+# Flags that may be repeated: how they are called and shown, and what makes one value of them.
+_REPEATED: dict[str, tuple[str, str, Callable[..., Any] | None]] = {
+    "target": ("--target", "[NAME=]PATH", _targets),
+    "keep": ("--keep", "COLUMN", None),
+    "proportions": ("--proportion", "NAME=NUMBER", _pairs),
+    "quality": ("--quality", "paper|BOUND=NUMBER", _pairs),
+    "quotas": ("--quota", "raw|VALUE=SHARE|VALUE=MIN..MAX", _pairs),
+}
+# Commands that run stages of the job: its function, and the help.
+_STAGES = {
+    "run": ("run_all", "Fit, weigh and resample: the whole job."),
+    "fit": ("fit", "Count n-grams of raw and target; write OUTPUT/model."),
+    "weigh": ("weigh", "Weigh raw with OUTPUT/model; write OUTPUT/weights."),
+    "resample": ("resample_again", "Select from OUTPUT/weights; write OUTPUT/selected."),
+}
+_SHOWN = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+
+
+def flag(name: str, field: FieldInfo) -> Callable[[Any], Any]:
+    """The flag of an option, with its help; its value stays a text for the option's type."""
+    text, kinds = str(field.description), leaves(field.annotation)
+    text += f" Default: {default(field)}." if default(field) else ""
+    dashed = name.replace("_", "-")
+    if kinds == [bool]:
+        return click.option(f"--{dashed}/--no-{dashed}", name, default=None, help=text)
+    shown = "|".join(_SHOWN.get(kind, str(kind)) for kind in kinds)
+    called, shown, parse = _REPEATED.get(name, (f"--{dashed}", shown, None))
+    several = name in _REPEATED
+    return click.option(called, name, metavar=shown, multiple=several, callback=parse, help=text)
+
+
+_SESSION = [
     click.option("--config", "config_file", type=click.Path(dir_okay=False),
                  help="YAML file of options; flags win."),
     click.option("--master", help="Spark master; default: local, all cores."),
     click.option("--remote", help="Spark Connect server, e.g. sc://host:15002."),
-]  # fmt: skip
-_FIT = [
-    click.option("--target", multiple=True, callback=_named("--target"), metavar="[NAME=]PATH",
-                 help="Target sample; several with names are separate targets."),
-    click.option("--target-format", type=click.Choice(config.FORMATS)),
-    click.option("--text-column", help="Default: text."),
-    click.option("--id-column", help="Default: id, or ids made from the texts."),
-    click.option("--ngrams", type=int, help="N-grams of 1 to N tokens. Default: 2."),
-    click.option("--num-buckets", type=int, help="Default: 10000."),
-    click.option("--tokenizer", help="wordpunct (default), wordpunct_cjk, bytes, the path of a "
-                 "Hugging Face tokenizer.json, or module:function."),
-    click.option("--hash", type=click.Choice(config.HASHES), help="Default: xxhash64."),
-    click.option("--target-laplace-smoothing", type=float, help="Default: 0."),
-    click.option("--target-dirichlet-smoothing", callback=_auto,
-                 help="auto or a number of n-grams. Default: 0."),
-    click.option("--num-tokens-to-fit", callback=_fit_size, help="all, auto or a number."),
-    click.option("--chunk-words", type=int, help="Weigh and select chunks of N words."),
-]  # fmt: skip
-_WEIGH = [
-    click.option("--keep", multiple=True, help="Column of raw to keep in the weights table."),
-    click.option("--check-ids/--no-check-ids", default=None,
-                 help="Refuse ids that occur twice (shuffles the ids). Default: check."),
-]  # fmt: skip
-_REPORT = [
-    click.option("--report/--no-report", default=None,
-                 help="Write the report page at the end (two more passes). Default: write."),
-]  # fmt: skip
-_OVERWRITE = [click.option("--overwrite", is_flag=True, default=None, help="Replace tables.")]
-_RESAMPLE = [
-    click.option("--num-to-sample", type=int, help="Documents to select."),
-    click.option("--num-tokens-to-sample", type=int, help="Tokens to select, instead."),
-    click.option("--size-column", help="The budget is of this column's numbers, not of tokens."),
-    click.option("--method", type=click.Choice(config.METHODS), help="Default: sample."),
-    click.option("--seed", type=int, help="Default: 0."),
-    click.option("--min-example-length", type=int, help="Tokens. Default: 100."),
-    click.option("--quality", multiple=True, callback=_quality, metavar="paper|BOUND=NUMBER",
-                 help="The paper's quality rule, or with other bounds."),
-    click.option("--normalize", type=click.Choice(config.NORMALIZE),
-                 help="ngram: rank by the mean log ratio. Default: none."),
-    click.option("--temperature", callback=_auto,
-                 help="Log weights are divided by it; auto or a number. Default: 1."),
-    click.option("--proportion", "proportions", multiple=True, callback=_proportions,
-                 metavar="NAME=NUMBER", help="Share of a target; default by n-grams."),
-    click.option("--allocation", type=click.Choice(config.ALLOCATIONS), help="Default: joint."),
-    click.option("--duplicates", type=click.Choice(config.DUPLICATES),
-                 help="Of texts equal but for case and white space, one is kept. Default: drop."),
-    click.option("--group-column", help="For --max-per-group: a domain, author or cluster."),
-    click.option("--max-per-group", type=int, help="Best documents of each group at most."),
-    click.option("--quota-column", help="For --quota."),
-    click.option("--quota", "quotas", multiple=True, callback=_quotas,
-                 metavar="raw|VALUE=SHARE|VALUE=MIN..MAX",
-                 help="Share of the budget for a value; raw: each keeps its own."),
-    click.option("--quota-shortfall", type=click.Choice(config.SHORTFALLS),
-                 help="Too few of a value: the others fill it, or not. Default: fill."),
-    click.option("--whole-documents", type=float,
-                 help="With chunks: also write documents of which this share was selected."),
-    click.option("--match-steps", type=int, help="Of method match. Default: 16."),
-    click.option("--match-tokens", callback=_fit_size,
-                 help="N-grams of raw that match learns from: auto (default), all or a number."),
+    click.option("--conf", multiple=True, metavar="KEY=VALUE",
+                 help="Setting of Spark; repeatable."),
 ]  # fmt: skip
 
 
-def _options(*groups: list[Any]) -> Callable[[Any], Any]:
-    def wrap(command: Any) -> Any:
-        for option in reversed([o for group in groups for o in group]):
-            command = option(command)
-        return command
+def _options(command: str) -> Callable[[Any], Any]:
+    """The flags of a command: inputs and output first, the session last."""
+    every = JobOptions.model_fields
+    names = [n for n in {**JobOptions.__annotations__, **every} if n in every]
+    flags = [flag(n, every[n]) for n in names if command in extra(every[n], "commands")]
+
+    def wrap(function: Any) -> Any:
+        for option in reversed([*flags, *_SESSION]):
+            function = option(function)
+        return function
 
     return wrap
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dsir-spark")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Select, from a raw corpus, documents distributed like a target (DSIR on Spark)."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @cli.command()
-@_options(_RAW, _FIT, _WEIGH, _RESAMPLE, _REPORT, _OVERWRITE, _OUTPUT)
-def run(**flags: Any) -> None:
-    """Fit, weigh and resample: the whole job."""
-    _do("run", job.run_all, flags)
+@click.option("--composition", multiple=True, metavar="COLUMN",
+              help="Column of raw to count before and after.")  # fmt: skip
+@click.option("--examples", type=click.IntRange(0, 100), default=3, show_default=True,
+              help="Documents shown from the top, the middle and below the cut.")  # fmt: skip
+@click.option("--html", type=click.Path(dir_okay=False), metavar="FILE",
+              help="The page. Default: OUTPUT/report.html, or dsir-report.html.")  # fmt: skip
+@_options("report")
+def report(composition: tuple[str, ...], examples: int, html: str | None, **flags: Any) -> None:
+    """Show what the latest run selected, and why; write it as a page."""
+    options, where = _read("report", flags)
+    from dsir_spark import job
+    from dsir_spark.report import text
+
+    spark = session.build_session(**where)
+    output = str(options.output)
+    facts = job.report_again(spark, output, composition, examples, progress.of(spark))
+    _show(spark, output, facts, text.full, html=html)
 
 
 @cli.command()
-@_options(_RAW, _FIT, _OVERWRITE, _OUTPUT)
-def fit(**flags: Any) -> None:
-    """Count n-grams of raw and target; write OUTPUT/model."""
-    _do("fit", job.fit, flags)
-
-
-@cli.command()
-@_options(_RAW, _FIT, _WEIGH, _OVERWRITE, _OUTPUT)
-def weigh(**flags: Any) -> None:
-    """Weigh raw with OUTPUT/model; write OUTPUT/weights."""
-    _do("weigh", job.weigh, flags)
-
-
-@cli.command("resample")
-@_options(_RAW, _FIT, _RESAMPLE, _REPORT, _OUTPUT)
-def resample_command(**flags: Any) -> None:
-    """Select from OUTPUT/weights; write OUTPUT/selected."""
-    _do("resample", job.resample_again, flags)
-
-
-@cli.command("report")
-@click.option("--composition", multiple=True, help="Column of raw to count before and after.")
-@click.option("--examples", type=click.IntRange(0, 100), default=3, show_default=True)
-@click.option(
-    "--html",
-    type=click.Path(dir_okay=False),
-    help="The page. Default: OUTPUT/report.html, or dsir-report.html.",
-)
-@_options(_OUTPUT)
-def report_command(
-    composition: tuple[str, ...], examples: int, html: str | None, **flags: Any
-) -> None:  # fmt: skip
-    """Show what the latest run selected, and why; write it as a page (two passes over raw)."""
-    options, master, remote = _read_options(flags)
-    chosen = JobConfig.from_mapping(options)
-    chosen.require("output")
-    spark = session.build_session(master=master, remote=remote)
-    click.echo(report.report(spark, str(chosen.output), composition, examples))
-    with _progress(spark)("writing the report page"):
-        written = evidence.write(spark, str(chosen.output), html, composition, examples)
-    click.echo(f"page: {written}")
-
-
-@cli.command("explain")
 @click.option("--id", "ids", multiple=True, required=True, help="Of a document; repeatable.")
-@click.option(
-    "--number",
-    type=click.IntRange(1, 1000),
-    default=20,
-    show_default=True,
-    help="N-grams shown of each document.",
-)
-@_options(_OUTPUT)
-def explain_command(ids: tuple[str, ...], number: int, **flags: Any) -> None:
+@click.option("--number", type=click.IntRange(1, 1000), default=20, show_default=True,
+              help="N-grams shown of each document.")  # fmt: skip
+@_options("explain")
+def explain(ids: tuple[str, ...], number: int, **flags: Any) -> None:
     """Split the weights of documents over their n-grams."""
-    options, master, remote = _read_options(flags)
-    chosen = JobConfig.from_mapping(options)
-    chosen.require("output")
-    spark = session.build_session(master=master, remote=remote)
-    click.echo(evidence.explained(spark, str(chosen.output), ids, number))
+    options, where = _read("explain", flags)
+    from dsir_spark import job
+
+    spark = session.build_session(**where)
+    click.echo(job.explain(spark, str(options.output), ids, number))
 
 
 @cli.command()
@@ -260,7 +164,8 @@ def explain_command(ids: tuple[str, ...], number: int, **flags: Any) -> None:
 @click.option("--seed", type=int, default=1, show_default=True)
 def demo(output: str, num_to_sample: int, seed: int) -> None:
     """Run the real job on text that every Python installation has."""
-    from dsir_spark import demo_data
+    from dsir_spark import demo_data, job
+    from dsir_spark.report import text
 
     begin = time.monotonic()
     folder = Path(output)
@@ -270,7 +175,7 @@ def demo(output: str, num_to_sample: int, seed: int) -> None:
         f"raw: {data.documents:,} documents, {data.bytes / 1e6:.1f} MB of text from this Python "
         f"installation ({kinds})\ntargets, from packages left out of raw: {', '.join(data.targets)}"
     )
-    options = {
+    options = JobOptions.from_mapping({
         "raw": str(data.raw),
         "target": {name: str(path) for name, path in data.targets.items()},
         "output": str(folder / "tables"),
@@ -279,119 +184,103 @@ def demo(output: str, num_to_sample: int, seed: int) -> None:
         "keep": ["kind"],
         "min_example_length": 50,
         "overwrite": True,
-    }
+    })  # fmt: skip
     spark = session.build_session()
-    chosen = JobConfig.from_mapping(options)
-    job.run_all(spark, chosen, _progress(spark))
-    click.echo(report.report(spark, str(chosen.output), ["kind"], examples=1))
-    with _progress(spark)("writing the report page"):
-        page = evidence.write(spark, str(chosen.output), None, ["kind"])
-    click.echo(f"page: {page}")
-    click.echo(_where(str(chosen.output)))
+    facts = job.run_all(spark, options, progress.of(spark))["facts"]
+    _show(spark, str(options.output), facts, text.full)
+    click.echo(f"tables: {', '.join(job.written_places(str(options.output)))}")
     click.echo(f"done in {time.monotonic() - begin:.0f} s; look again with: "
-               f"dsir-spark report --output {chosen.output} --composition kind")  # fmt: skip
+               f"dsir-spark report --output {options.output} --composition kind")  # fmt: skip
 
 
-def _read_options(flags: dict[str, Any]) -> tuple[dict[str, Any], str | None, str | None]:
-    """Options of the YAML file with the flags on top; master and remote apart."""
-    master, remote = flags.pop("master", None), flags.pop("remote", None)
-    path = flags.pop("config_file", None)
-    options: dict[str, Any] = {}
-    if path is not None:
-        options = _read_yaml(path)
-    given = {k: v for k, v in flags.items() if v is not None and v != ()}
-    return {**options, **given}, master, remote
+def _do(command: str, **flags: Any) -> None:
+    options, where = _read(command, flags)
+    from dsir_spark import job
+    from dsir_spark.report import text
+
+    spark = session.build_session(**where)
+    row = getattr(job, _STAGES[command][0])(spark, options, progress.of(spark))
+    if "facts" in row:
+        _show(spark, str(options.output), row["facts"], text.summary, page=options.report)
+    click.echo(f"tables: {', '.join(job.written_places(str(options.output)))}")
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"config {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path} is not YAML: {' '.join(str(error).split())}") from None
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise ConfigError(
-            f"config {path} must map options to values; it is a {type(found).__name__}"
-        )
-    return found
+for _name, (_, _text) in _STAGES.items():
+    cli.command(_name, help=_text)(_options(_name)(functools.partial(_do, _name)))
 
 
-def _do(command: str, stage: Callable[..., dict[str, Any]], flags: dict[str, Any]) -> None:
-    options, master, remote = _read_options(flags)
-    chosen = JobConfig.from_mapping(options)
-    chosen.require(
-        *job.NEEDS[command], selects=command in job.SELECTS
-    )  # before Spark's start, not after it
-    spark = session.build_session(master=master, remote=remote)
-    facts = stage(spark, chosen, _progress(spark))
-    if "selected_by_target" in facts:
-        click.echo(report.summary(facts))
-        if chosen.report:
-            with _progress(spark)("writing the report page"):
-                page = evidence.write(spark, str(chosen.output), None, chosen.keep)
-            click.echo(f"page: {page}")
-    click.echo(_where(str(chosen.output)))
+def _show(
+    spark: Any, output: str, facts: Any, template: Callable[[Any], str], *,
+    page: bool = True, html: str | None = None,
+) -> None:  # fmt: skip
+    """Print what was selected, and write the page of it."""
+    from dsir_spark import job
+
+    click.echo(template(facts))
+    if page:
+        with progress.stage("writing the report page", progress.of(spark)):
+            written = job.write_report(spark, facts, output, html)
+        click.echo(f"page: {written}")
 
 
-def _where(output: str) -> str:
-    return f"tables: {', '.join(job.written_places(output))}"
+def _read(command: str, flags: dict[str, Any]) -> tuple[JobOptions, dict[str, Any]]:
+    """The options of the YAML file with the flags on top, and what the session is made by.
+
+    All that can be told without Spark is told here.
+    """
+    where = {"master": flags.pop("master"), "remote": flags.pop("remote"), "conf": {}}
+    for setting in flags.pop("conf"):
+        key, given, value = setting.partition("=")
+        if not given:
+            raise ConfigError(f"--conf {setting!r}: give KEY=VALUE")
+        where["conf"][key] = value
+    path = flags.pop("config_file")
+    values = startup.read_yaml(path) if path else {}
+    values |= {name: value for name, value in flags.items() if value not in (None, (), {})}
+    options = JobOptions.from_mapping(values, command)
+    if startup.is_local(**where):
+        startup.look_for_places(command, options)
+    return options, where
 
 
-def _progress(spark: SparkSession) -> Callable[[str], AbstractContextManager[None]]:
-    return lambda label: session.progress(spark, label, sys.stderr)
+def _is(error: BaseException, module: str, name: str) -> bool:
+    """Is it of a class that is known only where its module has been imported?"""
+    return isinstance(error, getattr(sys.modules.get(module), name, ()))
 
 
-@contextlib.contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Warnings of this package as one line each; those of libraries stay silent."""
-
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        click.echo(f"warning: {message}", err=True)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", category=UserWarning, module=r"dsir_spark\.")
-        warnings.showwarning = show
-        yield
+def _outcome(error: BaseException) -> tuple[int, str]:
+    """The exit code and the line of what ended a command."""
+    if isinstance(error, click.Abort) and isinstance(error.__context__, EOFError):
+        error = error.__context__  # click takes any for the end of what is typed
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return INTERRUPTED, "interrupted: nothing half-written is visible"
+    if isinstance(error, click.ClickException):
+        return USER_ERROR, f"error: {error.format_message()}"
+    if isinstance(error, DSIRError) or _is(
+        error, "dsir_spark.features.tokenizers", "TokenizerError"
+    ):
+        return USER_ERROR, f"error: {error}"
+    if found := _ON_WORKER.search(str(error)):  # it misses a tokenizer that the driver has
+        return USER_ERROR, f"error: on a worker: {found.group(1)}"
+    if line := failures.told(error):
+        return USER_ERROR, f"error: {line}"
+    if _is(error, "pyspark.errors", "AnalysisException"):
+        return USER_ERROR, f"error: {str(error).strip().splitlines()[0]}"
+    traceback.print_exception(error)
+    return OUR_ERROR, "error: this is a bug of dsir-spark; please report the lines above"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: 0 done, 2 the user's mistake in one line, 1 ours."""
+    """Entry point: 0 done, 2 the user's mistake in one line, 1 ours, 130 interrupted."""
     # Spark 4 logs errors that we catch and tell, a page of JSON each.
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     try:
-        with _plain_warnings():
+        with progress.told():
             cli.main(arguments, prog_name="dsir-spark", standalone_mode=False)
-    except DSIRError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(USER_ERROR)
-    except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
-        sys.exit(USER_ERROR)
-    except AnalysisException as error:
-        click.echo(f"error: {str(error).strip().splitlines()[0]}", err=True)
-        sys.exit(USER_ERROR)
-    except PythonException as error:
-        # A worker misses a tokenizer that the driver has.
-        found = re.search(r"dsir_spark\.errors\.ConfigError: (.*)", str(error))
-        if found is None:
-            _bug()
-        click.echo(f"error: on a worker: {found.group(1)}", err=True)
-        sys.exit(USER_ERROR)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted: nothing half-written is visible", err=True)
-        sys.exit(130)
-    except Exception:
-        _bug()
-
-
-def _bug() -> NoReturn:
-    traceback.print_exc()
-    click.echo("error: this is a bug of dsir-spark; please report the lines above", err=True)
-    sys.exit(OUR_ERROR)
+    except (Exception, KeyboardInterrupt) as error:
+        code, line = _outcome(error)
+        click.echo(line, err=True)
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Columns of the user's: naming one exactly, and what it must be.
+"""Columns: the names that the tables have, naming one of the user's exactly, and what it must be.
 
-A name may hold dots, blanks and backticks; an error names the option, the frame and what is there.
+A user's name may hold dots, blanks and backticks; an error names the option, the frame and what is
+there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,29 @@ from pyspark.sql import types as T
 
 from dsir_spark.errors import ColumnError
 
+LOG_WEIGHT = "log_weight"  # log importance weight, nats (double); null where the text is null
+NUM_TOKENS = "num_tokens"  # tokens of the document (bigint); null where the text is null
+TARGET = "target"  # name of the target that a document was selected for (string)
+TEXT_HASH = "text_hash"  # of the text after folding case and blanks (struct of two bigints)
+QUALITY = ("most_frequent", "informative", "digits")  # tokens of each document (bigint)
+CONTENT_ID = "content_id"  # the id that is made from the text where the data has none (string)
+CHUNK_ID = "chunk_id"  # the document's id, #, the chunk's number (string)
+CHUNK_COLUMNS = (CHUNK_ID, "chunk", "num_chunks", "chunk_start", "chunk_end")
+NUM_CHUNKS_SELECTED = "num_selected_chunks"  # of a whole document (bigint)
+
 _STRINGS = (T.StringType, T.VarcharType, T.CharType)
+
+
+def column_name(target: str | None) -> str:
+    """`log_weight`, or `log_weight_<target>` where targets are separate."""
+    return LOG_WEIGHT if target is None else f"{LOG_WEIGHT}_{target}"
+
+
+def match_columns(target: str | None) -> tuple[str, str]:
+    """`match_key` and `match_score`, or these with `_<target>`: whole numbers that method match
+    ranks by, and the mean score under the last gradient (double both)."""
+    end = "" if target is None else f"_{target}"
+    return f"match_key{end}", f"match_score{end}"
 
 
 def quoted(name: str) -> Column:

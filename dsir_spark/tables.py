@@ -1,7 +1,8 @@
-"""Reading inputs and writing outputs: paths or table names, one commit each, identity recorded.
+"""Places and Delta tables: reading inputs, writing outputs in one commit, identity.
 
 A place is a path (`/data/raw`, `s3://b/raw`, `raw.jsonl`, `out`) or a table name with a dot in it
-(`schema.table`, `catalog.schema.table`); `./my.folder` is a path in any case.
+(`schema.table`, `catalog.schema.table`, parts quoted by backticks or not); `./my.folder` is a path
+in any case, and so is what exists on this machine.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -22,7 +24,9 @@ _EXTENSIONS = {
     "parquet": "parquet", "json": "json", "jsonl": "json", "ndjson": "json", "txt": "text",
     "text": "text", "csv": "csv",
 }  # fmt: skip
-_COMPRESSIONS = ("gz", "zst", "bz2", "lz4", "snappy", "deflate")
+_COMPRESSIONS = ("gz", "gzip", "zst", "zstd", "bz2", "lz4", "snappy", "deflate")
+# The last part of a file's name, in front of a compression's.
+_ENDING = r"\.([^.]+?)(\.(" + "|".join(_COMPRESSIONS) + "))?$"
 # Delta stores names with these characters under column mapping only, which not all readers know:
 # tables without such names stay without it.
 _UNMAPPED = re.compile(r"[ ,;{}()\n\t=]")
@@ -30,7 +34,29 @@ _MAPPED = (
     "'delta.columnMapping.mode' = 'name', 'delta.minReaderVersion' = '2', "
     "'delta.minWriterVersion' = '5'"
 )
-_TABLE_NAME = re.compile(r"[^\s/\\:*?.]+(\.[^\s/\\:*?.]+){1,2}")
+_NAME_PART = r"(?:`(?:[^`]|``)+`|[^\s/\\:*?.`]+)"
+_TABLE_NAME = re.compile(rf"{_NAME_PART}(?:\.{_NAME_PART}){{1,2}}")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+# Commits that leave the rows as they are. Maintenance makes them, on Databricks by itself.
+_MAINTENANCE = {
+    "OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
+    "COMPUTE STATS", "ANALYZE", "REORG", "CLUSTER BY", "ADD CONSTRAINT", "DROP CONSTRAINT",
+    "UPGRADE PROTOCOL", "ADD FEATURE", "DROP FEATURE", "CHANGE COLUMN", "SET TABLE LOCATION",
+}  # fmt: skip
+_REFUSED = r"(?i)permission|privilege|denied|PARSE_SYNTAX_ERROR"
+_HISTORY = 1_000  # commits looked through for the last one that changed rows
+
+
+@dataclass(frozen=True)
+class Version:
+    """Versions of a Delta table.
+
+    data : the last that changed rows, which identifies them
+    latest : to read by; it is newer where maintenance went over the table since
+    """
+
+    data: int
+    latest: int
 
 
 def active_session() -> SparkSession:
@@ -58,91 +84,183 @@ def within(output: str, name: str) -> str:
     return f"{output.rstrip('/')}/{name}" if is_path(output) else f"{output}.{name}"
 
 
+def resolved(spark: SparkSession, place: str) -> str:
+    """The place in one spelling, as Spark finds it from the current folder.
+
+    A relative path becomes absolute where the session's files are this machine's, or where there is
+    something that Spark can list; a table name is quoted where it must be.
+    """
+    if not is_path(place):
+        return _quoted_name(place)
+    if place.startswith("file:"):
+        place = re.sub("^file:/*", "/", place)
+    if not _SCHEME.match(place):
+        if _on_this_machine(spark):
+            return os.path.abspath(place)
+        if not place.startswith("/"):
+            return _listed_folder(spark, place) or place
+    return place if place == "/" else place.rstrip("/")
+
+
+def contains(outer: str, inner: str) -> bool:
+    """Is the resolved path `inner` the path `outer` or below it?"""
+    if not is_path(outer) or not is_path(inner):
+        return outer == inner
+    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
+
+
+def _on_this_machine(spark: SparkSession) -> bool:
+    master = spark.conf.get("spark.master", "") or ""
+    files = spark.conf.get("spark.hadoop.fs.defaultFS", "file:///") or ""
+    return master.startswith("local") and files.startswith("file:")
+
+
+def _listed_folder(spark: SparkSession, place: str) -> str | None:
+    """Where the files of a relative path are; None where there are none."""
+    try:
+        first = _files(spark, place).select("path").first()
+    except PySparkException:
+        return None
+    found = re.search(re.escape("/" + place.strip("./")) + "(?=/|$)", first[0]) if first else None
+    return first[0][: found.end()] if first and found else None
+
+
+def _parts(place: str) -> list[str]:
+    """The parts of a table's name, without backticks."""
+    found = re.findall(_NAME_PART, place)
+    return [p[1:-1].replace("``", "`") if p.startswith("`") else p for p in found]
+
+
+def _quoted_name(place: str) -> str:
+    """A table's name with those parts in backticks that SQL wants so."""
+    return ".".join(
+        p if re.fullmatch(r"[A-Za-z_]\w*", p, re.ASCII) else "`" + p.replace("`", "``") + "`"
+        for p in _parts(place)
+    )
+
+
 def _extension(place: str) -> str | None:
-    parts = os.path.basename(place.rstrip("/")).lower().split(".")
-    if len(parts) > 1 and parts[-1] in _COMPRESSIONS:
-        parts.pop()
-    return _EXTENSIONS.get(parts[-1]) if len(parts) > 1 else None
+    found = re.search(_ENDING, os.path.basename(place.rstrip("/")).lower())
+    return _EXTENSIONS.get(found.group(1)) if found else None
 
 
 def _sql_name(spark: SparkSession, place: str) -> str | None:
-    """The table as SQL names it; None where a relative path holds no Delta table.
+    """The table as SQL names it; None where a relative path holds no table.
 
-    Delta takes absolute paths only in SQL, and which folder a relative one starts from is known to
-    Spark alone (the working directory, or the user's home on the cluster's file system).
+    Delta takes absolute paths only in SQL.
     """
+    place = resolved(spark, place)
     if not is_path(place):
-        return ".".join("`" + part + "`" for part in place.split("."))
-    if not place.startswith("/") and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", place):
-        try:
-            log = _files(spark, f"{place.rstrip('/')}/_delta_log").select("path").first()
-        except PySparkException:
-            return None
-        if log is None:
-            return None
-        place = log["path"].rsplit("/_delta_log/", 1)[0]
+        return place
+    if not place.startswith("/") and not _SCHEME.match(place):
+        return None
     return "delta.`" + place.replace("`", "``") + "`"
+
+
+def _literal(place: str) -> str:
+    """A path that Spark's readers do not take for a pattern, where it is there as it is spelt."""
+    if os.path.exists(place):
+        return re.sub(r"([\[\]{}*?\\])", r"\\\1", place)
+    return place
 
 
 def _reason(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:300]
 
 
-def delta_version(spark: SparkSession, place: str) -> int | None:
-    """Latest version of the Delta table at `place`; None where there is none."""
+def delta_version(spark: SparkSession, place: str) -> Version | None:
+    """Versions of the Delta table at `place`; None where there is none.
+
+    Raises
+    ------
+    TableError
+        There is something that cannot be looked at.
+    """
     name = _sql_name(spark, place)
     if name is None:
         return None
     try:
-        row = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first()
-    except PySparkException:
+        rows = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").collect()
+        if rows and rows[0]["operation"] in _MAINTENANCE:
+            rows = spark.sql(f"DESCRIBE HISTORY {name} LIMIT {_HISTORY}").collect()
+    except PySparkException as error:
+        # That nothing is there, or no Delta table, has many names; what else is wrong is an error:
+        # taken for "nothing there" it would let a table be replaced.
+        if not isinstance(error, AnalysisException) or re.search(_REFUSED, str(error)):
+            raise TableError(f"cannot look at the table {place} ({_reason(error)})") from None
         return None
-    return None if row is None else int(row["version"])
+    if not rows:
+        return None
+    changed = [r["version"] for r in rows if r["operation"] not in _MAINTENANCE]
+    return Version(int(changed[0] if changed else rows[-1]["version"]), int(rows[0]["version"]))
 
 
 def _files(spark: SparkSession, place: str) -> DataFrame:
     """Names, sizes and times of the files under a path, listed by Spark and never read."""
-    listing = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(place)
-    return listing.select("path", "length", "modificationTime")
+    listing = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
+    return listing.load(_literal(place)).select("path", "length", "modificationTime")
 
 
-def find_format(spark: SparkSession, place: str, owner: str) -> str:
-    """delta, parquet, json, text or csv, by the log folder or the names of the files.
+def identity(
+    spark: SparkSession, place: str, kind: str | None, owner: str
+) -> tuple[dict[str, Any], int | None]:
+    """What tells this input from another: place, format, and Delta version or the files' facts.
+
+    Beside it the version of a Delta table that is the latest now.
+
+    Parameters
+    ----------
+    kind : its format, or None: found by the log folder or the names of the files
 
     Raises
     ------
     TableError
         Nothing is there, or its files have names that do not tell.
     """
-    if not is_path(place):
-        return "table"
-    if delta_version(spark, place) is not None:
-        return "delta"
-    found = _extension(place)
+    if not is_path(place) or kind in (None, "delta"):
+        found = delta_version(spark, place)
+        name = "delta" if is_path(place) else "table"
+        if found is not None:
+            facts = {"place": place, "format": name, "delta_version": found.data}
+            return facts, found.latest
+        if not is_path(place):
+            return {"place": place, "format": name}, None
+    file = F.element_at(F.split("path", "/"), -1)
     try:
-        first = _files(spark, place).select("path").limit(100).collect()
+        row = (
+            _files(spark, place)
+            .agg(
+                F.count("*").alias("files"),
+                F.sum("length").alias("bytes"),
+                F.bit_xor(F.xxhash64("path", "length", "modificationTime")).alias("listing"),
+                F.min(file).alias("first"),
+                F.collect_set(F.regexp_extract(F.lower(file), _ENDING, 1)).alias("endings"),
+            )
+            .first()
+        )
     except AnalysisException as error:
         raise TableError(f"{owner}: there is nothing at {place} ({_reason(error)})") from None
-    if not first:
+    if row is None or not row["files"]:
         raise TableError(f"{owner}: {place} holds no files")
-    kinds = {_extension(r["path"]) for r in first} - {None}
-    if found is None and len(kinds) == 1:
-        found = kinds.pop()
+    facts = {fact: row[fact] for fact in ("files", "bytes", "listing")}
+    kind = kind or _format_of(place, row["endings"], row["first"], owner)
+    return {"place": place, "format": kind, **facts}, None
+
+
+def _format_of(place: str, endings: list[str], first: str, owner: str) -> str:
+    """The one format that the endings of the files stand for."""
+    kinds = {_EXTENSIONS.get(ending) for ending in endings} - {None}
+    found = _extension(place) or (kinds.pop() if len(kinds) == 1 else None)
     if found is None:
         raise TableError(
-            f"{owner}: the format of {place} is not clear from its file names "
-            f"({first[0]['path'].rsplit('/', 1)[-1]}, ...): "
+            f"{owner}: the format of {place} is not clear from its file names ({first}, ...): "
             f"name it with --{owner.split()[0]}-format"
         )
     return found
 
 
 def read(
-    spark: SparkSession,
-    place: str,
-    kind: str | None = None,
-    owner: str = "input",
-    version: int | None = None,
+    spark: SparkSession, place: str, kind: str, owner: str = "input", version: int | None = None
 ) -> DataFrame:
     """The frame at a place; of a Delta table the given version, or the latest.
 
@@ -151,19 +269,20 @@ def read(
     TableError
         Nothing is there, or Spark cannot read it.
     """
-    kind = kind or find_format(spark, place, owner)
     reader = spark.read
     if version is not None:
         reader = reader.option("versionAsOf", version)
     try:
         if not is_path(place):
-            frame = reader.table(place)
+            frame = reader.table(_quoted_name(place))
         elif kind == "csv":
-            frame = reader.options(header=True, multiLine=True, escape='"').csv(place)
+            frame = reader.options(header=True, multiLine=True, escape='"').csv(_literal(place))
         elif kind == "text":
-            frame = reader.text(place).withColumnRenamed("value", "text")
-        else:
+            frame = reader.text(_literal(place)).withColumnRenamed("value", "text")
+        elif kind == "delta":
             frame = reader.format(kind).load(place)
+        else:
+            frame = reader.format(kind).load(_literal(place))
         # Under Spark Connect nothing is looked up before the schema is asked for.
         frame.schema  # noqa: B018
     except PySparkException as error:
@@ -171,24 +290,13 @@ def read(
     return frame
 
 
-def identity(spark: SparkSession, place: str, kind: str) -> dict[str, Any]:
-    """What tells this input from another: place, format, and Delta version or the files' facts."""
-    found: dict[str, Any] = {"place": place, "format": kind}
-    version = delta_version(spark, place) if kind in ("delta", "table") else None
-    if version is not None:
-        return {**found, "delta_version": version}
-    if is_path(place):
-        row = (
-            _files(spark, place)
-            .agg(
-                F.count("*").alias("files"),
-                F.sum("length").alias("bytes"),
-                F.bit_xor(F.xxhash64("path", "length", "modificationTime")).alias("listing"),
-            )
-            .first()
-        )
-        found.update(row.asDict() if row is not None else {})
-    return found
+def version_to_read(spark: SparkSession, place: str, data: int) -> int:
+    """The version to read the rows by that a Delta table had at version `data`.
+
+    The latest where only maintenance went over them since: files of older versions may be gone.
+    """
+    now = delta_version(spark, place)
+    return now.latest if now is not None and now.data == data else data
 
 
 def exists(spark: SparkSession, place: str) -> bool:
@@ -207,14 +315,9 @@ def refuse_existing(spark: SparkSession, output: str, names: tuple[str, ...]) ->
 
 
 def write(
-    frame: DataFrame,
-    place: str,
-    *,
-    overwrite: bool = False,
-    append: bool = False,
-    run_id: str | None = None,
-) -> None:
-    """Write a frame as a Delta table in one commit, with the run's id in its metadata.
+    frame: DataFrame, place: str, *, overwrite: bool = False, run_id: str | None = None
+) -> int:
+    """Write a frame as a Delta table in one commit, with the run's id in its metadata; its version.
 
     Over a table that is there, a name that needs column mapping costs a commit before, of the
     property alone.
@@ -224,27 +327,47 @@ def write(
     TableError
         Something is there already, or the place cannot be written.
     """
-    mode = "append" if append else "overwrite" if overwrite else "errorifexists"
-    writer = frame.write.format("delta").mode(mode)
+    spark = frame.sparkSession
+    writer = _writer(frame, run_id).mode("overwrite" if overwrite else "errorifexists")
     if overwrite:
         writer = writer.option("overwriteSchema", "true")
-    if append:
-        # Tables of an earlier version lack the columns of a later one.
-        writer = writer.option("mergeSchema", "true")
-    mapped = _needs_mapping(frame.schema)
-    if mapped:
+    if _needs_mapping(frame.schema):
         writer = writer.option("delta.columnMapping.mode", "name")
-    if run_id is not None:
-        writer = writer.option("userMetadata", json.dumps({"dsir_spark_run": run_id}))
-    try:
-        spark = frame.sparkSession
-        if mapped and overwrite and exists(spark, place):
+        if overwrite and exists(spark, place):
             # The writer's options set properties of new tables only.
             spark.sql(f"ALTER TABLE {_sql_name(spark, place)} SET TBLPROPERTIES ({_MAPPED})")
+    _save(writer, place)
+    version = delta_version(spark, place)
+    if version is None:
+        raise TableError(f"{place} was removed while it was written")
+    return version.data
+
+
+def append(frame: DataFrame, place: str, *, run_id: str) -> None:
+    """Append rows to a Delta table, or begin it; columns that it lacks are added.
+
+    Raises
+    ------
+    TableError
+        The place cannot be written.
+    """
+    # Tables of an earlier version lack the columns of a later one.
+    _save(_writer(frame, run_id).mode("append").option("mergeSchema", "true"), place)
+
+
+def _writer(frame: DataFrame, run_id: str | None) -> DataFrameWriter:
+    writer = frame.write.format("delta")
+    if run_id is None:
+        return writer
+    return writer.option("userMetadata", json.dumps({"dsir_spark_run": run_id}))
+
+
+def _save(writer: DataFrameWriter, place: str) -> None:
+    try:
         if is_path(place):
             writer.save(place)
         else:
-            writer.saveAsTable(place)
+            writer.saveAsTable(_quoted_name(place))
     except AnalysisException as error:
         raise TableError(f"cannot write {place} ({_reason(error)})") from None
 

@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare_reference import Pool, cut, split
+from compare_reference import Pool, bound, cut, split
 from pyarrow import parquet as pq
 
-from dsir_spark import DSIR, DSIRModel, weights
+from dsir_spark import DSIR, DSIRModel
+from dsir_spark.matchings import learn_matchings
+from dsir_spark.options import ResampleOptions
+from dsir_spark.scoring.distributions import kl_reduction
 from dsir_spark.session import build_session
 
 SAMPLES: tuple[int | str, ...] = (1_000_000, 5_000_000, 20_000_000, "auto", "all")
@@ -75,24 +78,23 @@ class Comparison:
     def reductions(self, name: str, ids: list[str]) -> tuple[float, float]:
         """KL reduction of a selection on the known and the held-out half."""
         counts = self.pool.row(ids).counts
-        known, held = (weights.kl_reduction(h, self.pool.raw_counts, counts)
-                       for h in self.halves[name])  # fmt: skip
+        known, held = (kl_reduction(h, self.pool.raw_counts, counts) for h in self.halves[name])
         return known, held
 
     def match(self, model: DSIRModel, budget: dict[str, Any], **own: Any):
         """Ids, share of the bound and seconds of learning of a matched selection."""
-        size = {"min_example_length": self.common["min_example_length"]}
+        options = {**self.common, "num_to_sample": None, **budget, **own, "method": "match"}
         begin = time.perf_counter()
-        model = model.match(self.raw, **budget, **own, **size)
+        model = learn_matchings(model, self.raw, ResampleOptions.checked(options))
         seconds = time.perf_counter() - begin
         place = self.scratch / f"keys-{time.monotonic_ns()}"
         model.weigh(self.raw).write.parquet(str(place))
         table = self.spark.read.parquet(str(place))
-        options = {**self.common, "num_to_sample": None, **budget, "method": "match"}
         ids = cut(model, self.raw, table, options)
         counts = self.pool.row(ids).counts
-        bound = model.kl_bounds(table, {"target": int(counts.sum())}, **size)["target"]
-        return ids, (model.kl_reduction(counts)["target"] or 0.0) / bound, seconds
+        most = bound(model, table, counts, self.common["min_example_length"])
+        known = kl_reduction(model.targets["target"].counts, model.raw.counts, counts)
+        return ids, (known or 0.0) / most, seconds
 
     def model(self, name: str, documents: int | None = None, **own: Any) -> DSIRModel:
         target = self.spark.read.parquet(str(self.places[name]))
@@ -143,8 +145,8 @@ class Comparison:
                 smooth = self.model(name, size, target_dirichlet_smoothing="auto")
                 ids = [
                     [candidates[i] for i in chosen],
-                    cut(plain, self.raw, plain.weigh(self.raw), self.common),
-                    cut(smooth, self.raw, smooth.weigh(self.raw), self.common),
+                    cut(plain, self.raw, None, self.common),
+                    cut(smooth, self.raw, None, self.common),
                     self.match(plain, {"num_to_sample": self.common["num_to_sample"]})[0],
                 ]
                 rows.append([self.reductions(name, own)[1] for own in ids])

@@ -32,13 +32,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dsir_spark import DSIR, DSIRModel, features, job, matched, weights
-from dsir_spark.config import JobConfig, ResampleConfig
+from dsir_spark import DSIR, DSIRModel, features, job
+from dsir_spark.features import FeatureSpec, batches
+from dsir_spark.matchings import learn_matchings
+from dsir_spark.options import JobOptions, ResampleOptions
+from dsir_spark.scoring import matched
+from dsir_spark.scoring.distributions import kl_reduction
 from dsir_spark.session import build_session
 
 STEPS = (8, 16, 32)
 CHUNK_WORDS = 128
-SPEC = DSIR().config.features
+SPEC = FeatureSpec()
 
 # Of the methods that go by the published weights, other than the published ones.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -95,7 +99,7 @@ def compare(options: argparse.Namespace, names: list[str], scratch: Path) -> Non
             speed.append(rows["reference"].seconds / rows["DSIR, as published"].seconds)
         for kind, row in rows.items():
             domain = float(np.mean([pool.source[i] == name for i in row.ids]))
-            known, held = (weights.kl_reduction(h, pool.raw_counts, row.counts) for h in halves)
+            known, held = (kl_reduction(h, pool.raw_counts, row.counts) for h in halves)
             found.setdefault(kind, {})[name] = (domain, known, held)
             reached = "" if row.bound is None else f"{row.bound:+.4f} | {known / row.bound:.1%}"
             took = "" if row.seconds is None else f"{row.seconds:.1f}"
@@ -145,7 +149,7 @@ def selections(
     raw = spark.read.parquet(str(options.data / "raw"))
     begin = time.perf_counter()
     place = {"raw": str(options.data / "raw"), "target": str(target), "output": str(scratch / "o")}
-    job.run_all(spark, JobConfig.from_mapping({**place, **common}))
+    job.run_all(spark, JobOptions.from_mapping({**place, **common, "report": False}))
     seconds = time.perf_counter() - begin
     model = DSIRModel.load(str(scratch / "o" / "model"), spark=spark)
     table = spark.read.format("delta").load(str(scratch / "o" / "weights"))
@@ -157,10 +161,11 @@ def selections(
     for kind, own in VARIANTS.items():
         rows[kind] = pool.row(cut(model, raw, table, {**common, **own}))
     smooth = DSIR(target_dirichlet_smoothing="auto").fit(raw, spark.read.parquet(str(target)))
-    rows["Dirichlet smoothing auto"] = pool.row(cut(smooth, raw, smooth.weigh(raw), common))
+    rows["Dirichlet smoothing auto"] = pool.row(cut(smooth, raw, None, common))
     rows[f"chunks of {CHUNK_WORDS} words"] = chunks(spark, pool, raw, target, common, rows)
-    learnt = model.match(raw, options.num_to_sample, match_steps=max(STEPS),
-                         min_example_length=options.min_example_length)  # fmt: skip
+    common = {**common, "method": "match"}
+    longest = ResampleOptions.checked({**common, "match_steps": max(STEPS)})
+    learnt = learn_matchings(model, raw, longest)
     (whole,) = learnt.matchings.values()
     for steps in STEPS:  # a longer search begins with the steps of a shorter one
         own = matched.Matching(whole.steps[:steps])
@@ -168,16 +173,30 @@ def selections(
         weighed = scratch / f"match-{steps}"
         part.weigh(raw).write.parquet(str(weighed))
         keys = spark.read.parquet(str(weighed))
-        row = pool.row(cut(part, raw, keys, {**common, "method": "match"}))
-        size = {"target": int(row.counts.sum())}
-        row.bound = part.kl_bounds(keys, size, options.min_example_length)["target"]
+        row = pool.row(cut(part, raw, keys, common))
+        row.bound = bound(part, keys, row.counts, options.min_example_length)
         rows[f"match, T = {steps}"] = row
     return rows
 
 
 def cut(model: DSIRModel, raw, table, options: dict[str, Any]) -> list[str]:
-    """Ids of a selection from a weights table."""
-    return ids_of(model.selected(raw, model.select(table, ResampleConfig(**options)), table))
+    """Ids of a selection from a weights table, or, of None, with raw weighed on the way."""
+    return ids_of(model.resample(raw, weights=table, **options))
+
+
+def bound(model: DSIRModel, keys, selected: np.ndarray, least: int) -> float:
+    """What no selection of as many n-grams can pass: a certificate for all of the pool, nats.
+
+    keys : the weights table of the matched model
+    selected : int64[num_buckets]
+    least : tokens of a candidate
+    """
+    pool = keys.where(f"num_tokens >= {max(1, least)}").select("match_score", "num_tokens")
+    scores, tokens = pool.toPandas().to_numpy().T
+    found = matched.histogram(scores, batches.num_ngrams(tokens.astype(np.int64), SPEC.ngrams))
+    target, raw = model.targets["target"].counts, model.raw.counts
+    q = model.matchings["target"].mixtures(raw)[-1]
+    return matched.bound(target, raw, q, matched.best_mean(found, int(selected.sum())))
 
 
 def ids_of(frame) -> list[str]:
@@ -240,7 +259,7 @@ def warm_up(spark, scratch: Path) -> None:
     rows = [{"id": str(i), "text": "a b c"} for i in range(10)]
     pq.write_table(pa.Table.from_pylist(rows), scratch / "warm.parquet")
     place = str(scratch / "warm.parquet")
-    job.run_all(spark, JobConfig.from_mapping(
+    job.run_all(spark, JobOptions.from_mapping(
         {"raw": place, "target": place, "output": str(scratch / "warm"), "num_to_sample": 3,
          "min_example_length": 1}
     ))  # fmt: skip

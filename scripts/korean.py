@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dsir_spark import features, weights
-from dsir_spark.config import FeatureSpec
+from dsir_spark import features
+from dsir_spark.features import FeatureSpec
+from dsir_spark.scoring.distributions import distribution, kl_reduction, log_ratio
 
 
 def main() -> None:
@@ -52,13 +53,13 @@ def line(pool: list[dict[str, str]], target: list[str], held: list[str], k: int,
 
     texts = [r["text"] for r in pool]
     raw = counts(texts)
-    ratios = weights.log_ratio(weights.distribution(counts(target)), weights.distribution(raw))
+    ratios = log_ratio(distribution(counts(target)), distribution(raw))
     scores, lengths = features.score(pa.array(texts), ratios[:, None], spec)
     ranked = np.where(lengths >= 100, scores[:, 0], -np.inf)
     chosen = np.argsort(-ranked, kind="stable")[:k]
     right = np.mean([pool[i]["id"].startswith("kowiki") for i in chosen])
     left = [i for i, r in enumerate(pool) if r["id"].startswith("kowiki")]
-    reduction = weights.kl_reduction(counts(held), raw, counts([texts[i] for i in chosen]))
+    reduction = kl_reduction(counts(held), raw, counts([texts[i] for i in chosen]))
     return f"{right:.3f} | {reduction:+.3f} | {np.median(lengths[left]):.0f}"
 
 

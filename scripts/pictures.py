@@ -21,7 +21,7 @@ from pathlib import Path
 import matplotlib.image as images
 from matplotlib.figure import Figure
 
-from dsir_spark import page
+from dsir_spark.report import pictures
 
 DPI = 130
 
@@ -41,9 +41,9 @@ def main() -> None:
     verdict = facts["verdict"][names.index(name)]
     first = facts["composition"][0]
     figures = [
-        page.composition_figure(first["column"], first["rows"]),
-        page.weights_figure(target["weights"]),
-        page.curve_figure(target["curve"], verdict),
+        pictures.composition_figure(first["column"], first["rows"]),
+        pictures.weights_figure(target["weights"]),
+        pictures.curve_figure(target["curve"], verdict),
     ]
     side_by_side(figures, options.folder / "selected.png")
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -52,17 +52,17 @@ def main() -> None:
 
 
 def side_by_side(figures: list[Figure], place: Path) -> None:
-    pictures = []
+    drawn = []
     for figure in figures:
         figure.set_size_inches(4.6, 3.0)
         out = io.BytesIO()
         figure.savefig(out, format="png", dpi=DPI)
         out.seek(0)
-        pictures.append(images.imread(out))
-    height, width = pictures[0].shape[:2]
-    whole = Figure(figsize=(len(pictures) * width / DPI, height / DPI), dpi=DPI)
-    for i, picture in enumerate(pictures):
-        axes = whole.add_axes((i / len(pictures), 0, 1 / len(pictures), 1))
+        drawn.append(images.imread(out))
+    height, width = drawn[0].shape[:2]
+    whole = Figure(figsize=(len(drawn) * width / DPI, height / DPI), dpi=DPI)
+    for i, picture in enumerate(drawn):
+        axes = whole.add_axes((i / len(drawn), 0, 1 / len(drawn), 1))
         axes.imshow(picture, interpolation="none")
         axes.axis("off")
     whole.savefig(place)

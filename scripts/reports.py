@@ -10,13 +10,12 @@ OUTPUT/NAME/report.html.
 from __future__ import annotations
 
 import argparse
-import json
 import warnings
 from pathlib import Path
 
-from dsir_spark import evidence, job
-from dsir_spark.checks import CheckWarning
-from dsir_spark.config import METHODS, JobConfig
+from dsir_spark import job
+from dsir_spark.options import JobOptions
+from dsir_spark.report.checks import CheckWarning
 from dsir_spark.session import build_session
 
 
@@ -25,7 +24,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--targets", nargs="*")
-    parser.add_argument("--method", choices=METHODS, default="sample")
+    parser.add_argument("--method", choices=("sample", "top_k", "match"), default="sample")
     parser.add_argument("--num-to-sample", type=int, default=2_000)
     options = parser.parse_args()
     names = options.targets or sorted(p.stem for p in (options.data / "target").glob("*.parquet"))
@@ -34,13 +33,13 @@ def main() -> None:
     spark.sparkContext.setLogLevel("ERROR")
     for name in names:
         output = str(options.output / name)
-        job.run_all(spark, JobConfig.from_mapping({
+        run = job.run_all(spark, JobOptions.from_mapping({
             "raw": str(options.data / "raw"), "output": output, "keep": ["source"],
             "target": str(options.data / "target" / f"{name}.parquet"), "overwrite": True,
             "num_to_sample": options.num_to_sample, "method": options.method, "seed": 1,
         }))  # fmt: skip
-        page = evidence.write(spark, output, composition=["source"])
-        say(name, json.loads(Path(page).with_suffix(".json").read_text(encoding="utf-8")))
+        job.write_report(spark, run["facts"], output)
+        say(name, run["facts"].to_dict())
     spark.stop()
 
 

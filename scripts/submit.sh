@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs dsir-spark through spark-submit and ships the package to executors that do not have it:
+# Runs dsir-spark through spark-submit and ships to executors what they need of the package, which is
+# `dsir_spark.features`:
 #
 #   scripts/submit.sh --master spark://host:7077 --executor-memory 4g -- run --config conf/job.yaml
 #
@@ -35,7 +36,7 @@ import zipfile
 from pathlib import Path
 
 with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_DEFLATED) as out:
-    for path in sorted(Path("dsir_spark").glob("*.py")):
+    for path in ("dsir_spark/__init__.py", *sorted(Path("dsir_spark/features").glob("*.py"))):
         out.write(path)
 PYTHON
 

@@ -22,7 +22,9 @@ def spark(tmp_path_factory):
             "spark.sql.shuffle.partitions": "2",
             "spark.sql.warehouse.dir": str(scratch / "warehouse"),
             "spark.driver.extraJavaOptions": f"-Dderby.system.home={scratch}",
-            "spark.sql.adaptive.coalescePartitions.enabled": "false",
+            # Queries here are many and small: compiling each would take longer than running it.
+            "spark.sql.codegen.wholeStage": "false",
+            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
         },
     )
     session.sparkContext.setLogLevel("ERROR")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from dsir_spark import DSIR, DSIRModel, cli, job, report, tables
-from dsir_spark.config import JobConfig
+from dsir_spark import job, tables
 from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
+from dsir_spark.options import JobOptions
+from dsir_spark.report import text as printed
 
 pytestmark = pytest.mark.spark
 
@@ -24,14 +28,11 @@ def text(words, rng, length=30):
     return " ".join(rng.choice(words) for _ in range(length))
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Raw with two topics, bad rows among them; a target of each topic."""
-    folder = tmp_path_factory.mktemp("data")
+def documents():
+    """Two topics, and rows that can be no candidates."""
     rng = random.Random(7)
-    rows = [{"id": f"c{i}", "text": text(COOKING, rng), "topic": "cooking"} for i in range(200)] + [
-        {"id": f"s{i}", "text": text(SAILING, rng), "topic": "sailing"} for i in range(300)
-    ]
+    rows = [{"id": f"c{i}", "text": text(COOKING, rng), "topic": "cooking"} for i in range(200)]
+    rows += [{"id": f"s{i}", "text": text(SAILING, rng), "topic": "sailing"} for i in range(300)]
     rows += [
         {"id": "null", "text": None, "topic": "bad"},
         {"id": "blank", "text": " \n\u2003", "topic": "bad"},
@@ -39,10 +40,29 @@ def data(tmp_path_factory):
         {"id": None, "text": text(COOKING, rng), "topic": "bad"},
     ]
     rng.shuffle(rows)
-    (folder / "raw").mkdir()
+    return rows
+
+
+def write_lines(path, lines):
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Raw, its good rows in every format, and a target of each topic."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = documents()
+    (folder / "parquet").mkdir()
     for part in range(3):
-        pq.write_table(pa.Table.from_pylist(rows[part::3]), folder / "raw" / f"{part}.parquet")
+        pq.write_table(pa.Table.from_pylist(rows[part::3]), folder / "parquet" / f"{part}.parquet")
+    good = [r for r in rows if r["id"] is not None and (r["text"] or "").strip()]
+    pq.write_table(pa.Table.from_pylist(good), folder / "good.parquet")
+    write_lines(folder / "good.jsonl", map(json.dumps, good))
+    pa.csv.write_csv(pa.Table.from_pylist(good), folder / "good.csv")
+    write_lines(folder / "good.txt", [r["text"] for r in good])
     for name, words in (("cooking", COOKING), ("sailing", SAILING)):
+        rng = random.Random(name)
         sample = [{"text": text(words, rng)} for _ in range(20)]
         pq.write_table(pa.Table.from_pylist(sample), folder / f"{name}.parquet")
     return folder
@@ -50,18 +70,91 @@ def data(tmp_path_factory):
 
 def options(data, output, **more):
     return {
-        "raw": str(data / "raw"),
+        "raw": str(data / "parquet"),
         "target": str(data / "cooking.parquet"),
         "output": str(output),
         "num_to_sample": 50,
         "seed": 3,
         "min_example_length": 10,
+        "report": False,
         **more,
     }
 
 
-def run(spark, chosen):
-    return job.run_all(spark, JobConfig.from_mapping(chosen))
+def run(spark, chosen, stage=job.run_all):
+    return stage(spark, JobOptions.from_mapping(chosen))
+
+
+def again(spark, output, **more):
+    return run(spark, {"output": str(output), "report": False, **more}, job.resample_again)
+
+
+def delta(spark, place):
+    return spark.read.format("delta").load(str(place))
+
+
+def texts_of(spark, output):
+    return sorted(r["text"] for r in delta(spark, output / "selected").select("text").collect())
+
+
+# Method, format of raw, and options that leave what is selected as it is.
+MATRIX = [
+    ("sample", "good.parquet", {}),
+    ("sample", "good.jsonl", {}),
+    ("sample", "good.csv", {}),
+    ("sample", "delta", {}),
+    ("top_k", "good.parquet", {}),
+    ("top_k", "good.txt", {}),
+    ("match", "good.parquet", {"match_steps": 4}),
+    ("match", "good.jsonl", {"match_steps": 4}),
+]
+
+
+def matrix(spark, data, folder, cases):
+    """The texts that each case selects, as JSON."""
+    if not (data / "delta").exists():
+        good = spark.read.parquet(str(data / "good.parquet"))
+        good.write.format("delta").save(str(data / "delta"))
+    found = []
+    for i, (method, raw, own) in enumerate(cases):
+        chosen = options(data, folder / str(i), raw=str(data / raw), method=method, **own)
+        facts = run(spark, chosen)
+        assert facts["funnel"]["candidates"] == 500 and facts["funnel"]["selected"] == 50
+        found.append(texts_of(spark, folder / str(i)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def selected(spark, data, tmp_path_factory):
+    return matrix(spark, data, tmp_path_factory.mktemp("matrix"), MATRIX)
+
+
+def test_every_format_gives_the_same_selection(selected):
+    """Top-k of texts without ids too: what they are ranked by is their text alone."""
+    by_method = {}
+    for (method, _, _), texts in zip(MATRIX, selected, strict=True):
+        assert by_method.setdefault(method, texts) == texts
+    assert len({tuple(t) for t in by_method.values()}) == 3
+
+
+@pytest.mark.slow
+def test_the_same_under_spark_connect(data, selected, tmp_path):
+    """In a process of its own: one process holds classic sessions or Connect sessions."""
+    code = (
+        "import sys, json, pathlib; sys.path.insert(0, sys.argv[1])\n"
+        "from test_end_to_end import MATRIX, matrix\n"
+        "from dsir_spark.session import build_session\n"
+        "spark = build_session(remote='local[2]')\n"
+        "folders = map(pathlib.Path, sys.argv[2:])\n"
+        "print('FOUND', json.dumps(matrix(spark, *folders, MATRIX[1::3])))\n"
+        "spark.stop()\n"
+    )
+    folders = [str(Path(__file__).parent), str(data), str(tmp_path)]
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, *folders],
+                          capture_output=True, text=True, timeout=600)  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    assert lines, done.stderr[-3000:]
+    assert json.loads(lines[0].removeprefix("FOUND ")) == selected[1::3]
 
 
 @pytest.fixture(scope="module")
@@ -71,74 +164,56 @@ def done(spark, data, tmp_path_factory):
     return output, facts
 
 
-def delta(spark, place):
-    return spark.read.format("delta").load(str(place))
-
-
 def test_run_writes_four_tables_of_one_commit_each(spark, done):
     output, facts = done
     selected = delta(spark, output / "selected")
     assert selected.columns == ["id", "text", "topic", "log_weight", "num_tokens"]
-    assert selected.count() == 50
     weights = delta(spark, output / "weights")
     assert weights.columns == ["id", "log_weight", "num_tokens", "text_hash", "topic"]
-    assert weights.count() == 504
+    assert (selected.count(), weights.count()) == (50, 504)
+    assert delta(spark, output / "runs").count() == 1
+    own = {r["id"]: (r["log_weight"], r["num_tokens"]) for r in weights.collect()}
+    for row in selected.collect():
+        assert (row["log_weight"], row["num_tokens"]) == own[row["id"]]
+        assert row["topic"] == "cooking"
     for name in ("model", "weights", "selected", "runs"):
         history = spark.sql(f"DESCRIBE HISTORY delta.`{output}/{name}`").collect()
         assert len(history) == 1
         assert json.loads(history[0]["userMetadata"]) == {"dsir_spark_run": facts["run_id"]}
-    assert delta(spark, output / "runs").count() == 1
 
 
 def test_funnel_adds_up_and_bad_rows_are_counted(done):
     funnel = {stage: n for stage, n in done[1]["funnel"].items() if n}
     assert funnel == {
-        "read": 504,
-        "null_id": 1,
-        "null_text": 1,
-        "blank": 1,
-        "too_short": 1,
-        "candidates": 500,
-        "selected": 50,
-    }
-
-
-def test_selection_follows_the_target(spark, done):
-    output, facts = done
-    topics = {r["topic"] for r in delta(spark, output / "selected").collect()}
-    assert topics == {"cooking"}
-    kl, random_kl = facts["kl_reduction"]["target"], facts["kl_reduction_random"]["target"]
+        "read": 504, "null_id": 1, "null_text": 1, "blank": 1, "too_short": 1,
+        "candidates": 500, "selected": 50,
+    }  # fmt: skip
+    kl, random_kl = done[1]["kl_reduction"]["target"], done[1]["kl_reduction_random"]["target"]
     assert kl > 0.1 > random_kl
 
 
 def test_report_shows_funnel_composition_and_examples(spark, done):
-    shown = report.report(spark, str(done[0]), ["topic"], examples=2)
+    shown = printed.full(job.report_again(spark, str(done[0]), ["topic"], examples=2))
     for part in ("candidates", "KL reduction", "cooking", "below the cut", "middle", "top"):
         assert part in shown
     with pytest.raises(ColumnError, match="columns are id, text, topic"):
-        report.report(spark, str(done[0]), ["nope"])
+        job.report_again(spark, str(done[0]), ["nope"])
 
 
 def test_resample_again_reads_the_weights_and_refuses_what_is_not_theirs(spark, data, tmp_path):
     output = tmp_path / "out"
     first = run(spark, options(data, output))
-    again = job.resample_again(
-        spark,
-        JobConfig.from_mapping(
-            {"output": str(output), "num_to_sample": 80, "seed": 4, "min_example_length": 10}
-        ),
-    )
-    assert again["funnel"]["selected"] == 80
-    assert (again["weights_version"], again["model_version"]) == (0, 0)
-    assert set(again["seconds"]) == {"cut", "select", "evaluate"}
-    assert again["model_fingerprint"] == first["model_fingerprint"]
-
-    other = {"output": str(output), "num_to_sample": 5}
-    with pytest.raises(TableError, match="ngrams is 2 in the model and 3 here"):
-        job.resample_again(spark, JobConfig.from_mapping({**other, "ngrams": 3}))
-    foreign = str(data / "cooking.parquet")
-    with pytest.raises(TableError, match="do not belong to this raw table: bytes was"):
-        job.resample_again(spark, JobConfig.from_mapping({**other, "raw": foreign}))
+    facts = again(spark, output, num_to_sample=80, seed=4, min_example_length=10)
+    assert facts["funnel"]["selected"] == 80
+    assert (facts["weights_version"], facts["model_version"]) == (0, 0)
+    assert set(facts["seconds"]) == {"cut", "select", "evaluate"}
+    assert facts["model_fingerprint"] == first["model_fingerprint"]
+    for change, said in [
+        ({"ngrams": 3}, "ngrams is 2 in the model and 3 here"),
+        ({"raw": str(data / "cooking.parquet")}, "do not belong to this raw table: bytes was"),
+    ]:
+        with pytest.raises(TableError, match=said):
+            again(spark, output, num_to_sample=5, **change)
     with pytest.raises(TableError, match="--overwrite"):
         run(spark, options(data, output))
 
@@ -148,28 +223,20 @@ def test_a_cut_that_fails_leaves_weights_to_go_on_from(spark, data, tmp_path):
     with pytest.raises(DataError, match=r"'misspelt' in topic.*`resample` goes on from them"):
         run(spark, options(data, tmp_path / "out", **quotas))
     assert not (tmp_path / "out" / "selected").exists()
-    rest = {"output": str(tmp_path / "out"), "num_to_sample": 50, "seed": 3}
-    again = job.resample_again(
-        spark, JobConfig.from_mapping({**rest, "min_example_length": 10, **quotas, "quotas": "raw"})
-    )
-    assert again["funnel"]["selected"] == 50 and again["weights_version"] == 0
-    assert spark.read.format("delta").load(str(tmp_path / "out" / "runs")).count() == 2
+    rest = {"num_to_sample": 50, "seed": 3, "min_example_length": 10}
+    facts = again(spark, tmp_path / "out", **rest, quota_column="topic", quotas="raw")
+    assert facts["funnel"]["selected"] == 50 and facts["weights_version"] == 0
+    assert delta(spark, tmp_path / "out" / "runs").count() == 2
 
 
 def test_separate_targets_share_the_documents(spark, data, tmp_path):
-    targets = {"cooking": str(data / "cooking.parquet"), "sailing": str(data / "sailing.parquet")}
-    chosen = options(
-        data, tmp_path / "out", target=targets, proportions={"cooking": 1, "sailing": 3}
-    )
-    facts = run(spark, chosen)
+    targets = {name: str(data / f"{name}.parquet") for name in ("cooking", "sailing")}
+    shares = {"cooking": 1, "sailing": 3}
+    facts = run(spark, options(data, tmp_path / "out", target=targets, proportions=shares))
     assert facts["selected_by_target"] == {"cooking": 13, "sailing": 37}
     selected = delta(spark, tmp_path / "out" / "selected")
-    assert selected.columns[-4:] == [
-        "log_weight_cooking",
-        "log_weight_sailing",
-        "num_tokens",
-        "target",
-    ]
+    added = ["log_weight_cooking", "log_weight_sailing", "num_tokens", "target"]
+    assert selected.columns[-4:] == added
     assert selected.select("id").distinct().count() == 50
     assert selected.where("target != topic").count() == 0
 
@@ -177,9 +244,8 @@ def test_separate_targets_share_the_documents(spark, data, tmp_path):
 def test_more_than_there_is_selects_all_with_a_warning(spark, data, tmp_path):
     with pytest.warns(UserWarning, match="only 500 documents are candidates"):
         facts = run(spark, options(data, tmp_path / "out", num_to_sample=10_000))
-    assert facts["shortfall"] == 9_500
-    assert facts["funnel"]["selected"] == 500
-    facts = run(spark, options(data, tmp_path / "none", num_to_sample=0))
+    assert (facts["shortfall"], facts["funnel"]["selected"]) == (9_500, 500)
+    facts = again(spark, tmp_path / "out", num_to_sample=0)
     assert facts["funnel"]["selected"] == 0
     assert facts["kl_reduction"]["target"] is None
 
@@ -190,52 +256,32 @@ def test_ids_are_made_from_texts_and_copies_enter_once(spark, tmp_path):
     rows = [{"text": t, "n": i} for i, t in enumerate(texts + texts[:15])]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "raw.parquet")
     pq.write_table(pa.Table.from_pylist([{"text": "salt the soup"}]), tmp_path / "t.parquet")
-    facts = run(
-        spark,
-        {
-            "raw": str(tmp_path / "raw.parquet"),
-            "target": str(tmp_path / "t.parquet"),
-            "output": str(tmp_path / "out"),
-            "num_to_sample": 40,
-            "min_example_length": 1,
-        },
-    )
+    chosen = {"raw": str(tmp_path / "raw.parquet"), "target": str(tmp_path / "t.parquet"),
+              "num_to_sample": 40, "min_example_length": 1}  # fmt: skip
+    facts = run(spark, options(tmp_path, tmp_path / "out", **chosen))
     assert facts["funnel"]["duplicate_text"] == 15
     selected = delta(spark, tmp_path / "out" / "selected")
-    assert selected.count() == 40
-    assert selected.select("text").distinct().count() == 40
+    assert selected.count() == 40 == selected.select("text").distinct().count()
     assert selected.columns[0] == "content_id"
 
 
-def write_lines(path, lines):
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return str(path)
-
-
-def test_json_lines_csv_and_text_inputs(spark, tmp_path):
+def test_a_line_that_does_not_parse_is_a_row_without_id_and_text(spark, data, tmp_path):
     words = " ".join(COOKING)
     lines = [json.dumps({"id": i, "text": f"{words} {i}"}) for i in range(30)]
     raw = write_lines(tmp_path / "raw.jsonl", [*lines[:10], "{broken", *lines[10:]])
     target = write_lines(tmp_path / "target.txt", [words, "salt the soup"])
-    common = {"num_to_sample": 7, "min_example_length": 5}
-    facts = run(spark, {"raw": raw, "target": target, "output": str(tmp_path / "a"), **common})
-    assert facts["funnel"]["candidates"] == 30
-    assert facts["funnel"]["read"] == 31
-    csv = write_lines(tmp_path / "raw.csv", ["id,text", *[f'{i},"{words}, {i}"' for i in range(9)]])
-    facts = run(spark, {"raw": csv, "target": target, "output": str(tmp_path / "b"), **common})
-    assert facts["funnel"]["selected"] == 7
+    facts = run(spark, options(data, tmp_path / "out", raw=raw, target=target, num_to_sample=7))
+    assert (facts["funnel"]["candidates"], facts["funnel"]["read"]) == (30, 31)
 
 
 def test_delta_input_is_read_at_its_version(spark, data, tmp_path):
-    raw = spark.read.parquet(str(data / "raw"))
+    raw = spark.read.parquet(str(data / "parquet"))
     raw.write.format("delta").save(str(tmp_path / "raw"))
     facts = run(spark, options(data, tmp_path / "out", raw=str(tmp_path / "raw")))
     assert json.loads(facts["raw"])["delta_version"] == 0
     raw.limit(3).write.format("delta").mode("append").save(str(tmp_path / "raw"))
     with pytest.raises(TableError, match="delta_version was 0 and is 1"):
-        job.resample_again(
-            spark, JobConfig.from_mapping({"output": str(tmp_path / "out"), "num_to_sample": 5})
-        )
+        again(spark, tmp_path / "out", num_to_sample=5)
 
 
 def test_tables_by_name(spark, data, tmp_path):
@@ -243,7 +289,7 @@ def test_tables_by_name(spark, data, tmp_path):
     facts = run(spark, options(data, "spark_catalog.dsir_out"))
     assert spark.table("dsir_out.selected").count() == 50
     assert facts["selected_version"] == 0
-    assert report.report(spark, "spark_catalog.dsir_out", ["topic"], 1)
+    assert job.report_again(spark, "spark_catalog.dsir_out", ["topic"], 1)
     spark.sql("DROP SCHEMA dsir_out CASCADE")
 
 
@@ -256,22 +302,19 @@ def test_names_that_delta_must_map_are_written(spark, tmp_path):
     assert "columnMapping" not in str(spark.sql(f"SHOW TBLPROPERTIES delta.`{place}`").collect())
     for frame in (hard, plain, hard):
         tables.write(frame, place, overwrite=True)
-        assert sorted(tables.read(spark, place).collect()) == sorted(frame.collect())
+        assert sorted(tables.read(spark, place, "delta").collect()) == sorted(frame.collect())
     tables.write(hard, str(tmp_path / "new"))
-    assert tables.delta_version(spark, str(tmp_path / "new")) == 0
-    assert tables.read(spark, place, version=0).columns == ["id"]
+    assert tables.delta_version(spark, str(tmp_path / "new")) == tables.Version(0, 0)
+    assert tables.read(spark, place, "delta", version=0).columns == ["id"]
 
 
-def mistakes(data, folder):
-    write_lines(folder / "empty.jsonl", ['{"id": "a", "text": null}'])
+def mistakes(folder):
     write_lines(folder / "blank.jsonl", ['{"text": "  "}'])
     write_lines(folder / "alien.jsonl", ['{"text": "\\uc11c\\uc6b8"}'])
     write_lines(folder / "twice.jsonl", ['{"id": "a", "text": "salt"}'] * 2)
     write_lines(folder / "number.jsonl", ['{"id": "a", "text": 5}'])
-    pq.write_table(
-        pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())}),
-        folder / "none.parquet",
-    )
+    none = pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())})
+    pq.write_table(none, folder / "none.parquet")
     taken = ["digits", "match_key", "target", "num_selected_chunks", "text_hash"]
     pq.write_table(pa.table({c: ["a"] for c in ["id", "text", *taken]}), folder / "taken.parquet")
     raw, targets = {"raw": folder / "taken.parquet"}, dict.fromkeys("ab", f"{folder}/taken.parquet")
@@ -290,17 +333,21 @@ def mistakes(data, folder):
         ({"text_column": "body"}, ColumnError, "columns are id, text, topic"),
         ({"id_column": "key"}, ColumnError, "columns are id, text, topic"),
         ({"keep": ["nope"]}, ColumnError, "keep 'nope' is not a column"),
+        ({"quota_column": "nope", "quotas": "raw"}, ColumnError, "quota_column 'nope'"),
+        ({"where": "no_such > 1"}, ColumnError, "where 'no_such > 1' does not hold"),
+        ({"where": "a >"}, ColumnError, "does not hold for raw"),
         ({"raw": folder / "number.jsonl"}, ColumnError, "must be of type string; it is bigint"),
         ({"raw": folder / "none.parquet"}, DataError, "raw is empty"),
         ({"raw": folder / "blank.jsonl"}, DataError, "raw has no tokens"),
         ({"target": folder / "blank.jsonl"}, DataError, "target has no tokens"),
         ({"target": folder / "alien.jsonl"}, DataError, "shares no bucket with raw"),
         ({"raw": folder / "twice.jsonl"}, DataError, "'a' 2 times"),
+        ({"num_to_sample": None}, ConfigError, "--num-to-sample is missing"),
     ]
 
 
 def test_mistakes_are_one_line_and_write_nothing(spark, data, tmp_path):
-    for change, kind, said in mistakes(data, tmp_path):
+    for change, kind, said in mistakes(tmp_path):
         chosen = options(data, tmp_path / "out")
         chosen |= {k: str(v) if isinstance(v, Path) else v for k, v in change.items()}
         with pytest.raises(kind, match=said) as caught:
@@ -309,45 +356,55 @@ def test_mistakes_are_one_line_and_write_nothing(spark, data, tmp_path):
         assert not (tmp_path / "out").exists()
 
 
-def test_all_problems_of_a_config_are_listed_at_once():
-    with pytest.raises(ConfigError) as caught:
-        JobConfig.from_mapping(
-            {"ngrams": 0, "num_buckets": -1, "metod": "x", "seed": "y", "num_to_sample": -5}
-        )
-    for name in ("ngrams", "num_buckets", "metod", "seed", "num_to_sample"):
-        assert name in str(caught.value)
+def test_every_budget_and_filter_of_a_run(spark, data, tmp_path):
+    """A budget of tokens, where, temperature, means, quotas and groups at once; then again."""
+    chosen = options(
+        data, tmp_path / "out", num_to_sample=None, num_tokens_to_sample=1500,
+        where="topic != 'bad'", temperature="auto", normalize="ngram", quota_column="topic",
+        quotas={"sailing": {"min": 0.1, "max": 0.25}}, group_column="topic", max_per_group=90,
+    )  # fmt: skip
+    facts = run(spark, chosen)
+    selected = delta(spark, tmp_path / "out" / "selected").collect()
+    tokens = {t: sum(r["num_tokens"] for r in selected if r["topic"] == t)
+              for t in ("cooking", "sailing")}  # fmt: skip
+    assert 0 <= 1500 - sum(tokens.values()) == facts["shortfall"]
+    assert 120 <= tokens["sailing"] <= 375
+    funnel = facts["funnel"]
+    assert funnel["filtered"] == 4 and funnel["over_max_per_group"] == 320
+    losses = sum(n for k, n in funnel.items() if k not in ("read", "candidates", "selected"))
+    assert funnel["read"] == 504 == losses + funnel["candidates"]
+    assert funnel["selected"] == len(selected) and facts["temperature"]["target"] >= 0.01
+    said = printed.summary(facts["facts"])
+    assert "left out by where" in said and "over max_per_group" in said
+    rest = {"num_to_sample": 7, "where": "topic != 'bad'", "min_example_length": 5}
+    assert again(spark, tmp_path / "out", **rest)["funnel"]["selected"] == 7
 
 
-def test_model_is_saved_and_loaded_whole(spark, data, tmp_path):
-    raw, target = (spark.read.parquet(str(data / n)) for n in ("raw", "cooking.parquet"))
-    model = DSIR(num_buckets=500, ngrams=3, hash="sha256").fit(raw, target)
-    model.save(str(tmp_path / "model"), spark=spark)
-    loaded = DSIRModel.load(str(tmp_path / "model"), spark=spark)
-    assert loaded.fingerprint == model.fingerprint
-    assert (loaded.tables() == model.tables()).all()
-    with pytest.raises(TableError, match="cannot write"):
-        model.save(str(tmp_path / "model"), spark=spark)
+def test_chunks_quality_and_whole_documents_of_a_run(spark, data, tmp_path):
+    quality = {"min_tokens": 4, "max_informative": 1.1, "max_repeated": 0.9}
+    run(spark, options(data, tmp_path / "out", num_to_sample=90, chunk_words=12, quality=quality,
+                       whole_documents=0.3, duplicates="keep"))  # fmt: skip
+    selected = delta(spark, tmp_path / "out" / "selected")
+    assert selected.count() == 90 and "chunk_start" in selected.columns
+    assert not set(selected.columns) & {"most_frequent", "text_hash"}
+    whole = delta(spark, tmp_path / "out" / "documents")
+    assert whole.where("num_selected_chunks < 0.3 * num_chunks").count() == 0 < whole.count()
+    with pytest.raises(TableError, match="chunk_words is 12 in the model and 5 here"):
+        again(spark, tmp_path / "out", num_to_sample=7, chunk_words=5)
 
 
-def test_cli_exit_codes(spark, data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli.session, "build_session", lambda **_: spark)
-    config = write_lines(tmp_path / "job.yaml", ["num_to_sample: 5", "min_example_length: 10"])
-    flags = ["run", "--raw", str(data / "raw"), "--target", str(data / "cooking.parquet")]
-    flags += ["--output", str(tmp_path / "out"), "--config", config, "--seed", "9"]
-    cli.main(flags)
-    assert "KL reduction" in capsys.readouterr().out
-    cli.main(["report", "--output", str(tmp_path / "out"), "--composition", "topic"])
-    assert "Composition by topic" in capsys.readouterr().out
-    for wrong, said in (
-        (flags, "already holds"),
-        ([*flags, "--ngrams", "x"], "ngrams"),
-        (["run", "--nope"], "No such option"),
-        (["run"], "--raw is missing"),
-        (["report", "--output", str(tmp_path / "nothing")], "there is no run"),
-    ):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(wrong)
-        assert stopped.value.code == 2
-        err = capsys.readouterr().err.strip()
-        assert said in err.splitlines()[-1]
-        assert "Traceback" not in err
+def test_stages_one_by_one_give_what_run_gives(spark, data, tmp_path):
+    """Each on record, logged in a line; `weigh` keeps what `resample` will need."""
+    chosen = options(data, tmp_path / "whole")
+    whole = run(spark, chosen)
+    chosen["output"] = str(tmp_path / "stages")
+    rest = {k: v for k, v in chosen.items() if k in ("output", "report")}
+    fitted = run(spark, {k: chosen[k] for k in ("raw", "target", "output")}, job.fit)
+    run(spark, {**rest, "keep": ["topic"]}, job.weigh)
+    budget = {k: chosen[k] for k in ("num_to_sample", "seed", "min_example_length")}
+    facts = again(spark, tmp_path / "stages", **budget)
+    assert fitted["model_fingerprint"] == whole["model_fingerprint"]
+    assert texts_of(spark, tmp_path / "stages") == texts_of(spark, tmp_path / "whole")
+    assert facts["kl_reduction"] == whole["kl_reduction"]
+    commands = {r["command"] for r in delta(spark, tmp_path / "stages" / "runs").collect()}
+    assert commands == {"fit", "weigh", "resample"}

@@ -7,16 +7,19 @@ import random
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import oracle
 import pytest
 from chispa import assert_df_equality
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
-from dsir_spark import DSIR, dsir, frames, ngram_counts
+from dsir_spark import DSIR, ngram_counts
+from dsir_spark.columns import CONTENT_ID
 from dsir_spark.errors import ColumnError
+from dsir_spark.features import batches
+from dsir_spark.scoring import documents
 
 pytestmark = pytest.mark.spark
 
@@ -24,36 +27,42 @@ WORDS = "the of and \u0391\u03a3 na\u00efve caf\u00e9 \u4e2d\u6587 1984 -- ! dat
 WORDS = WORDS.split()
 
 
-def documents(n, seed=11):
+def made(n, seed=11):
     rng = random.Random(seed)
     texts = [" ".join(rng.choices(WORDS, k=rng.randrange(1, 60))) for _ in range(n)]
     return [(f"d{i}", None if i % 50 == 7 else " " if i % 50 == 8 else t)
             for i, t in enumerate(texts)]  # fmt: skip
 
 
-RAW = documents(400)
+RAW = made(400)
 TARGET = [(f"t{i}", "data weights spark caf\u00e9 " * 5) for i in range(10)]
 SCHEMA = "id string, text string"
 OPTIONS = {"num_buckets": 1009, "ngrams": 3}
 
 
+def both(spark, rows=RAW):
+    return spark.createDataFrame(rows, SCHEMA), spark.createDataFrame(TARGET, SCHEMA)
+
+
 def everything(spark, rows, partitions):
-    """All that a model, its weights and its selection consist of, as JSON of exact values."""
-    raw = spark.createDataFrame(rows, SCHEMA).repartition(partitions)
-    target = spark.createDataFrame(TARGET, SCHEMA)
+    """All that a model, its weights and its selections consist of, as JSON of exact values."""
+    raw, target = both(spark, rows)
+    raw = raw.repartition(partitions)
     model = DSIR(**OPTIONS).fit(raw, target)
     weights = {r["id"]: [r["log_weight"], r["num_tokens"]] for r in model.transform(raw).collect()}
-    chosen = model.resample(raw, num_to_sample=60, seed=5, min_example_length=3)
-    return json.dumps(
-        {
-            "model": model.fingerprint,
-            "weights": {
-                k: [None if w is None else float(w).hex(), n]
-                for k, (w, n) in sorted(weights.items())
-            },
-            "selected": sorted(r["id"] for r in chosen.select("id").collect()),
-        }
-    )
+    options = {"num_to_sample": 60, "seed": 5, "min_example_length": 3}
+    ids = {
+        method: sorted(r["id"] for r in model.resample(raw, method=method, **options, **more)
+                       .select("id").collect())
+        for method, more in (("sample", {}), ("match", {"match_steps": 3}))
+    }  # fmt: skip
+    hexes = {k: [None if w is None else float(w).hex(), n] for k, (w, n) in sorted(weights.items())}
+    return json.dumps({"model": model.fingerprint, "weights": hexes, **ids})
+
+
+@pytest.fixture(scope="module")
+def once(spark):
+    return everything(spark, RAW, 2)
 
 
 @pytest.fixture(scope="module")
@@ -72,54 +81,79 @@ def expected():
     return weights, sorted(selected), (target, raw)
 
 
-def test_model_weights_and_selection_are_the_oracles(spark, expected):
-    found = json.loads(everything(spark, RAW, 2))
+def test_model_weights_and_selection_are_the_oracles(once, expected):
+    found = json.loads(once)
     weights, selected, _ = expected
-    assert found["selected"] == selected
+    assert found["sample"] == selected
     hexes = {k: [None if w is None else float(w).hex(), n] for k, (w, n) in weights.items()}
     assert found["weights"] == hexes
 
 
-@pytest.mark.parametrize("partitions", [1, 3, 16])
-@pytest.mark.parametrize("batch", [1, 7, 10_000])
-def test_same_bits_for_any_partitions_batches_and_order(spark, partitions, batch):
+@pytest.mark.parametrize("partitions, batch", [(1, 10_000), (1, 7), (3, 1), (16, 10_000), (16, 7)])
+def test_same_bits_for_any_partitions_batches_and_order(spark, once, partitions, batch):
     rows = list(RAW)
     random.Random(partitions * batch).shuffle(rows)
     name = "spark.sql.execution.arrow.maxRecordsPerBatch"
     before = spark.conf.get(name)
     spark.conf.set(name, str(batch))
     try:
-        assert everything(spark, rows, partitions) == everything_once(spark)
+        assert everything(spark, rows, partitions) == once
     finally:
         spark.conf.set(name, before)
 
 
-ONCE: dict[str, str] = {}
+# In a process of its own: one process holds classic sessions or Connect sessions. Its workers are
+# new, so what they have imported after every pass over text is what the passes need.
+CONNECT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pyspark.sql import SparkSession, functions as F
+from pyspark.sql import types as T
+from test_invariance import RAW, both, everything
+spark = SparkSession.builder.remote("local[2]").getOrCreate()
+print("FOUND", everything(spark, RAW, 3))
+
+from functools import partial
+from dsir_spark import DSIR, ngram_counts
+from dsir_spark.features import batches
+from dsir_spark.scoring import matching, passes, samples
+raw, target = both(spark)
+model = DSIR(num_buckets=97, chunk_words=8).fit(raw, target)
+model.weigh(raw, quality=True).collect()
+model.explain(raw.limit(3)).collect()
+ngram_counts(raw).drop("text").collect()
+matching.HELD = 0
+model.resample(raw, num_to_sample=5, min_example_length=2, method="match", match_steps=1).collect()
+both_ints = T.ArrayType(T.IntegerType())
+struct = T.StructType([T.StructField(n, both_ints) for n in ("indices", "counts")])
+older = passes._pandas_text_udf(partial(batches.vectors, spec=samples.FeatureSpec()), struct)
+by_pandas = raw.select(older(F.col("text")).alias("v")).select("v.indices", "v.counts").collect()
+print("SAME", by_pandas == ngram_counts(raw).select("indices", "counts").collect())
+
+def modules(batches):
+    import sys
+    import pyarrow as pa
+    for _ in batches:
+        found = [m for m in sys.modules if m.startswith("dsir_spark")]
+        yield pa.RecordBatch.from_arrays([pa.array(found)], names=["m"])
+
+rows = spark.range(0, 40, 1, 8).mapInArrow(modules, "m string").distinct().collect()
+print("IMPORTED", " ".join(sorted(r["m"] for r in rows)))
+spark.stop()
+"""
 
 
-def everything_once(spark):
-    if "found" not in ONCE:
-        ONCE["found"] = everything(spark, RAW, 2)
-    return ONCE["found"]
-
-
-def test_same_bits_under_spark_connect(spark):
-    """In a process of its own: one process holds classic sessions or Connect sessions."""
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from test_invariance import RAW, everything\n"
-        "from dsir_spark.session import build_session\n"
-        "spark = build_session(remote='local[2]')\n"
-        "assert 'connect' in type(spark).__module__, type(spark)\n"
-        "print('FOUND', everything(spark, RAW, 3))\n"
-        "spark.stop()\n"
-    )
-    folder = str(__file__).rsplit("/", 1)[0]
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, folder],
+def test_spark_connect_and_what_executors_import(once):
+    folder = str(Path(__file__).parent)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", CONNECT, folder],
                           capture_output=True, text=True, timeout=300)  # fmt: skip
-    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
-    assert lines, done.stderr[-3000:]
-    assert lines[0].removeprefix("FOUND ") == everything_once(spark)
+    said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+    assert "IMPORTED" in said, done.stderr[-3000:]
+    assert said["FOUND"] == once
+    assert said["SAME"] == "True"
+    imported = set(said["IMPORTED"].split())
+    assert "dsir_spark.features.batches" in imported
+    assert {m for m in imported if not m.startswith("dsir_spark.features")} == {"dsir_spark"}
 
 
 @pytest.mark.parametrize("num_buckets", [1, 7, 10_000])
@@ -145,18 +179,13 @@ def test_ngram_counts_frame(spark):
     indices = sorted(counted)
     rows = [("a", "b a b", indices, [counted[i] for i in indices]), ("n", None, None, None),
             ("e", " ", [], [])]  # fmt: skip
-    ints = T.ArrayType(T.IntegerType())
-    schema = T.StructType(
-        [*frame.schema.fields, T.StructField("indices", ints), T.StructField("counts", ints)]
-    )
+    schema = f"{SCHEMA}, indices array<int>, counts array<int>"
     found = ngram_counts(frame, num_buckets=50)
     assert_df_equality(found, spark.createDataFrame(rows, schema), ignore_nullable=True)
 
 
-def test_transform_adds_weights_and_num_tokens_and_nothing_else(spark, expected):
-    model = DSIR(**OPTIONS).fit(
-        spark.createDataFrame(RAW, SCHEMA), spark.createDataFrame(TARGET, SCHEMA)
-    )
+def test_transform_adds_weights_and_num_tokens_and_nothing_else(spark):
+    model = DSIR(**OPTIONS).fit(*both(spark))
     frame = spark.createDataFrame([(1, "data spark"), (2, None), (3, "")], "n int, text string")
     ratios = model.log_ratio["target"].tolist()
     rows = [(1, "data spark", oracle.log_weight("data spark", ratios, 3), 2), (2, None, None, None),
@@ -170,8 +199,7 @@ def test_transform_adds_weights_and_num_tokens_and_nothing_else(spark, expected)
 
 
 def test_smoothing_of_targets(spark, expected):
-    raw, target = (spark.createDataFrame(r, SCHEMA) for r in (RAW, TARGET))
-    model = DSIR(**OPTIONS, target_laplace_smoothing=0.5).fit(raw, target)
+    model = DSIR(**OPTIONS, target_laplace_smoothing=0.5).fit(*both(spark))
     assert model.log_ratio["target"].tolist() == pytest.approx(
         oracle.log_ratios(*expected[2], laplace=0.5), rel=1e-12
     )
@@ -180,9 +208,7 @@ def test_smoothing_of_targets(spark, expected):
 
 
 def test_fit_on_a_share_of_the_documents_is_a_sample_by_id(spark):
-    rows = [(f"d{i}", "one two three four") for i in range(3000)]
-    target = spark.createDataFrame(TARGET, SCHEMA)
-    raw = spark.createDataFrame(rows, SCHEMA)
+    raw, target = both(spark, [(f"d{i}", "one two three four") for i in range(3000)])
     parts = [
         DSIR(num_buckets=100, num_tokens_to_fit=3500).fit(frame, target)
         for frame in (raw.repartition(1), raw.repartition(5).orderBy("text"))
@@ -196,7 +222,7 @@ def test_fit_on_a_share_of_the_documents_is_a_sample_by_id(spark):
 
 def test_made_ids_depend_on_the_text_alone(spark):
     frame = spark.createDataFrame([("a",), ("a",), ("b",), (None,)], "text string")
-    ids = [r[0] for r in frame.select(frames.content_id(F.col("text"))).collect()]
+    ids = [r[0] for r in frame.select(documents.content_id(F.col("text"))).collect()]
     assert ids[0] == ids[1] != ids[2]
     assert ids[3] is None and len(ids[0]) == 32
 
@@ -212,12 +238,12 @@ def test_a_cell_of_100_megabytes(spark):
 
 
 def test_other_unicode_tables_are_told(spark, monkeypatch):
-    raw, target = (spark.createDataFrame(r, SCHEMA) for r in (RAW[:20], TARGET))
+    raw, target = both(spark, RAW[:20])
     model = DSIR(**OPTIONS).fit(raw, target)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", category=UserWarning)
         model.transform(raw)
-    monkeypatch.setattr(frames.unicodedata, "unidata_version", "3.2.0")
+    monkeypatch.setattr(batches.unicodedata, "unidata_version", "3.2.0")
     with pytest.warns(UserWarning, match=r"this Python has Unicode 3\.2\.0"):
         model.transform(raw)
 
@@ -228,4 +254,4 @@ def test_resample_over_dataframes_alone(spark):
     model = DSIR(**OPTIONS, id_column=None).fit(raw, spark.createDataFrame(TARGET, SCHEMA))
     chosen = model.resample(raw, num_to_sample=30, method="top_k", min_example_length=2).collect()
     assert len({r["text"] for r in chosen}) == len(chosen) == 30
-    assert chosen[0].asDict().keys() == {dsir.CONTENT_ID, "text", "log_weight", "num_tokens"}
+    assert chosen[0].asDict().keys() == {CONTENT_ID, "text", "log_weight", "num_tokens"}

@@ -1,4 +1,4 @@
-"""Matched selection: the loop against plain Python, the bound against every subset."""
+"""Matched selection: the loop against plain Python, the bound against every subset, Spark."""
 
 from __future__ import annotations
 
@@ -8,13 +8,26 @@ import random
 import struct
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsir_spark import DSIR, cli, matched, weights
-from dsir_spark.config import JobConfig
-from dsir_spark.errors import ConfigError
+from dsir_spark import DSIR, job
+from dsir_spark.errors import ConfigError, DataError
+from dsir_spark.features import (
+    FeatureSpec,
+    batches,
+    buckets,
+    buckets_in_order,
+    count_ngrams,
+    score,
+    sums,
+)
+from dsir_spark.matchings import learn_matchings, load_matchings, save_matchings
+from dsir_spark.options import JobOptions, ResampleOptions
+from dsir_spark.scoring import distributions, matched, matching, scorers
+from dsir_spark.scoring.documents import spec_of
 
 EPS = 1e-10
 
@@ -44,39 +57,34 @@ def plain_frank_wolfe(documents, target, num_steps, budget):
     return taken, q
 
 
-def totals(documents, tables):
-    """Sums in the order of the buckets, as the kernel adds: the same bits for any tables beside."""
-    found = np.zeros((len(documents), tables.shape[1]))
-    for b, row in enumerate(tables):
-        found += documents[:, [b]] * row
-    return found
+class Documents:
+    """A sample in memory: int64[n, num_buckets]."""
+
+    def __init__(self, documents):
+        self.documents, self.sizes = documents, documents.sum(axis=1)
+
+    def scores(self, tables):
+        """Sums in the order of the buckets: the same bits for any tables beside."""
+        total = np.zeros((len(self.documents), tables.shape[1]))
+        for b, row in enumerate(tables):
+            total += self.documents[:, [b]] * row
+        return batches.means(total, self.sizes)
+
+    def histograms(self, tables):
+        return [matched.histogram(own, self.sizes) for own in self.scores(tables).T]
+
+    def counts(self, tables, thresholds):
+        return [
+            self.documents[taken].sum(axis=0) for taken in (self.scores(tables) >= thresholds).T
+        ]
 
 
 def learn(documents, target, num_steps, budget):
-    """`matched.learn` over documents in memory: int64[n, num_buckets].
-
-    budget : n-grams of a step, or a function as `matched.learn` takes it
-    """
-    sizes = documents.sum(axis=1)
-
-    def scores(tables):
-        return matched.means(totals(documents, tables), sizes)
-
-    def histograms(tables):
-        found = {}
-        for s, size in zip(scores(tables)[:, 0], sizes, strict=True):
-            at = int(matched.bins(np.array([s]))[0])
-            n, total, low, high = found.get(at, (0, 0, np.inf, 0.0))
-            found[at] = (n + 1, total + int(size), min(low, s), max(high, s))
-        return [found]
-
-    def counts(tables, above):
-        return [documents[scores(tables)[:, 0] >= above[0]].sum(axis=0)]
-
-    raw = documents.sum(axis=0)
+    """Steps, counts of raw and the sample. budget : n-grams, or a function of `matched.learn`."""
+    sample, raw = Documents(documents), documents.sum(axis=0)
     budgets = budget if callable(budget) else lambda *_: [budget]
-    found = matched.learn({"t": target}, raw, num_steps, histograms, budgets, counts)
-    return found["t"], raw, histograms
+    found = matched.learn({"t": target}, raw, num_steps, sample, budgets)
+    return found["t"], raw, sample
 
 
 def made_pool(seed, num_documents, num_buckets):
@@ -95,26 +103,24 @@ def test_the_loop_is_frank_wolfe(seed):
     for step, chosen in zip(matching.steps, taken, strict=True):
         assert (step.counts == documents[sorted(chosen)].sum(axis=0)).all()
     assert matching.mixtures(raw)[-1] == pytest.approx(np.array(q), rel=1e-12)
-    tables = matching.tables(target, raw)
-    scores = matched.means(totals(documents, tables[:, :-1]), documents.sum(axis=1))
-    keys = matched.key_of(scores, matching.thresholds)
-    expected = [sum(t + 1 for t, s in enumerate(taken) if i in s) for i in range(len(documents))]
-    assert keys.tolist() == expected
+    keys, last = scorers.matched_keys(matching, target, raw).outputs
+    assert keys.kind == "steps" and keys.thresholds == tuple(matching.thresholds)
+    assert (last.kind, last.first) == ("mean", len(matching.steps))
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**31), steps=st.integers(1, 6), least=st.integers(1, 60))
 def test_no_subset_passes_the_bound(seed, steps, least):
     documents, target = made_pool(seed, 9, 5)
-    matching, raw, histograms = learn(documents, target, steps, int(documents.sum()) // 3)
+    matching, raw, sample = learn(documents, target, steps, int(documents.sum()) // 3)
     q = matching.mixtures(raw)[-1]
     table = matching.tables(target, raw)[:, -1:]
-    bound = matched.bound(target, raw, q, matched.best_mean(histograms(table)[0], least))
+    bound = matched.bound(target, raw, q, matched.best_mean(sample.histograms(table)[0], least))
     for size in range(1, len(documents) + 1):
         for subset in itertools.combinations(documents, size):
             counts = np.sum(subset, axis=0)
             if counts.sum() >= least:
-                assert weights.kl_reduction(target, raw, counts) <= bound + 1e-9
+                assert distributions.kl_reduction(target, raw, counts) <= bound + 1e-9
 
 
 def test_no_subset_passes_the_bound_of_a_step():
@@ -124,7 +130,7 @@ def test_no_subset_passes_the_bound_of_a_step():
     assert len(bounds) == 5
     for step, bound in zip(matching.steps, bounds, strict=True):
         reductions = [
-            weights.kl_reduction(target, raw, np.sum(subset, axis=0))
+            distributions.kl_reduction(target, raw, np.sum(subset, axis=0))
             for size in range(1, len(documents) + 1)
             for subset in itertools.combinations(documents, size)
             if np.sum(subset) >= step.counts.sum()
@@ -136,15 +142,15 @@ def test_no_subset_passes_the_bound_of_a_step():
 def test_the_bound_is_nearly_reached():
     documents, target = made_pool(3, 4000, 20)
     budget = int(documents.sum()) // 10
-    matching, raw, histograms = learn(documents, target, 32, budget)
+    matching, raw, sample = learn(documents, target, 32, budget)
     table = matching.tables(target, raw)[:, -1:]
     # A step takes whole bins, so a little less than its budget.
     least = min(int(step.counts.sum()) for step in matching.steps)
-    best = matched.best_mean(histograms(table)[0], least)
+    best = matched.best_mean(sample.histograms(table)[0], least)
     bound = matched.bound(target, raw, matching.mixtures(raw)[-1], best)
-    p = weights.distribution(target)
-    start = weights.kl_divergence(p, weights.distribution(raw))
-    reached = start - weights.kl_divergence(p, matching.mixtures(raw)[-1])
+    p = distributions.distribution(target)
+    start = distributions.kl_divergence(p, distributions.distribution(raw))
+    reached = start - distributions.kl_divergence(p, matching.mixtures(raw)[-1])
     assert 0.95 * bound < reached <= bound
 
 
@@ -172,7 +178,7 @@ def test_a_budget_of_documents_finds_its_ngrams():
 @given(st.lists(st.floats(0, 1e300), min_size=2, max_size=20))
 def test_bins_keep_the_order(scores):
     ordered = np.sort(np.array(scores))
-    assert (np.diff(matched.bins(ordered)) >= 0).all()
+    assert (np.diff(batches.bins(ordered)) >= 0).all()
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -181,14 +187,7 @@ def test_number_of_ngrams(n):
 
     lengths = np.arange(6)
     expected = [len(ngrams(["w"] * k, n)) for k in lengths]
-    assert matched.num_ngrams(lengths, n).tolist() == expected
-
-
-def test_options_of_match_belong_to_match():
-    with pytest.raises(ConfigError, match="match_steps is for method match"):
-        JobConfig.from_mapping({"match_steps": 4, "method": "sample"})
-    with pytest.raises(ConfigError, match=r"match_steps must be .* 64; got 0; match_tokens must"):
-        JobConfig.from_mapping({"match_steps": 0, "match_tokens": "some", "method": "match"})
+    assert batches.num_ngrams(lengths, n).tolist() == expected
 
 
 def corpus():
@@ -202,61 +201,138 @@ def corpus():
     return rows, target
 
 
+def test_a_key_counts_the_steps_that_took_the_document():
+    """Of texts, through the arrays that the passes use."""
+    rows, held = corpus()
+    spec = FeatureSpec(ngrams=1, num_buckets=300)
+    texts = pa.array([t for _, t in rows])
+    target = count_ngrams(pa.array([t for _, t in held]), spec).counts
+    documents = np.array([count_ngrams(texts.slice(i, 1), spec).counts for i in range(len(rows))])
+
+    class Texts(Documents):
+        def scores(self, tables):
+            return batches.means(score(texts, tables, spec)[0], self.sizes)
+
+    raw, budget = documents.sum(axis=0), int(documents.sum()) // 4
+    found = matched.learn({"t": target}, raw, 5, Texts(documents), lambda *_: [budget])["t"]
+    weights = scorers.log_weights([np.arange(300.0)])
+    both = scorers.joined([weights, scorers.matched_keys(found, target, raw)])
+    columns, num_tokens = both.apply(texts, spec)
+    assert (columns[:, 0] == documents @ np.arange(300.0)).all()
+    tables = found.tables(target, raw)
+    taken, _ = plain_frank_wolfe(documents.tolist(), target.tolist(), 5, budget)
+    expected = [sum(t + 1 for t, s in enumerate(taken) if i in s) for i in range(len(documents))]
+    assert columns[:, 1].tolist() == expected
+    means = documents @ tables[:, -1] / num_tokens
+    assert columns[:, 2] == pytest.approx(means, rel=1e-12)
+
+
+@pytest.mark.parametrize("num_buckets", [300, 100_000])
+def test_buckets_of_documents_are_packed_and_unpacked(monkeypatch, num_buckets):
+    """Also where a document is longer than a piece, and a text longer than what is hashed at once;
+    scores have the bits of those of the texts."""
+    monkeypatch.setattr(buckets, "_TEXT_BYTES", 100)
+    monkeypatch.setattr(buckets, "_PIECE", 64)
+    spec = FeatureSpec(num_buckets=num_buckets)
+    rows = [t for _, t in corpus()[0][:20]]
+    rows[3:3] = [None, "", "two words", "long " * 400]
+    parts = [pa.record_batch([pa.array(rows[:9])], ["t"]), pa.record_batch([rows[9:]], ["t"])]
+    found = pa.Table.from_batches(buckets.packed(parts, spec, 3))
+    assert max(len(b) for b in found.column("buckets").to_pylist()) <= 64
+    packed = zip(*[column.to_pylist() for column in found.columns], strict=True)
+    own, indptr = buckets.unpacked(packed, spec)
+    assert own.dtype == (np.uint16 if num_buckets == 300 else np.int32)
+    long_enough = pa.array([t for t in rows if t is not None and len(t.split()) >= 3])
+    assert own.tolist() == buckets_in_order(long_enough, spec).tolist()
+    tables = np.random.default_rng(2).normal(size=(num_buckets, 2))
+    total, counts = np.zeros((len(long_enough), 2)), np.zeros(num_buckets, np.int64)
+    sums.add_scores(own, indptr, tables, total)
+    assert (total == score(long_enough, tables, spec)[0]).all()
+    chosen = np.arange(len(long_enough)) % 3 == 1
+    sums.add_counts(own, indptr, chosen, counts)
+    assert (counts == count_ngrams(long_enough.filter(pa.array(chosen)), spec).counts).all()
+
+
+OPTIONS = {"num_to_sample": 60, "min_example_length": 10, "match_steps": 6, "method": "match"}
+
+
 @pytest.mark.spark
 def test_match_on_spark(spark):
     rows, held = corpus()
     schema = "id string, text string"
     raw, target = spark.createDataFrame(rows, schema), spark.createDataFrame(held, schema)
     model = DSIR(num_buckets=300, ngrams=1).fit(raw, target)
-    options = {"num_to_sample": 60, "min_example_length": 10, "seed": 2}
-    learnt = model.match(raw.repartition(5), 60, match_steps=6, min_example_length=10)
-    again = model.match(raw.coalesce(1), 60, match_steps=6, min_example_length=10)
-    for step, other in zip(
-        learnt.matchings["target"].steps, again.matchings["target"].steps, strict=True
-    ):
-        assert step.threshold == other.threshold and (step.counts == other.counts).all()
-    first = learnt.resample(raw.repartition(7), method="match", **options).collect()
-    second = model.resample(raw, method="match", match_steps=6, **options)
+    learnt = learn_matchings(model, raw.repartition(5), ResampleOptions.checked(OPTIONS))
+    first = learnt.resample(raw.repartition(7), seed=2, **OPTIONS).collect()
+    second = model.resample(raw, seed=2, **OPTIONS)
     assert second.columns == ["id", "text", "log_weight", "num_tokens"]
     assert sorted(first) == sorted(second.collect()) and len(first) == 60
-    reduction = {}
-    for method in ("match", "sample"):
-        chosen = learnt.resample(raw, method=method, **options)
-        reduction[method] = learnt.kl_reduction(learnt.count({"s": chosen})["s"].counts)["target"]
-    assert reduction["match"] > reduction["sample"]
-    size = learnt.count({"s": second})["s"].num_ngrams
-    bounds = learnt.kl_bounds(learnt.weigh(raw), {"target": size}, 10)
-    assert 0.5 * bounds["target"] < reduction["match"] <= bounds["target"]
+    texts = {i: t for i, t in rows}
+    sampled = model.resample(raw, seed=2, **{**OPTIONS, "method": "sample"})
+    counted = [
+        count_ngrams(pa.array([texts[r["id"]] for r in chosen]), spec_of(model.config)).counts
+        for chosen in (first, sampled.select("id").collect())
+    ]
+    of_raw, of_target = model.raw.counts, model.targets["target"].counts
+    match, sample = (distributions.kl_reduction(of_target, of_raw, c) for c in counted)
+    matching = learnt.matchings["target"]
+    scored = learnt.weigh(raw).where("num_tokens >= 10").select("match_score", "num_tokens")
+    scores, sizes = np.array(scored.collect()).T
+    histogram = matched.histogram(scores, sizes.astype(np.int64))
+    best = matched.best_mean(histogram, int(counted[0].sum()))
+    bound = matched.bound(of_target, of_raw, matching.mixtures(of_raw)[-1], best)
+    assert sample < match and 0.5 * bound < match <= bound
 
 
 @pytest.mark.spark
-def test_match_from_the_command_line(spark, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli.session, "build_session", lambda **_: spark)
-    monkeypatch.setattr(spark, "stop", lambda: None)
+def test_steps_are_the_same_from_memory_and_from_texts(spark, monkeypatch):
+    """For several targets, in any partitioning; and a table of them comes back as it was."""
     rows, held = corpus()
-    half = len(held) // 2
-    for name, found in (("raw", rows), ("one", held[:half]), ("two", rows[2::30])):
+    schema = "id string, text string"
+    raw = spark.createDataFrame([*rows, ("null", None), ("short", "a0 b0")], schema)
+    targets = {"one": spark.createDataFrame(held, schema), "two": raw.where("id < 'd040'")}
+    model = DSIR(num_buckets=300).fit(raw, targets)
+    options = ResampleOptions.checked({**OPTIONS, "match_tokens": 15_000, "match_steps": 3})
+    found = [learn_matchings(model, raw.repartition(5), options)]
+    save_matchings(found[0], str(spark.conf.get("spark.sql.warehouse.dir")) + "/match", spark=spark)
+    found.append(
+        load_matchings(
+            model, str(spark.conf.get("spark.sql.warehouse.dir")) + "/match", spark=spark
+        )
+    )
+    monkeypatch.setattr(matching, "HELD", 0)
+    found.append(learn_matchings(model, raw.coalesce(1), options))
+    for other in found[1:]:
+        for name in targets:
+            pairs = zip(found[0].matchings[name].steps, other.matchings[name].steps, strict=True)
+            for a, b in pairs:
+                assert (a.threshold, a.num_ngrams) == (b.threshold, b.num_ngrams)
+                assert (a.counts == b.counts).all() and 0 < a.counts.sum() < 15_000
+    none = ResampleOptions.checked({**OPTIONS, "min_example_length": 1000})
+    with pytest.raises(DataError, match="no document has 1000 tokens"):
+        learn_matchings(model, raw, none)
+    with pytest.raises(ConfigError, match="give num_to_sample or num_tokens_to_sample"):
+        model.resample(raw, method="match")
+
+
+@pytest.mark.spark
+def test_a_run_tells_the_steps_and_their_bounds(spark, tmp_path):
+    rows, held = corpus()
+    for name, found in (("raw", rows), ("one", held[:10]), ("two", rows[2::30])):
         lines = [json.dumps({"id": i, "text": t}) for i, t in found]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    out = str(tmp_path / "out")
-    common = ["--output", out, "--method", "match", "--match-steps", "4", "--num-to-sample", "50",
-              "--min-example-length", "10"]  # fmt: skip
-    cli.main(
-        ["run", "--raw", str(tmp_path / "raw.jsonl"), "--target", f"one={tmp_path}/one.jsonl",
-         "--target", f"two={tmp_path}/two.jsonl", "--num-buckets", "300", *common]
-    )  # fmt: skip
-    printed = capsys.readouterr().out
-    assert "share of it" in printed and "Steps of the matched selection" in printed
-    selected = spark.read.format("delta").load(f"{out}/selected")
-    assert selected.count() == 50
+    common = {"output": str(tmp_path / "out"), "method": "match", "match_steps": 4,
+              "min_example_length": 10, "report": False}  # fmt: skip
+    targets = {name: str(tmp_path / f"{name}.jsonl") for name in ("one", "two")}
+    places = {"raw": str(tmp_path / "raw.jsonl"), "target": targets}
+    chosen = {**common, **places, "num_buckets": 300, "num_to_sample": 50}
+    done = job.run_all(spark, JobOptions.from_mapping(chosen))
+    selected = spark.read.format("delta").load(f"{tmp_path}/out/selected")
     assert {r["target"] for r in selected.collect()} == {"one", "two"}
-    steps = spark.read.format("delta").load(f"{out}/match")
-    assert steps.count() == 8
-    run = spark.read.format("delta").load(f"{out}/runs").first()
-    assert all(run["kl_reduction"][n] <= run["kl_bound"][n] for n in ("one", "two"))
-    for learnt in json.loads(run["match"]).values():
-        reached, bounds = learnt["kl_reduction"], learnt["kl_bound"]
-        assert len(reached) == len(bounds) == 4
-        assert f"{reached[-1]:+.4f} ({reached[-1] / bounds[-1]:.0%})" in printed
-    cli.main(["resample", *common[:6], "--num-to-sample", "12", *common[8:]])
-    assert spark.read.format("delta").load(f"{out}/selected").count() == 12
+    assert spark.read.format("delta").load(f"{tmp_path}/out/match").count() == 8
+    assert all(done["kl_reduction"][n] <= done["kl_bound"][n] for n in ("one", "two"))
+    for learnt in json.loads(done["match"]).values():
+        assert len(learnt["kl_reduction"]) == len(learnt["kl_bound"]) == 4
+        assert 0 < learnt["kl_reduction"][-1] < learnt["kl_bound"][-1]
+    job.resample_again(spark, JobOptions.from_mapping({**common, "num_to_sample": 12}))
+    assert spark.read.format("delta").load(f"{tmp_path}/out/selected").count() == 12

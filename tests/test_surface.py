@@ -9,54 +9,86 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 import dsir_spark
-from dsir_spark import cli, config, session
-from dsir_spark.errors import ConfigError, DSIRError, SessionError
+from dsir_spark import dsir, session
+from dsir_spark.errors import SessionError
+from dsir_spark.options import FitOptions, ResampleOptions
 
 PACKAGE = Path(dsir_spark.__file__).parent
-MODULES = {p.stem: ast.parse(p.read_text(encoding="utf-8")) for p in PACKAGE.glob("*.py")}
+MODULES = {
+    str(p.relative_to(PACKAGE).with_suffix("")).replace("/", "."): ast.parse(p.read_text("utf-8"))
+    for p in sorted(PACKAGE.rglob("*.py"))
+}
+# What each part may import: parts above it only, and a wing its own rooms.
+WINGS = {"features", "scoring", "selection", "report"}
+_VALUES = "errors columns options"
+_MODEL = f"{_VALUES} features tables scoring selection resampling matchings"
+MAY_IMPORT = {
+    "errors": "",
+    "features": "",
+    "columns": "errors",
+    "fields": "errors",
+    "options": "errors fields features",
+    "tables": "errors",
+    "scoring": f"{_VALUES} features",
+    "selection": _VALUES,
+    "resampling": f"{_VALUES} scoring selection",
+    "matchings": f"{_VALUES} tables scoring resampling",
+    "dsir": _MODEL,
+    "report": f"{_MODEL} dsir",
+    "session": "errors",
+    "progress": "",
+    "failures": "",
+    "demo_data": "",
+    "inputs": "errors columns tables",
+    "runs": "errors options tables session",
+    "preflight": f"{_MODEL} dsir inputs runs",
+    "job": f"{_MODEL} dsir report inputs runs preflight",
+    "startup": "errors options tables",
+    "cli": "errors fields options session progress failures startup demo_data job report",
+    "__main__": "cli",
+}  # fmt: skip
 
-# Each module may import those above it, none below.
-LAYERS = [
-    ["errors", "unicode_tables", "weights"],
-    ["checks", "columns", "tokens"],
-    ["config", "copies", "cuts", "kernels", "matched", "page"],
-    ["features", "resample", "tables"],
-    ["explain"],
-    ["frames"],
-    ["dsir"],
-    ["job", "session", "demo_data"],
-    ["report"],
-    ["evidence"],
-    ["cli"],
-]
 
-
-def imports(tree):
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dsir_spark"):
-            inner = (node.module or "").removeprefix("dsir_spark").strip(".")
-            yield from [inner] if inner else [alias.name for alias in node.names]
+def imports(name):
+    """Parts of the package that a module imports, at its top or within a function."""
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names if alias.name.startswith("dsir_spark.")]
+        elif isinstance(node, ast.ImportFrom) and node.module == "dsir_spark":
+            found = [f"dsir_spark.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dsir_spark."):
+            found = [node.module]
+        else:
+            continue
+        for module in found:
+            yield module.split(".")[1]
 
 
 def test_imports_point_one_way():
-    level = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-    assert set(level) == set(MODULES) - {"__init__"}
+    parts = list(MAY_IMPORT)
+    for part, allowed in MAY_IMPORT.items():
+        assert set(allowed.split()) <= set(parts[: parts.index(part)]), part
+    for name in set(MODULES) - {"__init__"}:
+        part = name.split(".")[0]
+        allowed = set(MAY_IMPORT[part].split()) | ({part} & WINGS) | {"__version__"}
+        assert set(imports(name)) <= allowed, f"{name} imports {set(imports(name)) - allowed}"
+
+
+def test_texts_are_read_without_spark_and_kernels_without_arrow():
+    own = {"numpy", "numba", "llvmlite", "pyarrow", "tokenizers", "dsir_spark"}
     for name, tree in MODULES.items():
-        for other in set(imports(tree)) & set(level):
-            assert name == "__init__" or level[other] < level[name], f"{name} imports {other}"
-
-
-def test_kernels_know_neither_spark_nor_arrow():
-    names = {
-        alias.name.split(".")[0]
-        for node in ast.walk(MODULES["kernels"])
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    }
-    assert not names & {"pyspark", "pyarrow"}
+        if not name.startswith("features"):
+            continue
+        nodes = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+        found = {
+            root.split(".")[0]
+            for n in nodes
+            for root in ([a.name for a in n.names] if isinstance(n, ast.Import) else [n.module])
+        }
+        assert found <= own | set(sys.stdlib_module_names), name
+        assert not {"numba", "pyarrow"} <= found, f"{name} is a kernel and knows Arrow"
 
 
 BANNED = {"rdd", "sparkContext", "_jvm", "_jdf", "cache", "persist", "broadcast", "checkpoint"}
@@ -74,108 +106,49 @@ def test_only_what_spark_connect_has(name):
                         and node.value.attr == "conf"), at  # fmt: skip
 
 
-def parameters(function):
-    return list(inspect.signature(function).parameters)
-
-
-def test_public_surface():
-    assert dsir_spark.__all__ == ["DSIR", "DSIRModel", "ngram_counts"]
-    assert parameters(dsir_spark.DSIR) == [
-        "ngrams", "num_buckets", "tokenizer", "hash", "text_column", "id_column",
-        "target_laplace_smoothing", "target_dirichlet_smoothing", "num_tokens_to_fit",
-        "chunk_words",
-    ]  # fmt: skip
-    assert all(
-        p.kind is p.KEYWORD_ONLY for p in inspect.signature(dsir_spark.DSIR).parameters.values()
-    )
-    assert parameters(dsir_spark.DSIR.fit) == ["self", "raw", "target"]
-    model = dsir_spark.DSIRModel
-    assert parameters(model.transform) == ["self", "df"]
-    assert parameters(model.resample) == [
-        "self", "raw", "num_to_sample", "num_tokens_to_sample", "size_column", "method", "seed",
-        "min_example_length", "quality", "normalize", "temperature", "proportions", "allocation",
-        "duplicates", "group_column", "max_per_group", "quota_column", "quotas",
-        "quota_shortfall", "match_steps", "match_tokens", "weights",
-    ]  # fmt: skip
-    assert parameters(model.save) == ["self", "place", "spark", "overwrite", "run_id"]
-    assert parameters(model.match) == [
-        "self", "raw", "num_to_sample", "num_tokens_to_sample", "size_column", "match_steps",
-        "match_tokens", "min_example_length", "proportions",
-    ]  # fmt: skip
-    assert parameters(model.load) == ["place", "spark", "version"]
-    for thing in (dsir_spark.DSIR, model, dsir_spark.ngram_counts, dsir_spark.DSIR.fit,
-                  model.transform, model.resample, model.save, model.load):  # fmt: skip
-        assert inspect.getdoc(thing), thing
-
-
-def test_every_option_is_a_flag_and_a_key():
-    """Flags and keys of the YAML file have the same names and defaults in one place."""
-    flags = {p.name for p in cli.cli.commands["run"].params}
-    keys = {f for f in config.JobConfig.__dataclass_fields__ if f != "given"}
-    assert flags - {"config_file", "master", "remote"} == keys
-    for command in cli.cli.commands:
-        assert CliRunner().invoke(cli.cli, [command, "--help"]).exit_code == 0
+FIT = """ngrams num_buckets tokenizer hash text_column id_column target_laplace_smoothing
+target_dirichlet_smoothing num_tokens_to_fit chunk_words""".split()
+RESAMPLE = """num_to_sample num_tokens_to_sample size_column method seed min_example_length quality
+normalize temperature proportions allocation duplicates group_column max_per_group quota_column
+quotas quota_shortfall match_steps match_tokens""".split()
+MODEL = dsir_spark.DSIRModel
 
 
 @pytest.mark.parametrize(
-    "options, said",
+    "function, own, options",
     [
-        ({"num_buckets": 0}, "num_buckets"),
-        ({"num_buckets": True}, "num_buckets"),
-        ({"ngrams": 1.5}, "ngrams"),
-        ({"num_to_sample": -1}, "num_to_sample"),
-        ({"proportions": {"a": -1}}, "proportions"),
-        ({"proportions": {"a": float("nan")}}, "proportions"),
-        ({"target": {"a": "x", "b": "y"}, "proportions": {"a": 1}}, "exactly the targets a, b"),
-        ({"target": {"a b": "x"}}, "letters, digits"),
-        ({"target": {"a": "x", "A": "y"}}, "distinct"),
-        ({"hash": "md5"}, "xxhash64"),
-        ({"min_example_length": "long"}, "min_example_length"),
-        ({"target_laplace_smoothing": -0.1}, "target_laplace_smoothing"),
-        ({"num_tokens_to_fit": "some"}, "num_tokens_to_fit"),
-        ({"keep": 5}, "keep"),
-        ({"chunk_words": 0}, "chunk_words"),
-        ({"whole_documents": 0.5}, "give chunk_words"),
-        ({"where": ""}, "predicate"),
-        ({"target_dirichlet_smoothing": "some"}, "target_dirichlet_smoothing"),
-        ({"target_dirichlet_smoothing": 1, "target_laplace_smoothing": 1}, "not both"),
-        ({"target_dirichlet_smoothing": 9, "method": "match"}, "match goes by the target's own"),
-        ({"quota_shortfall": "report"}, "quota_shortfall is for quotas"),
-        ({"raw_format": "orc"}, "parquet"),
-        ({"overwrite": "yes"}, "true or false"),
+        (dsir_spark.DSIR, "", FIT),
+        (dsir_spark.DSIR.fit, "self raw target", []),
+        (dsir_spark.ngram_counts, "df text_column ngrams num_buckets tokenizer hash", []),
+        (MODEL.transform, "self df", []),
+        (MODEL.weigh, "self raw keep text_hash quality", []),
+        (MODEL.resample, "self raw weights", RESAMPLE),
+        (MODEL.explain, "self df", []),
+        (MODEL.save, "self place spark overwrite run_id", []),
+        (MODEL.load, "place spark version", []),
     ],
 )
-def test_values_out_of_range_say_what_is_allowed(options, said):
-    with pytest.raises(ConfigError, match=said) as caught:
-        config.JobConfig.from_mapping(options)
-    assert isinstance(caught.value, DSIRError)
-    assert "\n" not in str(caught.value)
+def test_public_surface(function, own, options):
+    found = inspect.signature(function).parameters
+    assert sorted(found) == sorted([*own.split(), *options])
+    doc = inspect.getdoc(function if own else function.__init__)
+    for name in options:
+        assert found[name].kind is inspect.Parameter.KEYWORD_ONLY
+        field = (FitOptions if function is dsir_spark.DSIR else ResampleOptions).model_fields[name]
+        assert found[name].default == field.default
+        assert f"\n{name} : " in doc, f"help does not tell of {name}"
+    assert doc and "{options}" not in doc
 
 
-def test_yaml_mistakes_are_one_line(tmp_path, capsys):
-    cases = {
-        "seed: [1": "is not YAML",
-        "- a": "must map options",
-        "sede: 1\nngrams: 0": "unknown option sede",
-    }
-    for text, said in cases.items():
-        path = tmp_path / "job.yaml"
-        path.write_text(text, encoding="utf-8")
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(["run", "--config", str(path)])
-        assert stopped.value.code == 2
-        err = capsys.readouterr().err.strip()
-        assert said in err and "\n" not in err
-    with pytest.raises(SystemExit):
-        cli.main(["run", "--config", str(tmp_path / "none.yaml")])
-    assert "cannot be read" in capsys.readouterr().err
-
-
-def test_a_folder_and_several_mistakes_are_listed_at_once(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["run", "--ngrams", "0", "--num-buckets", "-5", "--min-example-length", "-1"])
-    err = capsys.readouterr().err
-    assert all(name in err for name in ("ngrams", "num_buckets", "min_example_length"))
+def test_public_names():
+    assert dsir_spark.__all__ == ["DSIR", "DSIRModel", "ngram_counts", "select"]
+    assert all(callable(getattr(dsir_spark, name)) for name in dsir_spark.__all__)
+    verbs = {n for n, f in inspect.getmembers(MODEL, callable) if not n.startswith("_")}
+    assert verbs == {"transform", "weigh", "resample", "explain", "save", "load", "tables",
+                     "scored", "facts"}  # fmt: skip
+    with pytest.raises(AttributeError):
+        dsir_spark.nothing  # noqa: B018
+    assert dsir.DSIR is dsir_spark.DSIR
 
 
 def test_java_versions_are_read():
@@ -212,3 +185,15 @@ def test_the_prerequisites_script_names_what_is_missing(tmp_path):
     assert done.returncode != 0
     assert len(done.stderr.strip().splitlines()) == 1 and "Python 3.10" in done.stderr
     assert subprocess.run(["/bin/sh", str(script), sys.executable]).returncode == 0
+
+
+def test_rooms_are_small():
+    """No file above 400 lines, no class above 250, no function above 60."""
+    most = {ast.ClassDef: 250, ast.FunctionDef: 60}
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= 400, path.name
+        for node in ast.walk(ast.parse(text)):
+            if type(node) in most:
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= most[type(node)], f"{path.name}: {node.name}"

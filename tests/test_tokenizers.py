@@ -1,4 +1,4 @@
-"""Each tokenizer against the oracle, in the kernels, through Spark, and as part of a model."""
+"""Each tokenizer against the oracle: in Python, through Spark, and as part of a model."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ import numpy as np
 import oracle
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_features import HOSTILE, SPEC
+from test_features import check, texts
 
-from dsir_spark import DSIR, DSIRModel, cli, features, job, ngram_counts, tokens
-from dsir_spark.config import FeatureSpec, JobConfig
+from dsir_spark import DSIR, DSIRModel, cli, features, job, ngram_counts
 from dsir_spark.errors import ConfigError, TableError
-
-CJK = "\u6f22\u5b57\u30ab\u3099\u304c\uff76\ud55c\uae00\u1112\u1161\u0e01\u0e49\u0e33\u0e3f\u0e52"
-CJK += "\u3001\u30fb\u3000\u3400\U00020000\U0001b000\u0e00\u0e3b\ud7a4\uffdd"
-texts = st.text(st.one_of(st.sampled_from(HOSTILE + CJK), st.characters(codec="utf-8")))
+from dsir_spark.features import FeatureSpec, terms, tokenizers
+from dsir_spark.options import JobOptions
 
 FUNCTION = "tokens_of_a_test:halves"
 MODULE = '''
@@ -75,64 +72,35 @@ def files(tmp_path_factory):
     return path, lambda text: [str(i) for i in made.encode(text).ids]
 
 
-def check(text, tokenizer, split, ngrams, hash="xxhash64"):
-    spec = FeatureSpec(ngrams, SPEC.num_buckets, tokenizer, hash)
-    indices, counts = features.sparse_counts(pa.array([None, text]), spec)
-    expected: dict[int, int] = {}
-    for b in oracle.buckets(text, ngrams, spec.num_buckets, hash, split):
-        expected[b] = expected.get(b, 0) + 1
-    assert dict(zip(indices[1].as_py(), counts[1].as_py(), strict=True)) == expected
-    assert indices[0].as_py() is None
-    assert features.count_ngrams(pa.array([text]), spec).num_tokens == len(
-        oracle.tokens(text, split)
-    )
-
-
-@settings(max_examples=300, deadline=None)
-@given(texts, st.integers(1, 5), st.sampled_from(["xxhash64", "sha256"]))
-@example(CJK + "abc" + CJK, 2, "xxhash64")
-@example("\u6f22a\u03a3\u5b57.\u3002\u0130\u0e01\u0307", 2, "xxhash64")
-def test_compiled_tokenizers(text, ngrams, hash):
-    check(text, "wordpunct_cjk", "wordpunct_cjk", ngrams, hash)
-    check(text, "bytes", "bytes", ngrams, hash)
-
-
 @settings(max_examples=100, deadline=None)
 @given(texts, st.integers(1, 3))
 def test_python_tokenizers(files, text, ngrams):
-    content = tokens.resolved(str(files[0]))
-    check(text, content, files[1], ngrams)
+    content = tokenizers.resolved(str(files[0]))
+    check(text, FeatureSpec(ngrams, 997, content), files[1])
     halves = importlib.import_module("tokens_of_a_test").halves
-    check(text, FUNCTION, halves, ngrams)
-
-
-def test_cjk_of_every_code_point():
-    every = [c for c in range(sys.maxunicode + 1) if not 0xD800 <= c < 0xE000]
-    rows = [" ".join(f"a{chr(c)}{chr(c)}" for c in every[i : i + 4096])
-            for i in range(0, len(every), 4096)]  # fmt: skip
-    _, found = features.score(pa.array(rows), np.zeros((7, 1)),
-                              FeatureSpec(1, 7, "wordpunct_cjk"))  # fmt: skip
-    assert found.tolist() == [len(oracle.tokens(r, "wordpunct_cjk")) for r in rows]
-
-
-@pytest.mark.parametrize("tokenizer", ["wordpunct_cjk", "bytes"])
-@pytest.mark.parametrize("ngrams", [1, 5])
-def test_long_documents(tokenizer, ngrams):
-    for text in ("\u6f22" * 20_000, "a\u6f22" * 9_000 + "\u03a3", "word \u0e01\u0e49 " * 4_000):
-        check(text, tokenizer, tokenizer, ngrams)
+    check(text, FeatureSpec(ngrams, 997, FUNCTION), halves)
 
 
 def test_long_tokens_of_a_function():
     halves = importlib.import_module("tokens_of_a_test").halves
-    check("b" * 100_000 + "a" * 20_000, FUNCTION, halves, 3)
+    check("b" * 100_000 + "a" * 20_000, FeatureSpec(3, 1 << 24, FUNCTION), halves)
 
 
-def test_bytes_that_are_no_utf8_stay_as_they_are():
-    data = b"\xff\xfe a\x00\x80"
-    spec = FeatureSpec(2, SPEC.num_buckets, "bytes")
-    found = features.sparse_counts(pa.array([data], pa.binary()), spec)[0][0].as_py()
-    grams = oracle.ngrams([bytes([b]) for b in data], 2)
-    assert set(found) == {oracle.bucket(g, spec.num_buckets) for g in grams}
+@pytest.mark.parametrize("tokenizer", ["wordpunct", "wordpunct_cjk", "bytes", FUNCTION])
+@settings(max_examples=50, deadline=None)
+@given(st.one_of(st.binary(max_size=40), texts))
+def test_terms_add_up_to_the_weight_to_the_last_bit(tokenizer, text):
+    """Of cut-off sequences too, which read as U+FFFD here as in the kernels."""
+    spec = FeatureSpec(2, 997, tokenizer)
+    table = np.random.default_rng(4).normal(size=(997, 1))
+    data = text if isinstance(text, bytes) else text.encode()
+    weight = features.score(pa.array([data], pa.binary()), table, spec)[0][0, 0]
+    found = terms.terms(text, table[:, 0], spec)
+    assert terms.log_weight(found) == weight
+    if tokenizer != "bytes":
+        ngrams = oracle.ngrams(terms.split(text, tokenizer), 2)
+        assert [t.ngram for t in found] == ngrams
+        assert [t.bucket for t in found] == [oracle.bucket(g, 997) for g in ngrams]
 
 
 def test_korean_and_thai_by_hand():
@@ -146,7 +114,7 @@ def test_korean_and_thai_by_hand():
     "tokenizer, said",
     [
         ("words", "must be one of wordpunct, wordpunct_cjk, bytes"),
-        (3, "must be one of"),
+        (3, "tokenizer must be "),
         ("no_such_module_here:f", "cannot be imported"),
         ("tokens_of_a_test:absent", "cannot be imported"),
         ("tokens_of_a_test:number", "is not a function"),
@@ -250,8 +218,8 @@ def test_a_stage_again_with_the_same_or_another_file(spark, tmp_path, files, cap
     data = str(tmp_path / "raw.jsonl")
     place = {"raw": data, "target": data, "output": str(tmp_path / "out"), "num_to_sample": 3,
              "min_example_length": 1}  # fmt: skip
-    job.run_all(spark, JobConfig.from_mapping({**place, "tokenizer": str(files[0])}))
-    again = job.resample_again(spark, JobConfig.from_mapping({**place, "tokenizer": f"hf:{copy}"}))
+    job.run_all(spark, JobOptions.from_mapping({**place, "tokenizer": str(files[0])}))
+    again = job.resample_again(spark, JobOptions.from_mapping({**place, "tokenizer": f"hf:{copy}"}))
     assert again["funnel"]["selected"] == 3
     with pytest.raises(TableError, match=r"tokenizer is 'a tokenizer file of .* and 'bytes' here"):
-        job.resample_again(spark, JobConfig.from_mapping({**place, "tokenizer": "bytes"}))
+        job.resample_again(spark, JobOptions.from_mapping({**place, "tokenizer": "bytes"}))

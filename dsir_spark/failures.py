@@ -1,0 +1,86 @@
+"""What Spark reports of the user's data, files, rights and disk, as one line with a remedy.
+
+Classic sessions raise a `Py4JJavaError` for whatever fails in a task, Connect an exception of its
+own: both say why in a chain of messages, of which one names the file. What is not known here is a
+bug of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_FILE = re.compile(r"((?:file|s3a?|abfss?|gs|hdfs|dbfs|wasbs?):/[^\s,;]+)")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of failure: what its messages hold, what it is, and what to do."""
+
+    pattern: str
+    said: str
+    remedy: str
+
+
+# The first that fits, from the special to the general.
+_KINDS = (
+    _Kind(r"TIMESTAMP\(NANOS", "has times in nanoseconds, which Spark does not read",
+          "give --conf spark.sql.legacy.parquet.nanosAsLong=true, or write microseconds"),
+    _Kind(r"No space left on device|Disk quota exceeded", "there is no space left on a disk",
+          "make room, or name another folder with --conf spark.local.dir=FOLDER or --output"),
+    _Kind(r"AccessControlException|Permission denied|AccessDenied", "access is denied",
+          "ask for the right to read, or to write there"),
+    _Kind(r"FileNotFoundException|FILE_NOT_EXIST|does not exist|NoSuchKey", "a file is gone",
+          "do not change or VACUUM the data while it is read; start again"),
+    _Kind(r"COLUMN_ALREADY_EXISTS|Found duplicate column", "two columns differ in case only",
+          "give --conf spark.sql.caseSensitive=true, or rename one"),
+    _Kind(r"native zStandard|native ?[Ss]nappy|CODEC_NOT_AVAILABLE|codec .*not available",
+          "is compressed in a way that this Spark does not read", "unpack it, or use Spark 4.1"),
+    _Kind(r"PARQUET_COLUMN_DATA_TYPE_MISMATCH|SchemaColumnConvertNotSupported|PARQUET_TYPE_ILLEGAL"
+          r"|Illegal Parquet type|CONVERT", "has a column of another type than the files before it",
+          "write all files with one schema"),
+    _Kind(r"is not a Parquet file|Could not read footer|CANNOT_READ_FOOTER|FAILED_READ_FILE"
+          r"|CANNOT_READ_FILE|EOFException|ZipException|not in GZIP|MalformedInput|corrupt"
+          r"|ZStandard|Premature EOF|Unexpected end", "is broken or not of its format",
+          "take it out, or give --conf spark.sql.files.ignoreCorruptFiles=true to leave it out"),
+    _Kind(r"ConcurrentAppend|ConcurrentDelete|ConcurrentModification|ConcurrentWrite"
+          r"|MetadataChanged|ProtocolChanged|DELTA_CONCURRENT", "another run wrote the same table",
+          "let one run end before the next begins"),
+    _Kind(r"OutOfMemoryError|Java heap space", "Spark's memory is too small for this job",
+          "give --conf spark.driver.memory=8g (SPARK_DRIVER_MEMORY) or smaller --num-buckets"),
+    _Kind(r"larger than max|RESOURCE_EXHAUSTED|message larger", "a message of Spark is too large",
+          "give fewer --num-buckets, --match-steps or targets"),
+)  # fmt: skip
+
+
+def told(error: BaseException) -> str | None:
+    """The line for a failure that the user can put right; None for one that is ours."""
+    messages = list(_messages(error))
+    whole = "\n".join(messages)
+    for kind in _KINDS:
+        if not re.search(kind.pattern, whole):
+            continue
+        named = _FILE.search(next((m for m in messages if _FILE.search(m)), ""))
+        where = named.group(1).rstrip(".:)]") if named else ""
+        said = f"{where} {kind.said}" if kind.said.startswith(("has", "is ")) else kind.said
+        at = f" ({where})" if where and where not in said else ""
+        return f"{said.strip()}{at}: {kind.remedy}"
+    return None
+
+
+def _messages(error: BaseException) -> Iterator[str]:
+    """Messages of an exception and its causes, those of the JVM too, the outermost first."""
+    seen: BaseException | None = error
+    for _ in range(20):
+        if seen is None:
+            return
+        java = getattr(seen, "java_exception", None)
+        if java is None:
+            yield f"{type(seen).__name__}: {seen}"
+        for _ in range(20):
+            if java is None:
+                break
+            yield str(java.toString())
+            java = java.getCause()
+        seen = seen.__cause__ or seen.__context__

@@ -1,0 +1,278 @@
+"""Arrow arrays of text in, NumPy arrays of features out; runs without Spark.
+
+One function an operation, each over one array of n texts (`string`, `large_string`, `binary` or
+`large_binary`; nulls, slices and missing buffers allowed). Texts are read in place: nothing is
+decoded, copied or checked; bytes that are not UTF-8 read as U+FFFD, one for each.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dsir_spark.features import listing, passes, splitting, tokenizers, unicode_tables
+from dsir_spark.features.spec import FeatureSpec
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+_LARGE = (pa.large_string(), pa.large_binary())
+_NO_BYTES = np.frombuffer(bytes(8), np.uint8)
+
+
+@dataclass(frozen=True)
+class NgramCounts:
+    """Exact counts of a set of documents; they add.
+
+    counts : int64[num_buckets], n-grams by bucket
+    num_documents : documents read, of which `num_null` without text, `num_blank` without a token
+    num_tokens : tokens of the documents counted
+    """
+
+    counts: Int64
+    num_documents: int
+    num_null: int
+    num_blank: int
+    num_tokens: int
+
+
+def count_ngrams(texts: pa.Array, spec: FeatureSpec, min_tokens: int = 0) -> NgramCounts:
+    """Counts of all n-grams of the documents of at least `min_tokens` tokens."""
+    documents = _documents(texts, spec.tokenizer)
+    wanted = np.ones(len(texts), np.bool_)
+    if min_tokens > 0:  # known only when a document has been read: all are split twice
+        wanted = passes.token_counts(documents) >= min_tokens
+    counts, num_tokens = passes.count(documents, wanted, spec)
+    present = texts.is_valid().to_numpy(zero_copy_only=False)
+    return NgramCounts(
+        counts,
+        num_documents=len(texts),
+        num_null=len(texts) - int(present.sum()),
+        num_blank=int((num_tokens[present] == 0).sum()),
+        num_tokens=int(num_tokens[wanted].sum()),
+    )
+
+
+def score(texts: pa.Array, tables: Float64, spec: FeatureSpec) -> tuple[Float64, Int64]:
+    """Sum over each document's n-grams of one or more tables of numbers per bucket.
+
+    Parameters
+    ----------
+    texts : n texts
+    tables : float64[num_buckets, T]
+        Interleaved by bucket, so that one n-gram touches adjacent memory.
+
+    Returns
+    -------
+    scores : float64[n, T]
+        Added in the order of the n-grams: the same bits in any batch. 0 for nulls.
+    num_tokens : int64[n]
+        0 for nulls.
+    """
+    return passes.score(_documents(texts, spec.tokenizer), _plain(tables), spec)
+
+
+def _plain(tables: Float64) -> Float64:
+    """The same numbers in the one form of array that kernels are compiled for."""
+    return np.require(tables, np.float64, ["C", "W", "A"])
+
+
+def buckets_in_order(texts: pa.Array, spec: FeatureSpec) -> Int32:
+    """Buckets of all n-grams of the texts, int32[*], in the order in which `score` adds them."""
+    return collected_buckets(texts, spec)[0]
+
+
+def collected_buckets(texts: pa.Array, spec: FeatureSpec) -> tuple[Int32, Int64, Int64]:
+    """`buckets_in_order`, where each text's begin (int64[n + 1]), and its tokens (int64[n])."""
+    return passes.collect(_documents(texts, spec.tokenizer), spec)
+
+
+def text_hashes(texts: pa.Array) -> Int64:
+    """128 bits of each text, int64[n, 2], equal for texts that differ in case and blanks only.
+
+    XXH64 with the seeds 1 and 2 of ``" ".join(text.lower().split())`` in UTF-8.
+    """
+    from dsir_spark.features import folding
+
+    data, offsets = _text_buffers(texts)
+    longest = int(np.diff(offsets).max(initial=0))
+    scratch = np.empty(folding.GROWTH * longest + splitting.BEYOND, np.uint8)
+    found = np.empty((len(texts), 2), np.int64)
+    lowered = np.empty(128, np.uint8)
+    folding.text_hashes(data, offsets, unicode_tables.table(), lowered, scratch, found)
+    return found
+
+
+@dataclass(frozen=True)
+class QualityFacts:
+    """Of each document, over its `wordpunct` tokens; int64[n] each.
+
+    most_frequent : how often its most frequent token occurs
+    informative : tokens that are neither English stop words nor punctuation
+    digits : tokens of the digits 0 to 9 only
+    """
+
+    most_frequent: Int64
+    informative: Int64
+    digits: Int64
+
+
+def quality_facts(texts: pa.Array) -> QualityFacts:
+    """What the paper's quality rule (DSIR, appendix) goes by; 0 for nulls."""
+    from dsir_spark.features import quality
+
+    return QualityFacts(*np.ascontiguousarray(quality.facts(_documents(texts, "wordpunct")).T))
+
+
+def sparse_counts(texts: pa.Array, spec: FeatureSpec) -> tuple[pa.ListArray, pa.ListArray]:
+    """Each document's distinct buckets, ascending, and their counts: list<int32> both.
+
+    Null for null texts.
+    """
+    buckets, borders, _ = collected_buckets(texts, spec)
+    # One number a document and bucket: sorted, and equal ones counted, over all documents at once.
+    owner = np.repeat(np.arange(len(texts)), np.diff(borders))
+    entries, counts = np.unique(owner * spec.num_buckets + buckets, return_counts=True)
+    indptr = np.searchsorted(entries, np.arange(len(texts) + 1) * spec.num_buckets)
+    missing = texts.is_null().to_numpy(zero_copy_only=False)
+    offsets = pa.array(indptr, pa.int32(), mask=np.append(missing, False))
+    return (
+        pa.ListArray.from_arrays(offsets, pa.array(entries % spec.num_buckets, pa.int32())),
+        pa.ListArray.from_arrays(offsets, pa.array(counts, pa.int32())),
+    )
+
+
+def chunks(texts: pa.Array, words: int) -> tuple[pa.ListArray, pa.ListArray, pa.ListArray]:
+    """Each text cut into chunks of `words` words, the rest kept, as the paper cuts raw documents.
+
+    A word is what stands between two single blanks (U+0020), as in ``text.split(" ")``.
+
+    Returns
+    -------
+    starts, ends : list<int64>
+        Characters (code points) of the text before the chunk, and up to its end; the blank after a
+        chunk belongs to none.
+    texts : list<string>
+        Null for null texts, all three.
+    """
+    data, offsets = _text_buffers(texts)
+    base = int(offsets[0])
+    text = data[base : int(offsets[-1])]
+    begins = offsets[:-1] - base
+    blanks = np.flatnonzero(text == 0x20)
+    owner_first = np.searchsorted(blanks, begins)
+    owner = np.searchsorted(offsets - base, blanks, side="right") - 1
+    rank = np.arange(len(blanks)) - owner_first[owner]
+    at = (rank + 1) % words == 0
+    breaks, owner = blanks[at], owner[at]
+    missing = texts.is_null().to_numpy(zero_copy_only=False)
+    per_text = np.bincount(owner, minlength=len(texts)) + ~missing
+    indptr = np.concatenate([[0], np.cumsum(per_text)])
+    starts = np.empty(int(indptr[-1]), np.int64)
+    ends = np.empty_like(starts)
+    first, last = np.zeros(len(starts), bool), np.zeros(len(starts), bool)
+    first[indptr[:-1][~missing]] = True
+    last[indptr[1:][~missing] - 1] = True
+    starts[first], ends[last] = begins[~missing], (offsets[1:] - base)[~missing]
+    starts[~first], ends[~last] = breaks + 1, breaks
+    # Code points before each byte: a sum over stretches, not a number for each byte.
+    leads = np.concatenate([(text & 0xC0) != 0x80, [False]])
+    edges = np.stack([starts, ends], axis=1).ravel()
+    between = np.add.reduceat(leads, edges, dtype=np.int64) if len(edges) else edges
+    between[np.append(edges[1:], edges[-1:]) == edges] = 0  # of nothing, reduceat gives one item
+    before = np.concatenate([[0], np.cumsum(between)])[: len(edges)]
+    before -= np.repeat(before[2 * indptr[:-1][~missing]], 2 * per_text[~missing])
+    # Chunks and the blanks between them are one run of bytes: no text is copied until `take`.
+    buffers = [None, pa.py_buffer(np.append(edges, edges[-1:])), pa.py_buffer(text)]
+    runs = pa.Array.from_buffers(pa.large_string(), len(edges), buffers)
+    values = runs.take(pa.array(np.arange(0, len(edges), 2)))
+    lists = pa.array(indptr, pa.int32(), mask=np.append(missing, False))
+    return (
+        pa.ListArray.from_arrays(lists, pa.array(before[0::2])),
+        pa.ListArray.from_arrays(lists, pa.array(before[1::2])),
+        pa.ListArray.from_arrays(lists, values.cast(pa.string())),
+    )
+
+
+def compile_kernels(spec: FeatureSpec) -> None:
+    """Compile for this spec now, so that the workers of this machine find the result on disk."""
+    tiny = pa.array(["a b", None])
+    count_ngrams(tiny, spec)
+    score(tiny, np.zeros((spec.num_buckets, 1)), spec)
+    text_hashes(tiny)
+
+
+def _documents(texts: pa.Array, tokenizer: str) -> passes.Documents:
+    """The texts as the kernels read them, and how this tokenizer splits them."""
+    split, gap, table = splitting.split_words, 1, unicode_tables.table
+    if tokenizer == "wordpunct_cjk":
+        table = unicode_tables.cjk_table
+    elif tokenizer == "bytes":
+        split, gap = listing.split_bytes, 0
+    elif tokenizer != "wordpunct":
+        split, texts = listing.split_listed, _listed(texts, tokenizers.splitter(tokenizer))
+    return passes.Documents(*_text_buffers(texts), table(), split, gap)
+
+
+def _listed(texts: pa.Array, split: tokenizers.Splitter) -> pa.Array:
+    """The texts as lists of tokens, as `split_listed` reads them: 0xFF and UTF-8 of each token."""
+    rows = [None if b is None else decoded(b) for b in texts.cast(_binary(texts)).to_pylist()]
+    found = iter(split([row for row in rows if row is not None]))
+    return pa.array(
+        [
+            None if row is None
+            else b"".join(b"\xff" + t.encode("utf-8", "replace") for t in next(found))
+            for row in rows
+        ],
+        pa.large_binary(),
+    )  # fmt: skip
+
+
+def _binary(texts: pa.Array) -> Any:
+    return pa.large_binary() if texts.type in _LARGE else pa.binary()
+
+
+def decoded(text: bytes) -> str:
+    """Bytes as the kernels read them: U+FFFD for each that is not part of a valid sequence."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return re.sub("[\udc80-\udcff]", "\ufffd", text.decode(errors="surrogateescape"))
+
+
+def _text_buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], Int64]:
+    """Bytes (uint8[*], read-only) and offsets (int64[n + 1]) of an array of texts; null is empty.
+
+    The arrays always have the same types and flags, so that the kernel is compiled once.
+    """
+    width = np.int64 if texts.type in _LARGE else np.int32
+    _, offset_buffer, data_buffer = texts.buffers()
+    if offset_buffer is None or len(texts) == 0:
+        return _NO_BYTES, np.zeros(len(texts) + 1, np.int64)
+    raw = np.frombuffer(offset_buffer, width)[texts.offset : texts.offset + len(texts) + 1]
+    offsets = raw.astype(np.int64)
+    if texts.null_count:
+        texts, offsets = _without_nulls(texts, offsets)
+        data_buffer = texts.buffers()[2]
+    if data_buffer is None or data_buffer.size == 0:
+        return _NO_BYTES, offsets
+    data = np.frombuffer(data_buffer, np.uint8)
+    data.setflags(write=False)
+    return data, offsets
+
+
+def _without_nulls(texts: pa.Array, offsets: Int64) -> tuple[pa.Array, Int64]:
+    """The same texts with empty ones for nulls, if some null slot holds bytes (Arrow allows it)."""
+    missing = texts.is_null().to_numpy(zero_copy_only=False)
+    if not np.any(np.diff(offsets)[missing]):
+        return texts, offsets
+    filled = texts.fill_null(b"" if pa.types.is_binary(texts.type) else "")
+    width = np.int64 if filled.type in _LARGE else np.int32
+    raw = np.frombuffer(filled.buffers()[1], width)
+    return filled, raw[filled.offset : filled.offset + len(filled) + 1].astype(np.int64)

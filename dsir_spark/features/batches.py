@@ -1,0 +1,312 @@
+"""What Spark runs where the data is: Arrow batches of text in, Arrow batches of numbers out.
+
+Module-level functions only, with all that they need as arguments: bound by `functools.partial` they
+are shipped by name, and an executor imports this wing and nothing else of the package. Each takes
+an iterator of record batches (`mapInArrow`), or one array of texts (`arrow_udf`). Columns of text
+are string or binary; binary keeps bytes that are no UTF-8 on their way, which the kernels read as
+U+FFFD.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dsir_spark.features import arrow
+from dsir_spark.features import terms as ngram_terms
+from dsir_spark.features.quality import QUALITY
+from dsir_spark.features.spec import FeatureSpec
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Batches = Iterable[pa.RecordBatch]
+
+# Keys of `count` below 0 are facts about the documents, not buckets.
+DOCUMENTS, NULL, BLANK, TOKENS = -1, -2, -3, -4
+
+STRUCT = "__dsir"  # the column of `score_rows` that holds what `score_struct` returns
+
+
+def warn_of_other_unicode(fitted: str) -> None:
+    """Warn where this process splits texts by other Unicode tables than those of the fit."""
+    here = unicodedata.unidata_version
+    if here != fitted:
+        warnings.warn(
+            f"the model was fitted with Unicode {fitted}, this Python has Unicode {here}: texts "
+            "with characters that changed in between may get other weights; use one Python version",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def num_ngrams(num_tokens: Int64, ngrams: int) -> Int64:
+    """N-grams of 1 to `ngrams` tokens in documents of so many tokens, int64[n]."""
+    total = np.zeros_like(num_tokens)
+    for n in range(1, min(ngrams, int(num_tokens.max(initial=0))) + 1):
+        total += np.maximum(num_tokens - n + 1, 0)
+    return total
+
+
+def means(totals: Float64, sizes: Int64) -> Float64:
+    """Means, float64[n, T], of sums float64[n, T] over so many n-grams (int64[n]); 0 of none."""
+    return np.asarray(totals / np.maximum(sizes, 1)[:, None])
+
+
+@dataclass(frozen=True)
+class Output:
+    """One double column, made of one or more adjacent tables of a `Scoring`.
+
+    kind : "sum", of the first table's numbers over the document's n-grams; "mean", the sum by the
+        number of n-grams, 0 of none; or "steps": over the K tables from the first on, the sum of
+        k + 1 (k = 0, 1, ...) for each table whose mean is at least `thresholds[k]`
+    first : number of the first table
+    thresholds : of steps, K numbers; a tuple, so that outputs compare
+    """
+
+    kind: Literal["sum", "mean", "steps"]
+    first: int
+    thresholds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """How tables of numbers by bucket become score columns.
+
+    tables : float64[num_buckets, T], C order
+    outputs : one for each column
+    """
+
+    tables: Float64
+    outputs: tuple[Output, ...]
+
+    @classmethod
+    def sums(cls, tables: Float64) -> Scoring:
+        """A column for each of float64[num_buckets, T]: the sum over the document's n-grams."""
+        return cls(tables, tuple(Output("sum", t) for t in range(tables.shape[1])))
+
+    def apply(self, texts: pa.Array, spec: FeatureSpec) -> tuple[Float64, Int64]:
+        """Scores, float64[n, len(outputs)], and tokens, int64[n], of n texts; 0 for nulls."""
+        totals, num_tokens = arrow.score(texts, self.tables, spec)
+        averages = means(totals, num_ngrams(num_tokens, spec.ngrams))
+        columns = np.empty((len(texts), len(self.outputs)))
+        for i, output in enumerate(self.outputs):
+            if output.kind == "sum":
+                columns[:, i] = totals[:, output.first]
+            elif output.kind == "mean":
+                columns[:, i] = averages[:, output.first]
+            else:
+                size = len(output.thresholds)
+                passed = averages[:, output.first : output.first + size] >= output.thresholds
+                columns[:, i] = passed @ np.arange(1, size + 1)
+        return columns, num_tokens
+
+
+def score_fields(num_outputs: int, text_hash: bool = False, quality: bool = False) -> list[str]:
+    """Names of the fields of `score_struct`: the first `num_outputs` double, all others bigint."""
+    names = [*[f"s{i}" for i in range(num_outputs)], "n"]
+    return [*names, *(["h0", "h1"] if text_hash else []), *(QUALITY if quality else [])]
+
+
+def score_struct(
+    texts: pa.Array,
+    scoring: Scoring,
+    spec: FeatureSpec,
+    unicode_version: str,
+    text_hash: bool = False,
+    quality: bool = False,
+) -> pa.StructArray:
+    """Scores and facts of each text, the fields named by `score_fields`; all null for a null text.
+
+    s0, s1, ... : double, the columns of `scoring`
+    n : int64, tokens
+    h0, h1 : int64, the halves of `text_hashes`, if asked for
+    QUALITY : int64 each, if asked for
+    """
+    warn_of_other_unicode(unicode_version)
+    scores, num_tokens = scoring.apply(texts, spec)
+    columns = [*scores.T, num_tokens]
+    if text_hash:
+        columns += [*arrow.text_hashes(texts).T]
+    if quality:
+        facts = arrow.quality_facts(texts)
+        columns += [getattr(facts, name) for name in QUALITY]
+    missing = texts.is_null().to_numpy(zero_copy_only=False)
+    names = score_fields(len(scoring.outputs), text_hash, quality)
+    return pa.StructArray.from_arrays([pa.array(c, mask=missing) for c in columns], names=names)
+
+
+def score_rows(
+    batches: Batches,
+    kept: Sequence[str],
+    scoring: Scoring,
+    spec: FeatureSpec,
+    unicode_version: str,
+    text_hash: bool = False,
+    quality: bool = False,
+) -> Iterator[pa.RecordBatch]:
+    """The other columns, under the names `kept`, and `score_struct` of the last one, as STRUCT."""
+    for batch in batches:
+        *others, texts = batch.columns
+        found = score_struct(texts, scoring, spec, unicode_version, text_hash, quality)
+        yield pa.RecordBatch.from_arrays([*others, found], names=[*kept, STRUCT])
+
+
+def count(batches: Batches, spec: FeatureSpec, min_tokens: int = 0) -> Iterator[pa.RecordBatch]:
+    """Bucket counts of a partition's documents, by name: name (string), key, count (bigint).
+
+    batches : of the columns name (string) and text
+    min_tokens : documents of fewer tokens are not counted, but for DOCUMENTS, NULL and BLANK
+
+    A key of 0 or more is a bucket and its count n-grams; DOCUMENTS, NULL and BLANK count documents
+    read, without a text, and without a token; TOKENS counts tokens. One batch a name, at the end.
+    """
+    sums: dict[str, Int64] = {}
+    for batch in batches:
+        for name, rows in _by_name(batch):
+            found = arrow.count_ngrams(rows, spec, min_tokens)
+            # In the order of the keys, which begin at TOKENS, the smallest.
+            facts = [found.num_tokens, found.num_blank, found.num_null, found.num_documents]
+            vector = np.concatenate([facts, found.counts])
+            sums[name] = sums[name] + vector if name in sums else vector
+    for name, vector in sums.items():
+        used = np.flatnonzero(vector)
+        yield pa.RecordBatch.from_arrays(
+            [pa.array([name] * len(used), pa.string()), pa.array(used + TOKENS),
+             pa.array(vector[used])],
+            names=["name", "key", "count"],
+        )  # fmt: skip
+
+
+def _by_name(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.Array]]:
+    """The texts of each name; a batch comes from one partition, so nearly always there is one."""
+    names = batch.column(0).dictionary_encode()
+    if len(names.dictionary) == 1:
+        yield names.dictionary[0].as_py(), batch.column(1)
+        return
+    codes = names.indices.to_numpy()
+    for code, name in enumerate(names.dictionary.to_pylist()):
+        yield name, batch.column(1).take(pa.array(np.flatnonzero(codes == code)))
+
+
+def bins(scores: Float64) -> Int64:
+    """Bin of each score (>= 0), int64[n]: the leading bits of the number itself.
+
+    4,096 bins from a score to its double. Not by a logarithm, whose last bit differs between
+    processors.
+    """
+    return np.ascontiguousarray(scores).view(np.int64) >> 40
+
+
+def histograms(
+    batches: Batches, tables: Float64, spec: FeatureSpec, min_tokens: int
+) -> Iterator[pa.RecordBatch]:
+    """Histograms of mean scores under each table, of documents of at least `min_tokens` tokens.
+
+    batches : of one column, the texts
+    tables : float64[num_buckets, K]
+
+    A batch for each table and batch: table, bin (`bins`), documents, ngrams (bigint), low and high
+    (double, the least and largest score in the bin). What has one table and bin adds up.
+    """
+    for batch in batches:
+        _, scores, sizes = _scored(batch.column(0), tables, spec, min_tokens)
+        for k in range(tables.shape[1]):
+            found, where = np.unique(bins(scores[:, k]), return_inverse=True)
+            low, high = np.full(len(found), np.inf), np.zeros(len(found))
+            np.minimum.at(low, where, scores[:, k])
+            np.maximum.at(high, where, scores[:, k])
+            total = np.zeros(len(found), np.int64)
+            np.add.at(total, where, sizes)
+            documents = np.bincount(where, minlength=len(found))
+            columns = [np.full(len(found), k), found, documents, total, low, high]
+            yield pa.RecordBatch.from_arrays(
+                [pa.array(c) for c in columns],
+                names=["table", "bin", "documents", "ngrams", "low", "high"],
+            )
+
+
+def counts_above(
+    batches: Batches, tables: Float64, thresholds: Float64, spec: FeatureSpec, min_tokens: int
+) -> Iterator[pa.RecordBatch]:
+    """N-grams by bucket of the documents whose mean score under table k is >= thresholds[k].
+
+    batches, tables : as in `histograms`
+    thresholds : float64[K]
+
+    A batch for each table, at the end: table, bucket, count (bigint).
+    """
+    sums = np.zeros((len(thresholds), spec.num_buckets), np.int64)
+    for batch in batches:
+        texts, scores, _ = _scored(batch.column(0), tables, spec, min_tokens)
+        for k, threshold in enumerate(thresholds):
+            own = texts.take(pa.array(np.flatnonzero(scores[:, k] >= threshold)))
+            sums[k] += arrow.count_ngrams(own, spec).counts
+    for k in range(len(thresholds)):
+        used = np.flatnonzero(sums[k])
+        yield pa.RecordBatch.from_arrays(
+            [pa.array(np.full(len(used), k)), pa.array(used), pa.array(sums[k][used])],
+            names=["table", "bucket", "count"],
+        )
+
+
+def _scored(
+    texts: pa.Array, tables: Float64, spec: FeatureSpec, min_tokens: int
+) -> tuple[pa.Array, Float64, Int64]:
+    """Those of at least `min_tokens` (and 1) tokens, their mean scores [n, K] and n-grams [n]."""
+    totals, num_tokens = arrow.score(texts, tables, spec)
+    long_enough = num_tokens >= max(1, min_tokens)
+    sizes = num_ngrams(num_tokens[long_enough], spec.ngrams)
+    return texts.filter(pa.array(long_enough)), means(totals[long_enough], sizes), sizes
+
+
+def cut_chunks(texts: pa.Array, words: int) -> pa.StructArray:
+    """`arrow.chunks` as a struct: starts, ends (list<int64>) and texts (list<string>)."""
+    return pa.StructArray.from_arrays(
+        list(arrow.chunks(texts, words)), names=["starts", "ends", "texts"]
+    )
+
+
+def vectors(texts: pa.Array, spec: FeatureSpec) -> pa.StructArray:
+    """Each text's sparse count vector as a struct: indices and counts (list<int32> both)."""
+    return pa.StructArray.from_arrays(
+        list(arrow.sparse_counts(texts, spec)), names=["indices", "counts"]
+    )
+
+
+def terms(
+    batches: Batches, log_ratios: Mapping[str, Float64], spec: FeatureSpec
+) -> Iterator[pa.RecordBatch]:
+    """A row for each n-gram of each text, in the order in which their log ratios are added.
+
+    batches : of the columns id (string) and text
+    log_ratios : name of a column -> float64[num_buckets]
+
+    id (string), position and length (int, tokens), ngram (string), bucket (int), and a double for
+    each of `log_ratios`; nothing for a null text.
+    """
+    nothing = np.zeros(spec.num_buckets)
+    for batch in batches:
+        texts = batch.column(1).cast(pa.large_binary())
+        for id_of, text in zip(batch.column(0), texts, strict=True):
+            if not text.is_valid:
+                continue
+            found = ngram_terms.terms(text.as_py(), nothing, spec)
+            buckets = np.array([t.bucket for t in found], np.int64)
+            yield pa.RecordBatch.from_arrays(
+                [
+                    pa.array([id_of.as_py()] * len(found), pa.string()),
+                    pa.array([t.position for t in found], pa.int32()),
+                    pa.array([t.length for t in found], pa.int32()),
+                    pa.array([t.ngram for t in found], pa.string()),
+                    pa.array(buckets, pa.int32()),
+                    *[pa.array(ratio[buckets]) for ratio in log_ratios.values()],
+                ],
+                names=["id", "position", "length", "ngram", "bucket", *log_ratios],
+            )

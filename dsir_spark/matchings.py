@@ -1,0 +1,62 @@
+"""What matched selection has learnt: made, written as a table, and read."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TypeVar
+
+import numpy as np
+from pyspark.sql import DataFrame, SparkSession
+
+from dsir_spark import tables
+from dsir_spark.options import ResampleOptions
+from dsir_spark.resampling import require_budget
+from dsir_spark.scoring.matched import Matching, Step
+from dsir_spark.scoring.matching import learn
+from dsir_spark.scoring.model import Model
+
+M = TypeVar("M", bound=Model)
+_SCHEMA = "target string, step int, num_ngrams bigint, threshold double, counts array<bigint>"
+
+
+def learn_matchings(model: M, raw: DataFrame, options: ResampleOptions) -> M:
+    """The model with the steps of matched selection for these options, learnt from raw.
+
+    Raises
+    ------
+    ConfigError
+        No budget is given.
+    DataError
+        No document of the sample is a candidate.
+    """
+    require_budget(options)
+    found = learn(
+        raw, model.config, options, model.raw, model.fitted_share, model.targets
+    )  # fmt: skip
+    return dataclasses.replace(model, matchings=found)
+
+
+def save_matchings(model: M, place: str, *, spark: SparkSession, run_id: str | None = None) -> int:
+    """Write the steps of matched selection as a Delta table, a row a step; the table's version.
+
+    Columns: `target`, `step` (from 0), `num_ngrams` (the budget), `threshold` (mean of p_target / q
+    over a document's n-grams), `counts` (array<bigint>, n-grams taken by bucket).
+    """
+    rows = [
+        (name, t, step.num_ngrams, step.threshold, step.counts.tolist())
+        for name, m in model.matchings.items()
+        for t, step in enumerate(m.steps)
+    ]
+    frame = spark.createDataFrame(rows, _SCHEMA).coalesce(1)
+    return tables.write(frame, place, overwrite=True, run_id=run_id)
+
+
+def load_matchings(model: M, place: str, *, spark: SparkSession, version: int | None = None) -> M:
+    """The model with the steps that `save_matchings` wrote."""
+    rows = tables.read(spark, place, "delta", version=version).collect()
+    steps: dict[str, list[Step]] = {name: [] for name in model.targets}
+    for r in sorted(rows, key=lambda r: r["step"]):
+        step = Step(r["threshold"], np.array(r["counts"], np.int64), r["num_ngrams"])
+        steps[r["target"]].append(step)
+    found = {name: Matching(tuple(own)) for name, own in steps.items()}
+    return dataclasses.replace(model, matchings=found)

@@ -1,0 +1,381 @@
+"""Every option, once: name, type, default, help, allowed values, and the commands that take it.
+
+Flags, YAML keys, Python keywords, their docstrings and docs/options.md are made from these fields.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt
+from pydantic import BeforeValidator, Field
+from typing_extensions import Self
+
+from dsir_spark.errors import ConfigError, in_range
+from dsir_spark.fields import (
+    ByText,
+    Number,
+    Options,
+    Text,
+    Whole,
+    allowed,
+    by_text,
+    extra,
+    option,
+    takes,
+)
+
+# A field is two or three lines here, so that all of them are seen at once.
+# fmt: off
+__all__ = ["FitOptions", "JobOptions", "Options", "QualityRule", "ResampleOptions",
+           "SelectOptions", "allowed", "takes", "target_name_problems"]
+
+_COLUMN = "the name of a column"
+_READING = ("run", "fit", "weigh", "resample")
+_SELECTING = ("run", "resample")
+_ALL = (*_READING, "report", "explain")
+_fit = functools.partial(option, commands=_READING)
+_select = functools.partial(option, commands=_SELECTING)
+
+Share = Annotated[Number, Field(ge=0, le=1)]
+Bounds = Annotated[dict[Literal["min", "max"], Share], Field(min_length=1)]
+Quotas = Annotated[dict[str, Share | Bounds], Field(min_length=1)]
+Format = Literal["delta", "parquet", "json", "text", "csv"]
+Predicate = Annotated[Text, Field(pattern=r"\S")]
+# A single target may stand for the mapping, a single column for the list.
+Targets = Annotated[
+    dict[str, Text],
+    BeforeValidator(lambda v: {"target": v} if isinstance(v, str) else by_text(v)),
+]
+Columns = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(lambda v: (v,) if isinstance(v, str) else tuple(v) if type(v) is list else v),
+]
+
+
+@dataclass(frozen=True)
+class QualityRule:
+    """The paper's quality rule (DSIR, appendix): all bounds are strict.
+
+    tokens : between `min_tokens` and `max_tokens`
+    share of the most frequent token : between `min_repeated` and `max_repeated`
+    share of tokens neither stop words nor punctuation : between `min_informative` and the maximum
+    share of tokens that are not digits : above `min_not_digits`
+    """
+
+    min_tokens: float = 40
+    max_tokens: float = 500
+    min_repeated: float = 0.02
+    max_repeated: float = 0.2
+    min_informative: float = 0.3
+    max_informative: float = 0.7
+    min_not_digits: float = 0.8
+
+
+_BOUNDS = tuple(f.name for f in fields(QualityRule))
+
+
+class FitOptions(Options):
+    """How raw and target become a model."""
+
+    ngrams: Whole = _fit(
+        2, "N-grams of 1 to N tokens are counted.", "a whole number from 1 to 1000", ge=1, le=1000)
+    num_buckets: Whole = _fit(
+        10_000, "Buckets that n-grams are hashed to.", f"a whole number from 1 to {1 << 24}",
+        ge=1, le=1 << 24)
+    tokenizer: str = _fit(
+        "wordpunct", "wordpunct: lower-cased matches of \\w+|[^\\w\\s]+. wordpunct_cjk: the same, "
+        "but each Han, kana, Hangul or Thai character is a token. bytes: each byte of the UTF-8 "
+        "text. The path of a Hugging Face tokenizer.json (or hf:PATH): token ids; the model keeps "
+        "the file's content. module:function: a function str -> list of str, at the speed of "
+        "Python.", "a name, a path or module:function")
+    hash: Literal["xxhash64", "sha256"] = _fit(
+        "xxhash64", "Bucket of an n-gram: Spark SQL's pmod(xxhash64(ngram), num_buckets), or the "
+        "reference package's int(sha256(ngram)) mod num_buckets.")
+    text_column: Text = _fit("text", "Column of the texts.", _COLUMN)
+    id_column: Text | None = _fit(
+        "id", "Column of unique ids (string or integer); none: ids are made from the texts.",
+        f"{_COLUMN}, or none")
+    target_laplace_smoothing: Number = _fit(
+        0.0, "Added to each bucket's count of a target before it becomes a distribution.",
+        "a number >= 0", ge=0)
+    target_dirichlet_smoothing: Annotated[Number, Ge(0)] | Literal["auto"] = _fit(
+        0.0, "N-grams distributed like raw that are added to each target; auto: num_buckets.",
+        "auto or a number of n-grams >= 0")
+    num_tokens_to_fit: Annotated[Whole, Ge(1)] | Literal["all", "auto"] = _fit(
+        "all", "About how many n-grams of raw to fit on, from a sample of its documents by the "
+        "hash of their ids; auto: 100,000 x num_buckets.",
+        "all, auto or a whole number >= 1")
+    chunk_words: Whole | None = _fit(
+        None, "Weigh and select chunks of N words of raw.", "a whole number of words >= 1", ge=1)
+
+    def contradictions(self, names: tuple[str, ...] | None) -> list[str]:
+        """See `Options.contradictions`; loads the tokenizer to see that it is one."""
+        found = super().contradictions(names)
+        if self.tokenizer != FitOptions.model_fields["tokenizer"].default:
+            # Here, because selection knows options and no texts, and the start has to be quick.
+            from dsir_spark.features import tokenizers
+
+            found += tokenizers.problems(self.tokenizer)
+        if self.target_dirichlet_smoothing != 0 and self.target_laplace_smoothing != 0:
+            found.append("give target_laplace_smoothing or target_dirichlet_smoothing, not both")
+        return found
+
+
+class SelectOptions(Options):
+    """How rows are chosen by their scores."""
+
+    num_to_sample: Whole | None = _select(
+        None, "Documents to select; more than there are candidates selects all, with a warning.",
+        "a whole number of documents >= 0", ge=0)
+    num_tokens_to_sample: Whole | None = _select(
+        None, "Tokens to select, instead of documents: the best documents that together have at "
+        "most so many; the document that would cross the budget ends the list.",
+        "a whole number of tokens >= 0", ge=0)
+    size_column: Text | None = _select(
+        None, "The budget is of this column's numbers, each rounded up, not of tokens. Null or "
+        "negative: no candidate.", _COLUMN)
+    method: Literal["sample", "top_k"] = _select(
+        "sample", "sample: without replacement in proportion to the weights (Gumbel top-k). "
+        "top_k: the largest scores.")
+    seed: Whole = _select(
+        0, "Of the noise; the same seed selects the same documents anywhere.",
+        "a whole number of 64 bits")
+    temperature: Annotated[Number, Gt(0)] | Literal["auto"] = _select(
+        1.0, "Scores are divided by it before the noise; auto: the smallest, not below 1 (0.01 of "
+        "means), at which the effective sample size is the number wanted.",
+        "auto or a number > 0")
+    proportions: Annotated[dict[str, Annotated[Number, Ge(0)]] | None, ByText] = _select(
+        None, "Shares of the budget among targets; by default each target's share of their "
+        "n-grams.", "numbers >= 0, one a target")
+    allocation: Literal["joint", "sequential"] = _select(
+        "joint", "A document goes to one target at most. joint: pairs of document and target by "
+        "falling key, whatever the order of the targets. sequential: target after target.")
+    duplicates: Literal["drop", "keep"] = _select(
+        "drop", "drop: of texts that are equal but for case and white space only the one with the "
+        "smallest id may be selected.")
+    group_column: Text | None = _select(
+        None, "The column that max_per_group is for: a domain, an author or a cluster.", _COLUMN)
+    max_per_group: Whole | None = _select(
+        None, "At most so many documents of equal value in group_column: its best. Null: no limit.",
+        "a whole number of documents >= 1", ge=1)
+    quota_column: Text | None = _select(None, "The column whose values quotas are for.", _COLUMN)
+    quotas: Annotated[Literal["raw"] | Quotas | None, ByText] = _select(
+        None, "Share of the budget for each value of quota_column: a number, or {min, max}; values "
+        "not named compete for the rest. raw: every value keeps its share of the candidates.",
+        "raw (as in raw) or a mapping of values to shares from 0 to 1, or to {min, max}")
+    quota_shortfall: Literal["fill", "report"] = _select(
+        "fill", "Where a value has too few documents for its share: the others fill it, or it "
+        "stays open.")
+
+    @property
+    def sized(self) -> bool:
+        """Is the budget a sum of sizes, not a number of documents?"""
+        return self.num_tokens_to_sample is not None
+
+    @property
+    def budget(self) -> int:
+        """Documents, or tokens, or whatever `size_column` counts."""
+        return (self.num_tokens_to_sample if self.sized else self.num_to_sample) or 0
+
+    @property
+    def quota_bounds(self) -> dict[str, tuple[float, float | None]]:
+        """Smallest and largest share of each value; None: no largest."""
+        given = self.quotas if isinstance(self.quotas, dict) else {}
+        return {
+            value: (q.get("min", 0.0), q.get("max")) if isinstance(q, dict) else (q, q)
+            for value, q in given.items()
+        }
+
+    @property
+    def needed_columns(self) -> tuple[str, ...]:
+        """Columns that a selection goes by: a weights table must keep them."""
+        named = (self.size_column, self.group_column, self.quota_column)
+        return tuple(dict.fromkeys(c for c in named if c is not None))
+
+    def contradictions(self, names: tuple[str, ...] | None) -> list[str]:
+        """See `Options.contradictions`."""
+        found = super().contradictions(names)
+        if self.num_to_sample is not None and self.sized:
+            found.append("give num_to_sample or num_tokens_to_sample, not both")
+        if self.size_column is not None and not self.sized:
+            found.append("size_column is for a budget of sizes: give num_tokens_to_sample")
+        if self.temperature != 1.0 and self.method != "sample":
+            found.append(f"temperature is for method sample; method is {self.method!r}")
+        if (self.group_column is None) != (self.max_per_group is None):
+            found.append("group_column and max_per_group belong together: give both or none")
+        given = self.proportions
+        if given is not None and sum(given.values()) <= 0:
+            found.append(in_range("proportions", "of a sum above 0", given))
+        elif given is not None and names is not None and set(given) != set(names):
+            values = f"given for exactly the targets {', '.join(names)}"
+            found.append(in_range("proportions", values, ", ".join(given)))
+        return found + self._of_quotas(names)
+
+    def _of_quotas(self, names: tuple[str, ...] | None) -> list[str]:
+        if (self.quota_column is None) != (self.quotas is None):
+            return ["quota_column and quotas belong together: give both or none"]
+        if self.quotas is None:
+            if "quota_shortfall" in self.model_fields_set and self.quota_shortfall != "fill":
+                return ["quota_shortfall is for quotas: give quota_column and quotas"]
+            return []
+        found = [
+            f"quotas: {value!r} has min {low} above max {high}"
+            for value, (low, high) in self.quota_bounds.items()
+            if high is not None and low > high
+        ]
+        if names is not None and len(names) > 1 and self.allocation == "joint":
+            found.append("quotas hold for each target's own documents, so targets choose one after "
+                         "the other: give allocation sequential")
+        least = sum(low for low, _ in self.quota_bounds.values())
+        if least > 1 + 1e-9:
+            found.append(f"the smallest shares of quotas sum to {least:g}; they must not pass 1")
+        return found
+
+
+class ResampleOptions(SelectOptions):
+    """How documents are chosen by their weights under a model."""
+
+    method: Literal["sample", "top_k", "match"] = _select(  # type: ignore[assignment]
+        "sample", "sample: without replacement in proportion to the weights (Gumbel top-k). "
+        "top_k: the largest weights. match: the subset whose n-grams together are closest to the "
+        "target's.")
+    min_example_length: Whole = _select(
+        100, "Documents of fewer tokens are no candidates.", "a whole number of tokens >= 0", ge=0)
+    quality: Annotated[Literal["paper"] | dict[str, Number] | None, ByText] = _select(
+        None, f"The paper's quality rule, or with other bounds of {', '.join(_BOUNDS)}.",
+        "paper, or a mapping of bounds to numbers")
+    normalize: Literal["none", "ngram"] = _select(
+        "none", "Rank by the sum of a document's log ratios, or (ngram) by their mean.")
+    match_steps: Whole = _select(
+        16, "Steps of method match.", "a whole number from 1 to 64", ge=1, le=64)
+    match_tokens: Annotated[Whole, Ge(1)] | Literal["auto", "all"] = _select(
+        "auto", "N-grams of raw that method match learns from.",
+        "auto, all or a whole number of n-grams >= 1")
+
+    @property
+    def rule(self) -> QualityRule | None:
+        """The quality rule with the bounds given, or None."""
+        if self.quality is None:
+            return None
+        return QualityRule(**(self.quality if isinstance(self.quality, dict) else {}))
+
+    def contradictions(self, names: tuple[str, ...] | None) -> list[str]:
+        """See `Options.contradictions`."""
+        found = super().contradictions(names)
+        if self.normalize != "none" and self.method == "match":
+            found.append("normalize is for methods sample and top_k; match scores means already")
+        given = self.quality if isinstance(self.quality, dict) else {}
+        known = ", ".join(_BOUNDS)
+        return found + [
+            f"quality has no bound {k!r}; bounds are {known}" for k in given if k not in _BOUNDS
+        ]
+
+
+class JobOptions(ResampleOptions, FitOptions):
+    """One run of the job: inputs, output, and everything that decides the selection.
+
+    Places are paths or table names. A single target is the one named `target`, whose columns carry
+    no name.
+    """
+
+    raw: Text | None = _fit(
+        None, "Raw corpus: a path or schema.table.", "a path or a table name",
+        needed=("run", "fit"))
+    raw_format: Format | None = _fit(None, "Of raw, if names do not tell.")
+    where: Predicate | None = _fit(
+        None, "Spark SQL predicate on raw's columns: the rest is left out.",
+        "a predicate of Spark SQL on raw's columns")
+    target: Targets = _fit(
+        {}, "Target sample: a path or table; several with names are separate targets.",
+        "a path or table, or a mapping of names to them", needed=("run", "fit"))
+    target_format: Format | None = _fit(None, "Of the targets, if names do not tell.")
+    output: Text | None = option(
+        None, "Where the tables go: a path or catalog.schema.", "a path or a schema",
+        commands=_ALL, needed=_ALL)
+    keep: Columns = option(
+        (), "Columns of raw to keep in the weights table.", "a list of column names",
+        commands=("run", "weigh"))
+    check_ids: bool = option(
+        True, "Refuse ids that occur twice (shuffles the ids).", commands=("run", "weigh"))
+    whole_documents: Number | None = _select(
+        None, "With chunks: also write documents of which this share was selected.",
+        "a share of chunks above 0, to 1", gt=0, le=1)
+    overwrite: bool = option(
+        False, "Replace tables of an earlier run.", commands=("run", "fit", "weigh"))
+    report: bool = _select(True, "Write the report page at the end.")
+
+    @classmethod
+    def from_mapping(cls, options: Mapping[str, Any], command: str | None = None) -> Self:
+        """Options by name, of a YAML file and flags; those that the command needs must be there.
+
+        Raises
+        ------
+        ConfigError
+            As `checked`, and listing what is missing.
+        """
+        needed = [n for n, f in cls.model_fields.items() if command in extra(f, "needed")]
+        return cls._read(options, lambda o: o.contradictions(None)
+                         + o._missing(needed, command in _SELECTING))
+
+    def require(self, *names: str, budget: bool = False) -> None:
+        """Raise a `ConfigError` that lists those of the options that are not given.
+
+        budget : is a budget needed too?
+        """
+        if found := self._missing(names, budget):
+            raise ConfigError.from_problems(found)
+
+    def _missing(self, names: Sequence[str], budget: bool) -> list[str]:
+        found = [f"--{name} is missing: give it as a flag or in the config"
+                 for name in names if not getattr(self, name)]
+        if budget and self.num_to_sample is None and not self.sized:
+            found.append("--num-to-sample is missing: give it, or --num-tokens-to-sample, as a "
+                         "flag or in the config")
+        return found
+
+    @property
+    def single_target(self) -> bool:
+        """Is there one target without a name of its own?"""
+        return tuple(self.target) == ("target",)
+
+    @property
+    def given(self) -> set[str]:
+        """Names of the options that were given and not defaulted."""
+        return self.model_fields_set
+
+    def contradictions(self, names: tuple[str, ...] | None) -> list[str]:
+        """See `Options.contradictions`; the targets' names are among the options."""
+        own = tuple(self.target)
+        found = target_name_problems(own) + super().contradictions(own or names)
+        if self.whole_documents is not None and self.chunk_words is None:
+            found.append("whole_documents is for chunks: give chunk_words")
+        if self.method != "match":
+            found += [
+                f"{name} is for method match; method is {self.method!r}"
+                for name in ("match_steps", "match_tokens")
+                if name in self.given
+            ]
+        else:
+            found += [
+                f"{name} is for methods sample and top_k; match goes by the target's own counts"
+                for name in ("target_laplace_smoothing", "target_dirichlet_smoothing")
+                if name in self.given and getattr(self, name) != 0
+            ]
+        return found
+
+
+def target_name_problems(names: tuple[str, ...]) -> list[str]:
+    """Target names become column names: letters, digits, _ and -, distinct without their case."""
+    found = [
+        in_range("a target's name", "of letters, digits, _ and -", name)
+        for name in names
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name)
+    ]
+    if not found and len({n.lower() for n in names}) < len(names):
+        found.append(in_range("target names", "distinct (upper and lower case are one)", names))
+    return found

@@ -1,0 +1,235 @@
+"""What a run is told before its first pass: columns, ids, and whether tables are its own.
+
+Everything here reads schemas, ids and the record, and raises errors of one line; no text is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from dsir_spark import resampling, runs, tables
+from dsir_spark.columns import (
+    NUM_CHUNKS_SELECTED,
+    TEXT_HASH,
+    check_column,
+    check_id_column,
+    check_size_column,
+    check_text_column,
+    quoted,
+    refuse_columns,
+)
+from dsir_spark.dsir import DSIRModel
+from dsir_spark.errors import ConfigError, DataError, TableError
+from dsir_spark.features import tokenizers
+from dsir_spark.inputs import Input, open_input
+from dsir_spark.options import FitOptions, JobOptions, ResampleOptions
+from dsir_spark.runs import MODEL, WEIGHTS, Run
+from dsir_spark.scoring import distributions
+
+
+def resolved(spark: SparkSession, options: JobOptions) -> JobOptions:
+    """The options with every place in one spelling.
+
+    Raises
+    ------
+    ConfigError
+        The output lies in an input, or an input in the output: the run's own tables would become
+        data, or maintenance of a Delta table would delete them.
+    """
+    places = {n: tables.resolved(spark, v) for n in ("raw", "output") if (v := getattr(options, n))}
+    targets = {name: tables.resolved(spark, place) for name, place in options.target.items()}
+    output = places.get("output")
+    inputs = {"raw": places.get("raw"), **{f"target {name}": p for name, p in targets.items()}}
+    for owner, place in inputs.items():
+        if output and place and (tables.contains(place, output) or tables.contains(output, place)):
+            raise ConfigError(
+                f"output {output} and {owner} {place} lie one in the other: give an --output apart"
+            )
+    given = {"target": targets} if "target" in options.given else {}
+    return options.model_copy(update={**places, **given})
+
+
+def refuse_existing(run: Run, *names: str) -> None:
+    if not run.options.overwrite:
+        tables.refuse_existing(run.spark, str(run.options.output), names)
+
+
+def check_columns(
+    run: Run, raw: Input, fit_options: FitOptions, targets: Sequence[str | None]
+) -> None:
+    """The columns that options name, and those that would be added, before the first pass."""
+    options, owner = run.options, f"raw ({run.options.raw or raw.identity['place']})"
+    check_text_column(raw.frame, fit_options.text_column, owner)
+    for name in options.keep:
+        check_column(raw.frame, name, owner, "keep")
+    for option in ("group_column", "quota_column"):
+        if (column := getattr(options, option)) is not None:
+            check_column(raw.frame, column, owner, option)
+    if options.size_column is not None:
+        check_size_column(raw.frame, options.size_column, owner)
+    added = resampling.added_columns(fit_options, targets, options.part(ResampleOptions))
+    added += [NUM_CHUNKS_SELECTED] if options.whole_documents is not None else []
+    # In a weights table a column of this name is taken for the hash, even if no copies are dropped.
+    kept = (*options.keep, *options.needed_columns)
+    added += [TEXT_HASH] if TEXT_HASH in map(str.lower, kept) else []
+    refuse_columns(raw.frame, added, owner)
+
+
+def what_to_fit(run: Run, raw: Input) -> tuple[FitOptions, dict[str, Input]]:
+    """The options of the fit and the targets, with all columns looked at and no text read."""
+    options = run.options
+    fit_options = _with_id_column(options, raw)
+    names = (None,) if options.single_target else tuple(options.target)
+    check_columns(run, raw, fit_options, names)
+    targets = {}
+    for name, place in options.target.items():
+        owner = "target" if options.single_target else f"target {name}"
+        targets[name] = open_input(run.spark, place, options.target_format, owner)
+        check_text_column(targets[name].frame, options.text_column, f"{owner} ({place})")
+    return fit_options, targets
+
+
+def _with_id_column(options: JobOptions, raw: Input) -> FitOptions:
+    """The user's id column; where none is named and there is no `id`, one is made from the text."""
+    fit_options = options.part(FitOptions)
+    if options.id_column is None:
+        return fit_options
+    if "id_column" not in options.given and options.id_column not in raw.frame.columns:
+        return fit_options.model_copy(update={"id_column": None})
+    check_id_column(raw.frame, options.id_column, f"raw ({options.raw})")
+    return fit_options
+
+
+def check_ids(run: Run, raw: Input, fit_options: FitOptions) -> None:
+    if not run.options.check_ids or fit_options.id_column is None:
+        return
+    with run.stage("check_ids", "checking that ids are unique"):
+        ids = raw.frame.select(quoted(fit_options.id_column).alias("id"))
+        twice = ids.where(F.col("id").isNotNull()).groupBy("id").count().where("count > 1")
+        first = F.min(F.struct("id", "count")).alias("first")
+        found = twice.agg(F.count("*").alias("n"), first).first()
+    if found is not None and found["n"]:
+        raise DataError(
+            f"id_column {fit_options.id_column!r} is not unique: {found['n']} ids occur more than "
+            f"once, e.g. {found['first']['id']!r} {found['first']['count']} times; name a unique "
+            "column, or none (id_column: null in the config) to make ids from the texts"
+        )
+
+
+def model_of_record(run: Run) -> tuple[DSIRModel, dict[str, Any]]:
+    """The model under the output and the run that wrote it; refused where it is another's."""
+    place = run.place(MODEL)
+    version = tables.delta_version(run.spark, place)
+    if version is None:
+        raise TableError(f"there is no model at {place}: run `fit` first")
+    wrote = F.col("command").isin("fit", "run") & (F.col("model_version") == version.data)
+    earlier = runs.latest(run.spark, str(run.options.output), wrote)
+    if earlier is None:
+        raise TableError(f"no finished run wrote the model at {place}: run `fit --overwrite`")
+    model = DSIRModel.load(place, spark=run.spark, version=version.latest)
+    differences = [
+        f"{name} is {_shown(fitted)} in the model and {_shown(given)} here"
+        for name in sorted(run.options.given & FitOptions.model_fields.keys())
+        if (fitted := getattr(model.config, name)) != (given := _resolved(run.options, name))
+    ]
+    if differences:
+        raise TableError(
+            f"the model at {place} does not belong to this config: {', '.join(differences)}; "
+            "leave the options out, or fit again with --overwrite"
+        )
+    fitted_on = runs.targets_by_place(earlier)
+    if "target" in run.options.given and run.options.target != fitted_on:
+        raise TableError(
+            f"the model at {place} does not belong to this config: it was fitted on target "
+            f"{fitted_on}, not {run.options.target}; fit again with --overwrite"
+        )
+    run.facts |= {
+        "model_fingerprint": model.fingerprint,
+        "model_version": version.data,
+        "target": earlier["target"],
+    }
+    return model, earlier
+
+
+def _resolved(options: JobOptions, name: str) -> Any:
+    """An option as a model holds it: a tokenizer's file by its content."""
+    value = getattr(options, name)
+    return tokenizers.resolved(value) if name == "tokenizer" else value
+
+
+def _shown(value: Any) -> str:
+    return repr(tokenizers.shown(value) if isinstance(value, str) else value)
+
+
+def weights_of_record(run: Run) -> dict[str, Any]:
+    """The run that wrote the weights under the output."""
+    place = run.place(WEIGHTS)
+    version = tables.delta_version(run.spark, place)
+    if version is None:
+        raise TableError(f"there are no weights at {place}: run `weigh` first")
+    # A matched resampling replaces the weights too; what it ranks by is of its own budget.
+    wrote = F.col("command").isin("weigh", "run") & (F.col("weights_version") == version.data)
+    earlier = runs.latest(run.spark, str(run.options.output), wrote)
+    if earlier is None:
+        raise TableError(f"no finished run wrote the weights at {place}: run `weigh --overwrite`")
+    return earlier
+
+
+def open_raw(run: Run, earlier: Mapping[str, Any], weighed: bool = False) -> Input:
+    """Raw as named in the options, or else as the earlier run read it, `where` included.
+
+    weighed : were weights made of it, which only hold for the rows that `where` left?
+
+    Raises
+    ------
+    TableError
+        Another `where` is given than the weights were made with.
+    """
+    recorded, where = json.loads(earlier["raw"]), json.loads(earlier["config"]).get("where")
+    place = run.options.raw or recorded["place"]
+    kind = run.options.raw_format or (recorded["format"] if place == recorded["place"] else None)
+    kind = None if kind == "table" else kind
+    if "where" in run.options.given:
+        if weighed and run.options.where != where:
+            raise TableError(
+                f"the weights at {run.place(WEIGHTS)} were made where {where or 'nothing is asked'}"
+                f", not where {run.options.where}: leave --where out, or run `weigh --overwrite`"
+            )
+        where = run.options.where
+    run.options = run.options.model_copy(update={"where": where})
+    raw = open_input(run.spark, place, kind, "raw", where)
+    run.facts["raw"] = json.dumps(raw.identity, sort_keys=True)
+    return raw
+
+
+def refuse_foreign_weights(
+    run: Run, model: DSIRModel, earlier: Mapping[str, Any], raw: Input
+) -> None:
+    place = run.place(WEIGHTS)
+    if earlier["model_fingerprint"] != model.fingerprint:
+        raise TableError(
+            f"the weights at {place} do not belong to the model beside them: they were made with "
+            f"model {earlier['model_fingerprint']}, it is {model.fingerprint}; "
+            "run `weigh --overwrite`"
+        )
+    recorded = json.loads(earlier["raw"])
+    differences = [
+        f"{name} was {recorded.get(name)!r} and is {raw.identity.get(name)!r}"
+        for name in sorted(set(recorded) | set(raw.identity))
+        if recorded.get(name) != raw.identity.get(name)
+    ]
+    if differences:
+        raise TableError(
+            f"the weights at {place} do not belong to this raw table: {', '.join(differences)}; "
+            "run `weigh --overwrite`"
+        )
+    if earlier["table_fingerprint"] != distributions.table_fingerprint(model.tables()):
+        raise TableError(
+            f"the weights at {place} were made on a machine whose logarithm differs in the last "
+            "bit: run `weigh --overwrite` here, so that both passes agree"
+        )

@@ -1,0 +1,23 @@
+"""A selection becomes facts, gathered once; text, page, JSON and tables are templates over them."""
+
+from dsir_spark.report import checks
+from dsir_spark.report.explain import explained
+from dsir_spark.report.facts import Facts, FitFacts, WeightFacts
+from dsir_spark.report.gather import gather, gather_fit, gather_weights
+from dsir_spark.report.output import as_frame, write
+from dsir_spark.report.text import full, summary
+
+__all__ = [
+    "Facts",
+    "FitFacts",
+    "WeightFacts",
+    "as_frame",
+    "checks",
+    "explained",
+    "full",
+    "gather",
+    "gather_fit",
+    "gather_weights",
+    "summary",
+    "write",
+]

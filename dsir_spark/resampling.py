@@ -1,0 +1,212 @@
+"""From weights to the selected documents: how documents compete, and how raw's rows are fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from dsir_spark.columns import (
+    CHUNK_COLUMNS,
+    CONTENT_ID,
+    NUM_CHUNKS_SELECTED,
+    NUM_TOKENS,
+    QUALITY,
+    TARGET,
+    TEXT_HASH,
+    column_name,
+    match_columns,
+    quoted,
+)
+from dsir_spark.errors import ColumnError, ConfigError
+from dsir_spark.options import FitOptions, QualityRule, ResampleOptions
+from dsir_spark.scoring.documents import documents, num_ngrams, with_ids
+from dsir_spark.scoring.matching import shares
+from dsir_spark.scoring.model import Model
+from dsir_spark.selection import Pool, Selection, find
+
+# A selection of up to so many documents is sent to the scan of raw: some 100 bytes each, in the
+# memory of every executor and of the driver.
+SENT_IDS = 1_000_000
+_NOISE = {"sample": "gumbel", "top_k": "none", "match": "uniform"}
+_OF = "__dsir_of"
+
+
+def pool_of(model: Model, options: ResampleOptions) -> Pool:
+    """How the rows of the model's weights tables compete under these options."""
+    tokens = F.col(NUM_TOKENS)
+    stages = [
+        ("null_text", tokens.isNull()),
+        ("blank", tokens == 0),
+        ("too_short", tokens < options.min_example_length),
+        *_quality_stages(options.rule),
+    ]
+    matched = options.method == "match"
+    scores = {}
+    for name in model.names:
+        scores[name] = quoted(match_columns(name)[0] if matched else column_name(name))
+        if options.normalize == "ngram":
+            size = num_ngrams(tokens, model.config.ngrams)
+            scores[name] = scores[name] / F.greatest(size, F.lit(1))
+    return Pool(
+        id_column=model.id_name,
+        scores=scores,
+        noise=_NOISE[options.method],
+        stages=tuple(stages),
+        size=tokens if options.size_column is None else quoted(options.size_column),
+        copies=TEXT_HASH,
+        ids_from_content=model.config.id_column is None,
+        temperature_floor=0.01 if options.normalize == "ngram" else 1.0,
+    )
+
+
+def _quality_stages(rule: QualityRule | None) -> list[tuple[str, Column]]:
+    """Does a row break the rule on length, repetition, information, digits? Nothing breaks None."""
+    names = ("quality_length", "quality_repeating", "quality_informative", "quality_numeric")
+    if rule is None:
+        return [(name, F.lit(False)) for name in names]
+    tokens = F.col(NUM_TOKENS)
+    repeated, informative, digits = (F.col(name) / tokens for name in QUALITY)
+    broken = (
+        ~((tokens > rule.min_tokens) & (tokens < rule.max_tokens)),
+        ~((repeated > rule.min_repeated) & (repeated < rule.max_repeated)),
+        ~((informative > rule.min_informative) & (informative < rule.max_informative)),
+        ~(F.lit(1.0) - digits > rule.min_not_digits),
+    )
+    return list(zip(names, broken, strict=True))
+
+
+def find_selection(model: Model, weights: DataFrame, options: ResampleOptions) -> Selection:
+    """The cut-offs of a resampling, found from a weights table alone.
+
+    Raises
+    ------
+    ConfigError
+        No budget is given.
+    ColumnError
+        A column that the options need is not in the weights table.
+    DataError
+        Quotas that these documents cannot fill.
+    """
+    require_budget(options)
+    missing = [c for c in QUALITY if options.quality is not None and c not in weights.columns]
+    if missing:
+        raise ColumnError(
+            f"the weights table has no column {', '.join(missing)}; it has "
+            f"{', '.join(weights.columns)}: weigh with the same options"
+        )
+    own = shares(model.targets, options.proportions)
+    return find(weights, pool_of(model, options), options, dict(zip(model.names, own, strict=True)))
+
+
+def require_budget(options: ResampleOptions) -> None:
+    """Raise a `ConfigError` where neither documents nor tokens are given."""
+    if options.num_to_sample is None and not options.sized:
+        raise ConfigError("give num_to_sample or num_tokens_to_sample")
+
+
+def selected_rows(
+    model: Model,
+    raw: DataFrame,
+    selection: Selection,
+    weights: DataFrame,
+    *,
+    sent: bool = False,
+    unique_ids: bool = False,
+) -> DataFrame:
+    """The rows of `raw` that a selection holds, with weights and `num_tokens`; lazy.
+
+    With several targets, `target` names the one that a row was selected for. Raw is scored again
+    and filtered: the second reading gives the bits of the first.
+
+    Parameters
+    ----------
+    weights : the table that the selection was found from
+    sent : send up to SENT_IDS documents from there to the scan of raw, which then scores nothing?
+        For weights that are a table, and not themselves a pass over raw
+    unique_ids : is it known that no id occurs twice in raw? Where it is not, the documents sent are
+        scored again, to tell them from others of the same id
+    """
+    options = selection.options
+    assert isinstance(options, ResampleOptions)
+    if sent and selection.num_selected <= SENT_IDS:
+        chosen = _joined(model, raw, selection.filter(weights, weights), unique_ids)
+    else:
+        rows, matched = documents(raw, model.config), options.method == "match"
+        scored = model.scored(rows, matched=matched, quality=options.quality is not None)
+        chosen = selection.filter(scored, weights)
+        added = [*model.weight_columns, NUM_TOKENS, *([] if model.single_target else [TARGET])]
+        chosen = chosen.select(*[quoted(c) for c in (*rows.columns, *added)])
+    return chosen if model.config.id_column is not None else _first_copies(chosen, model.id_name)
+
+
+def _joined(model: Model, raw: DataFrame, selected: DataFrame, unique_ids: bool) -> DataFrame:
+    """The rows of raw whose ids are those of some rows of weights, sent to every task."""
+    config = model.config
+    own = config.id_column or CONTENT_ID
+    named = with_ids(raw, config)
+    if config.chunk_words is not None:
+        of = selected.select(quoted(own).alias(_OF)).distinct()
+        named = named.join(F.broadcast(of), quoted(own) == F.col(_OF), "left_semi")
+    rows = documents(named, config.model_copy(update={"id_column": own}))
+    scores = [*model.weight_columns, NUM_TOKENS]
+    names = {c: f"{_OF}_{i}" for i, c in enumerate(scores)}
+    target = [] if model.single_target else [TARGET]
+    found = selected.select(
+        quoted(model.id_name).alias(_OF), *[quoted(c).alias(names[c]) for c in scores], *target
+    )
+    known = unique_ids or config.id_column is None
+    if not unique_ids:
+        found = found.distinct()
+    joined = rows.join(F.broadcast(found), quoted(model.id_name) == F.col(_OF))
+    columns = [quoted(c) for c in rows.columns]
+    if known:
+        return joined.select(*columns, *[F.col(names[c]).alias(c) for c in scores], *target)
+    scored = model.scored(joined, matched=False)
+    same = [F.col(names[c]).eqNullSafe(quoted(c)) for c in scores]
+    scored = scored.where(reduce(Column.__and__, same))
+    return scored.select(*columns, *[quoted(c) for c in scores], *target)
+
+
+def _first_copies(chosen: DataFrame, id_column: str) -> DataFrame:
+    """One row of each content id: the copies' own columns decide, whatever the partitioning."""
+    columns = [quoted(c) for c in chosen.columns]
+    copies = Window.partitionBy(quoted(id_column)).orderBy(F.to_json(F.struct(*columns)))
+    numbered = chosen.withColumn("__copy", F.row_number().over(copies))
+    return numbered.where("__copy = 1").select(*columns)
+
+
+def whole_documents(model: Model, raw: DataFrame, selected: DataFrame, share: float) -> DataFrame:
+    """The documents of `raw` of which at least this share of chunks is in `selected`.
+
+    All columns of raw, and `num_selected_chunks` and `num_chunks`.
+    """
+    ids = quoted(model.config.id_column or CONTENT_ID)
+    found = selected.groupBy(ids.alias(_OF)).agg(
+        F.count("*").alias(NUM_CHUNKS_SELECTED), F.first("num_chunks").alias("num_chunks")
+    )
+    found = found.where(F.col(NUM_CHUNKS_SELECTED) >= F.lit(share) * F.col("num_chunks"))
+    # Text is not shuffled: the ids go to it, unless they are too many to be sent around.
+    few = selected.count() <= SENT_IDS
+    joined = with_ids(raw, model.config).join(
+        F.broadcast(found) if few else found, ids == F.col(_OF)
+    )
+    return joined.drop(_OF)
+
+
+def added_columns(
+    config: FitOptions, targets: Sequence[str | None], options: ResampleOptions
+) -> list[str]:
+    """What a selection adds to the columns of raw, some of it in passing.
+
+    targets : as in `Model.names`
+    """
+    added = [*map(column_name, targets), NUM_TOKENS]
+    if options.method == "match":
+        added += [c for target in targets for c in match_columns(target)]
+    added += QUALITY if options.quality is not None else ()
+    added += [CONTENT_ID] if config.id_column is None else []
+    added += CHUNK_COLUMNS if config.chunk_words is not None else ()
+    return added if tuple(targets) == (None,) else [*added, TARGET]

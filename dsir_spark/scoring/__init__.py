@@ -1,0 +1,2 @@
+"""Buckets become scores: distributions, DSIR's log weights, matched keys; every scorer is tables
+of numbers by bucket, which one pass over the text adds up (`passes.with_scores`)."""

@@ -1,0 +1,91 @@
+"""What is weighed: the documents of raw with an id, or their chunks; and samples of them by id."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from dsir_spark.columns import (
+    CHUNK_COLUMNS,
+    CHUNK_ID,
+    CONTENT_ID,
+    check_id_column,
+    quoted,
+    refuse_columns,
+)
+from dsir_spark.features import FeatureSpec
+from dsir_spark.options import FitOptions
+from dsir_spark.scoring import passes
+
+SLICES = 1024  # samples take whole slices of the ids' hash space
+
+
+def spec_of(config: FitOptions) -> FeatureSpec:
+    """What decides a text's features."""
+    return FeatureSpec(config.ngrams, config.num_buckets, config.tokenizer, config.hash)
+
+
+def id_name(config: FitOptions) -> str:
+    """Name of the id column of weights and selections."""
+    return CHUNK_ID if config.chunk_words is not None else config.id_column or CONTENT_ID
+
+
+def content_id(text: Column) -> Column:
+    """An id made from the text: 32 hex digits of two independent 64-bit hashes; null for null."""
+    two = F.concat(F.hex(F.xxhash64(F.lit(1), text)), F.hex(F.xxhash64(F.lit(2), text)))
+    return F.when(text.isNotNull(), F.lower(two))
+
+
+def with_ids(raw: DataFrame, config: FitOptions) -> DataFrame:
+    """`raw` with an id column: its own, or CONTENT_ID in front where it has none.
+
+    Raises
+    ------
+    ColumnError
+        The id column is missing or of another type, or `raw` has a CONTENT_ID already.
+    """
+    if config.id_column is not None:
+        check_id_column(raw, config.id_column, "raw")
+        return raw
+    refuse_columns(raw, [CONTENT_ID])
+    made = content_id(quoted(config.text_column)).alias(CONTENT_ID)
+    return raw.select(made, *[quoted(c) for c in raw.columns])
+
+
+def documents(raw: DataFrame, config: FitOptions) -> DataFrame:
+    """`raw` with the column `id_name`: its documents, or a row for each of their chunks.
+
+    Raises
+    ------
+    ColumnError
+        As `with_ids`; a column of chunks would be added twice.
+    """
+    named = with_ids(raw, config)
+    if config.chunk_words is None:
+        return named
+    refuse_columns(named, list(CHUNK_COLUMNS))
+    ids = config.id_column or CONTENT_ID
+    return passes.chunked(named, config.text_column, ids, config.chunk_words)
+
+
+def sampled(raw: DataFrame, config: FitOptions, salt: str, slices: int) -> DataFrame:
+    """The rows of `raw` whose ids' hash is in the first `slices` of SLICES; all rows if all are.
+
+    salt : samples of another salt are independent
+    """
+    if slices >= SLICES:
+        return raw
+    if config.id_column is None:
+        ids = content_id(quoted(config.text_column))
+    else:
+        check_id_column(raw, config.id_column, "raw")
+        ids = quoted(config.id_column)
+    return raw.where(F.pmod(F.xxhash64(F.lit(salt), ids), F.lit(SLICES)) < slices)
+
+
+def num_ngrams(num_tokens: Column, ngrams: int) -> Column:
+    """N-grams of 1 to `ngrams` tokens in a document of so many tokens (bigint)."""
+    sizes = [F.greatest(num_tokens - n, F.lit(0).cast("bigint")) for n in range(ngrams)]
+    return reduce(lambda a, b: a + b, sizes)

@@ -1,0 +1,187 @@
+"""The passes over text: functions of `features.batches` that Spark runs where the data is.
+
+Each takes a frame and gives a lazy frame. Spark ships batches by rows (10,000 by default), however
+long the texts; the kernels read them in place, so what is needed beyond a batch is a few numbers a
+row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from dsir_spark.columns import CHUNK_ID, NUM_TOKENS, QUALITY, TEXT_HASH, quoted
+from dsir_spark.features import FeatureSpec, batches
+from dsir_spark.features.batches import STRUCT, Scoring
+
+# What Arrow carries to Python and back as it is, in every version of Spark.
+_PLAIN = (T.StringType, T.BinaryType, T.BooleanType, T.NumericType, T.DateType, T.TimestampType)
+
+
+def with_scores(
+    df: DataFrame,
+    text_column: str,
+    scoring: Scoring,
+    names: Sequence[str],
+    spec: FeatureSpec,
+    unicode_version: str,
+    *,
+    text_hash: bool = False,
+    quality: bool = False,
+    keep: Sequence[str] | None = None,
+) -> DataFrame:
+    """`df` with a double column for each score and NUM_TOKENS; all null where the text is null.
+
+    Only the text column goes to Python, and only the numbers come back: what is not asked for
+    later is not even read. Where it is said what will be asked for (`keep`), not the text, and of
+    plain types, those columns go along instead, which spares Spark to hold each text until its
+    numbers are back: about a quarter of its part of the work.
+
+    Parameters
+    ----------
+    names : of the columns of `scoring`
+    unicode_version : of the fit; another one is warned of, here and on the executors
+    text_hash, quality : add the columns TEXT_HASH, QUALITY, of the same pass
+    keep : columns of `df` that the result has, all of which will be read; by default every one
+    """
+    batches.warn_of_other_unicode(unicode_version)
+    kept = list(df.columns if keep is None else keep)
+    fields = batches.score_fields(len(names), text_hash, quality)
+    kinds = [T.DoubleType()] * len(names) + [T.LongType()] * (len(fields) - len(names))
+    struct = T.StructType(
+        [T.StructField(f, kind) for f, kind in zip(fields, kinds, strict=True)]
+    )  # fmt: skip
+    facts: dict[str, Any] = {
+        "scoring": scoring, "spec": spec, "unicode_version": unicode_version,
+        "text_hash": text_hash, "quality": quality,
+    }  # fmt: skip
+    given = df.schema
+    # Text that comes back from Python in bulk may hang on Spark 4.2: see CONTRIBUTING.md.
+    if text_column not in kept and all(isinstance(given[c].dataType, _PLAIN) for c in kept):
+        # mapInArrow looks its columns up by unquoted names: of the user's, one may hold a dot.
+        numbered = [quoted(c).alias(f"c{i}") for i, c in enumerate((*kept, text_column))]
+        schema = T.StructType([given[c] for c in kept]).add(STRUCT, struct)
+        score_rows = partial(batches.score_rows, kept=tuple(kept), **facts)
+        inner = df.select(*numbered).mapInArrow(score_rows, schema)
+    else:
+        score = _text_udf(partial(batches.score_struct, **facts), struct)
+        inner = df.select(*[quoted(c) for c in kept], score(quoted(text_column)).alias(STRUCT))
+    part = {name: F.col(f"{STRUCT}.{name}") for name in fields}
+    found = [part[f"s{t}"].alias(name) for t, name in enumerate(names)]
+    found.append(part["n"].alias(NUM_TOKENS))
+    if text_hash:
+        halves = F.struct(part["h0"].alias("high"), part["h1"].alias("low"))
+        found.append(F.when(part["n"].isNotNull(), halves).alias(TEXT_HASH))
+    if quality:
+        found += [part[name].alias(name) for name in QUALITY]
+    return inner.select(*[quoted(c) for c in kept], *found)
+
+
+def chunked(df: DataFrame, text_column: str, id_column: str, words: int) -> DataFrame:
+    """A row for each chunk of each text: the chunk in place of the text, and where it is from.
+
+    Adds CHUNK_ID (string; the document's id, #, the number), `chunk` (int, from 0), `num_chunks`
+    (int), `chunk_start` and `chunk_end` (bigint, characters). A null text is one chunk, null.
+    """
+    struct = T.StructType(
+        [
+            T.StructField("starts", T.ArrayType(T.LongType())),
+            T.StructField("ends", T.ArrayType(T.LongType())),
+            T.StructField("texts", T.ArrayType(T.StringType())),
+        ]
+    )
+    cut = _text_udf(partial(batches.cut_chunks, words=words), struct)
+    others = [quoted(c) for c in df.columns if c != text_column]
+    inner = df.select(*others, cut(quoted(text_column)).alias(STRUCT))
+    zipped = F.arrays_zip(
+        F.col(f"{STRUCT}.starts").alias("start"),
+        F.col(f"{STRUCT}.ends").alias("end"),
+        F.col(f"{STRUCT}.texts").alias("text"),
+    )
+    rows = inner.select(
+        *others,
+        F.coalesce(F.size(f"{STRUCT}.texts"), F.lit(1)).alias("num_chunks"),
+        F.posexplode_outer(zipped).alias("__at", "__chunk"),
+    )
+    at = F.coalesce(F.col("__at"), F.lit(0))
+    columns = {c: quoted(c) for c in df.columns}
+    columns[text_column] = F.col("__chunk.text").alias(text_column)
+    return rows.select(
+        F.concat(quoted(id_column).cast("string"), F.lit("#"), at.cast("string")).alias(CHUNK_ID),
+        *columns.values(),
+        at.alias("chunk"),
+        "num_chunks",
+        F.col("__chunk.start").alias("chunk_start"),
+        F.col("__chunk.end").alias("chunk_end"),
+    )
+
+
+def terms(
+    df: DataFrame,
+    id_column: str,
+    text_column: str,
+    log_ratios: Mapping[str, npt.NDArray[np.float64]],
+    spec: FeatureSpec,
+) -> DataFrame:
+    """A row for each n-gram of each text, in order: id (string), position, length, ngram, bucket
+    and log ratios, as `batches.terms` has them.
+
+    log_ratios : name of a column -> float64[num_buckets]
+    """
+    split = partial(batches.terms, log_ratios=dict(log_ratios), spec=spec)
+    columns = ", ".join(f"`{name}` double" for name in log_ratios)
+    schema = f"id string, position int, length int, ngram string, bucket int, {columns}"
+    ids, texts = (quoted(c).cast("string") for c in (id_column, text_column))
+    return df.select(ids.alias("id"), texts.alias("text")).mapInArrow(split, schema)
+
+
+def with_ngram_counts(df: DataFrame, text_column: str, spec: FeatureSpec) -> DataFrame:
+    """`df` with `indices` and `counts` (array<int>): each text's sparse count vector."""
+    entries = T.ArrayType(T.IntegerType())
+    struct = T.StructType([T.StructField("indices", entries), T.StructField("counts", entries)])
+    vector = _text_udf(partial(batches.vectors, spec=spec), struct)
+    kept = [quoted(c) for c in df.columns]
+    inner = df.select(*kept, vector(quoted(text_column)).alias(STRUCT))
+    return inner.select(*kept, F.col(f"{STRUCT}.indices"), F.col(f"{STRUCT}.counts"))
+
+
+def _text_udf(function: Callable[..., pa.StructArray], returns: T.StructType) -> Any:
+    """`function` as a scalar function of Spark on one text column, its result a struct.
+
+    Marked non-deterministic, which it is not: otherwise the optimiser copies it into every filter
+    on its results, and each copy is another pass over the text.
+    """
+    try:
+        from pyspark.sql.functions import arrow_udf  # type: ignore[attr-defined, unused-ignore]
+    except ImportError:  # Spark before 4.1
+        return _pandas_text_udf(function, returns)
+
+    # Spark wants annotations, which a partial has not. Shipped by value, as it is no function of
+    # this module, which an executor does not have.
+    def on_texts(texts: pa.Array) -> pa.Array:
+        return function(texts)
+
+    on_texts.__annotations__ = {"texts": pa.Array, "return": pa.Array}
+    return arrow_udf(on_texts, returns).asNondeterministic()
+
+
+def _pandas_text_udf(function: Callable[..., pa.StructArray], returns: T.StructType) -> Any:
+    """The same through pandas, with texts as bytes: text that is no UTF-8 would fail in pandas."""
+    import pandas as pd  # type: ignore[import-untyped, unused-ignore]
+
+    def through_pandas(texts: pd.Series) -> pd.DataFrame:
+        found = function(pa.array(texts, pa.large_binary(), from_pandas=True))
+        return pa.Table.from_struct_array(found).to_pandas(integer_object_nulls=True)
+
+    # Not annotations: pandas is no dependency of the package, and Spark resolves them.
+    through_pandas.__annotations__ = {"texts": pd.Series, "return": pd.DataFrame}
+    udf = F.pandas_udf(through_pandas, returns).asNondeterministic()  # type: ignore[attr-defined]
+    return lambda column: udf(column.cast("binary"))

@@ -1,0 +1,128 @@
+"""The documents that a matched selection is learnt from: in memory as buckets, or read every time.
+
+Both are a `matched.Sample` of the documents of at least `min_tokens` tokens, and give the same bits
+for the same texts in any order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from dsir_spark.features import FeatureSpec, batches, buckets, sums
+from dsir_spark.scoring import matched
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+# Bytes of a sample that is held by this process: 134 million n-grams in up to 65,536 buckets. Spark
+# refuses results of more than 1 GB (spark.driver.maxResultSize), and its driver has 1 GB of memory
+# by default.
+HELD = 1 << 28
+
+
+class HeldSample:
+    """Hashed once, by one Spark job, and held by this process.
+
+    Parameters
+    ----------
+    texts : one string column
+    """
+
+    def __init__(self, texts: DataFrame, spec: FeatureSpec, min_tokens: int) -> None:
+        pack = partial(buckets.packed, spec=spec, min_tokens=min_tokens)
+        packed = texts.mapInArrow(pack, "sizes binary, buckets binary")
+        self._buckets, self._indptr = buckets.unpacked(_rows(packed), spec)
+        self._sizes = np.diff(self._indptr)
+        self._num_buckets = spec.num_buckets
+        self._scored: tuple[Float64, Float64] | None = None
+
+    def histograms(self, tables: Float64) -> list[matched.Histogram]:
+        """See `matched.Sample`."""
+        return [matched.histogram(own, self._sizes) for own in self._scores(tables).T]
+
+    def counts(self, tables: Float64, thresholds: Float64) -> list[Int64]:
+        """See `matched.Sample`."""
+        found = np.zeros((len(thresholds), self._num_buckets), np.int64)
+        for k, chosen in enumerate((self._scores(tables) >= thresholds).T):
+            own = np.ascontiguousarray(chosen)
+            sums.add_counts(self._buckets, self._indptr, own, found[k])
+        return list(found)
+
+    def _scores(self, tables: Float64) -> Float64:
+        """Mean scores, float64[n, K]; those of the tables asked for last are kept."""
+        if self._scored is not None and self._scored[0] is tables:
+            return self._scored[1]
+        total = np.zeros((len(self._sizes), tables.shape[1]))
+        # A thread for each of some parts of equal numbers of n-grams.
+        threads = os.cpu_count() or 1
+        edges = np.linspace(0, self._indptr[-1], threads + 1)[1:-1]
+        at = [0, *np.searchsorted(self._indptr, edges).tolist(), len(total)]
+
+        def add(first: int, last: int) -> None:
+            own = self._indptr[first : last + 1]
+            sums.add_scores(self._buckets, own, tables, total[first:last])
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(add, at[:-1], at[1:]))
+        self._scored = tables, batches.means(total, self._sizes)
+        return self._scored[1]
+
+
+class ReadSample:
+    """Read and hashed by Spark at every question.
+
+    Parameters
+    ----------
+    texts : one string column
+    """
+
+    def __init__(self, texts: DataFrame, spec: FeatureSpec, min_tokens: int) -> None:
+        self._texts, self._spec, self._min_tokens = texts, spec, min_tokens
+
+    def histograms(self, tables: Float64) -> list[matched.Histogram]:
+        """See `matched.Sample`."""
+        count = partial(
+            batches.histograms, tables=tables, spec=self._spec, min_tokens=self._min_tokens
+        )
+        schema = (
+            "table bigint, bin bigint, documents bigint, ngrams bigint, low double, high double"
+        )
+        rows = (
+            self._texts.mapInArrow(count, schema)
+            .groupBy("table", "bin")
+            .agg(F.sum("documents"), F.sum("ngrams"), F.min("low"), F.max("high"))
+            .collect()
+        )
+        found: list[dict[int, tuple[int, int, float, float]]] = [{} for _ in tables.T]
+        for k, at, documents, ngrams, low, high in rows:
+            found[k][at] = (documents, ngrams, low, high)
+        return list(found)
+
+    def counts(self, tables: Float64, thresholds: Float64) -> list[Int64]:
+        """See `matched.Sample`."""
+        count = partial(
+            batches.counts_above, tables=tables, thresholds=thresholds, spec=self._spec,
+            min_tokens=self._min_tokens,
+        )  # fmt: skip
+        counted = self._texts.mapInArrow(count, "table bigint, bucket bigint, count bigint")
+        found = [np.zeros(self._spec.num_buckets, np.int64) for _ in thresholds]
+        for k, bucket, total in counted.groupBy("table", "bucket").agg(F.sum("count")).collect():
+            found[k][bucket] = total
+        return found
+
+
+def _rows(frame: DataFrame) -> Iterable[tuple[Any, Any]]:
+    """The rows of two binary columns, in their order."""
+    if not hasattr(frame, "toArrow"):  # Spark before 4.0
+        return frame.collect()
+    columns = frame.toArrow().columns
+    return zip(*[[cell.as_buffer() for cell in column] for column in columns], strict=True)

@@ -1,0 +1,162 @@
+"""Who competes: the columns of a row that a selection goes by, and where rows leave the funnel.
+
+Everything comes in as expressions over one row, so any frame that has these columns can be cut, or
+filtered by a cut found elsewhere. What a score means is the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from dsir_spark.columns import check_id_column, check_size_column, quoted
+from dsir_spark.errors import ColumnError
+from dsir_spark.options import SelectOptions
+from dsir_spark.selection import keys
+
+ID, STAGE, NOISE, SIZE = "__dsir_id", "__dsir_stage", "__dsir_noise", "__dsir_size"
+# Arrays: with a column for each of sixty targets, the constraints that Spark derives from a filter
+# double with every column.
+RANKS, KEYS = "__dsir_ranks", "__dsir_keys"
+VALUE, COPY, MEMBER = "__dsir_value", "__dsir_copy", "__dsir_member_of"
+CANDIDATE = 0  # the stage of rows that have not left the funnel; those that have are below
+DUPLICATE, OVER = -2, -1
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How rows compete.
+
+    Parameters
+    ----------
+    id_column : unique ids (string or integer); a row without one is no candidate
+    scores : by target, in the caller's order; `{None: column}` for a single unnamed one
+    noise : "gumbel" (to sample), "none" (the largest), "uniform" (to break ties of whole numbers)
+    stages : (name, condition) under which a row leaves the funnel; the first that holds counts
+    size : of a row, rounded up, where the budget is one of sizes
+    copies : the column that is equal for copies, of which only the row with the smallest id
+        competes; null is equal to nothing. None: no copies are dropped
+    ids_from_content : are rows of equal id copies of one candidate?
+    temperature_floor : the smallest that `temperature="auto"` gives
+    """
+
+    id_column: str
+    scores: Mapping[str | None, Column]
+    noise: str = "gumbel"
+    stages: tuple[tuple[str, Column], ...] = ()
+    size: Column | None = None
+    copies: str | None = None
+    ids_from_content: bool = False
+    temperature_floor: float = 1.0
+
+    @property
+    def targets(self) -> tuple[str | None, ...]:
+        """Names in the caller's order, or (None,)."""
+        return tuple(self.scores)
+
+    @property
+    def ids(self) -> Column:
+        """The id."""
+        return quoted(self.id_column)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Where rows leave the funnel, in this order."""
+        own = (name for name, _ in self.stages)
+        last = ("without_score", "without_size", "duplicate_text", "over_max_per_group")
+        return ("null_id", *own, *last)
+
+    def stage(self, sized: bool) -> Column:
+        """Where a row leaves the funnel by itself: below 0, or CANDIDATE (int)."""
+        reasons = [self.ids.isNull(), *(condition for _, condition in self.stages)]
+        reasons.append(_no_number(self._numbers()))
+        if sized and self.size is not None:
+            number = self.size.cast("double")
+            reasons.append(number.isNull() | F.isnan(number) | (number < 0))
+        found = F.when(reasons[0], -len(self.stage_names))
+        for i, reason in enumerate(reasons[1:], 1):
+            found = found.when(reason, i - len(self.stage_names))
+        return found.otherwise(F.lit(CANDIDATE))
+
+    def ranks(self, temperatures: tuple[float, ...]) -> list[Column]:
+        """What rows are ranked by for each target, before noise (double)."""
+        scores = zip(self._numbers(), temperatures, strict=True)
+        return [score if t == 1.0 else score / F.lit(t) for score, t in scores]
+
+    def _numbers(self) -> list[Column]:
+        return [score.cast("double") for score in self.scores.values()]
+
+    def whole_size(self) -> Column:
+        """Size of a row (bigint), rounded up."""
+        assert self.size is not None
+        return F.ceil(self.size).cast("bigint")
+
+    def drops_copies(self, options: SelectOptions) -> bool:
+        """Are copies no candidates?"""
+        return self.copies is not None and options.duplicates == "drop"
+
+    def staged(
+        self, rows: DataFrame, options: SelectOptions, temperatures: tuple[float, ...]
+    ) -> DataFrame:
+        """The columns that the options go by, and no others: ID, STAGE, NOISE, RANKS (what a row is
+        ranked by for each target), and as needed SIZE, VALUE (of the quota column), COPY, MEMBER
+        (of a group)."""
+        extra = []
+        if options.sized:
+            extra.append(self.whole_size().alias(SIZE))
+        if options.quotas is not None:
+            extra.append(quoted(str(options.quota_column)).cast("string").alias(VALUE))
+        if self.drops_copies(options):
+            extra.append(quoted(str(self.copies)).alias(COPY))
+        if options.group_column is not None:
+            extra.append(group(options).alias(MEMBER))
+        ranks = F.array(*self.ranks(temperatures)).alias(RANKS)
+        stage = self.stage(options.sized).alias(STAGE)
+        staged = rows.select(self.ids.alias(ID), stage, ranks, *extra)
+        # A column of its own, so that it is computed once for all targets.
+        return staged.withColumn(NOISE, keys.noise(self.noise, options.seed, F.col(ID)))
+
+    def funnel(self, counts: Mapping[int, int]) -> dict[str, int]:
+        """Rows read, those that left at each stage, and candidates, from rows by stage."""
+        names = self.stage_names
+        found = {name: counts.get(i - len(names), 0) for i, name in enumerate(names)}
+        found["candidates"] = counts.get(CANDIDATE, 0)
+        return {"read": sum(found.values()), **found, "selected": 0}
+
+    def check(self, rows: DataFrame, options: SelectOptions) -> None:
+        """Raise a `ColumnError` unless the rows have what the options need."""
+        check_id_column(rows, self.id_column, "the table selected from")
+        missing = [c for c in options.needed_columns if c not in rows.columns]
+        if missing:
+            raise ColumnError(
+                f"the table selected from has no column {', '.join(missing)}; it has "
+                f"{', '.join(rows.columns)}: weigh with the same options, or name them in keep"
+            )
+        if self.drops_copies(options) and self.copies not in rows.columns:
+            raise ColumnError(
+                f"the table selected from has no column {self.copies}, by which copies are "
+                "dropped: weigh again, or give duplicates keep"
+            )
+        if options.size_column is not None:
+            check_size_column(rows, options.size_column, "the table selected from")
+
+
+def group(options: SelectOptions) -> Column:
+    """What `max_per_group` goes by: a column's value as a string."""
+    return quoted(str(options.group_column)).cast("string")
+
+
+def with_keys(staged: DataFrame) -> DataFrame:
+    """With KEYS, the key of each target."""
+    noise = F.col(NOISE)
+    return staged.withColumn(KEYS, F.transform(RANKS, lambda rank: rank + noise))
+
+
+def _no_number(scores: list[Column]) -> Column:
+    """Is one of them null or NaN?"""
+    if len(scores) == 1:
+        return scores[0].isNull() | F.isnan(scores[0])
+    return F.exists(F.array(*scores), lambda score: score.isNull() | F.isnan(score))

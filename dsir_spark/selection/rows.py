@@ -1,0 +1,97 @@
+"""Rows on the driver: a bounded number of ids with their keys and sizes, in NumPy.
+
+The last step of every selection, which orders the few rows near the cuts, and the only one where
+the pool is small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+
+from dsir_spark.selection.pool import ID, SIZE
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def to_arrow(frame: DataFrame) -> pa.Table:
+    """All rows of a frame; one Spark job where the frame needs no shuffle."""
+    if hasattr(frame, "toArrow"):  # of Spark 4
+        return frame.toArrow()
+    rows = [row.asDict(recursive=True) for row in frame.collect()]
+    return pa.table({name: pa.array([row[name] for row in rows]) for name in frame.columns})
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a frame with ID and perhaps SIZE.
+
+    table : all columns
+    place : int64[n] the rank of each id among all, rising; equal ids have neighbouring ranks
+    sizes : int64[n], or None where budgets are of rows
+    """
+
+    table: pa.Table
+    place: Ints
+    sizes: Ints | None
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Rows:
+        """Rows of a table with ID and perhaps SIZE."""
+        # Arrow orders strings as Spark does, by their bytes.
+        order = np.asarray(pc.sort_indices(table.column(ID))).astype(np.int64)
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        sizes = numbers(table, SIZE, np.int64) if SIZE in table.column_names else None
+        return cls(table, place, sizes)
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def id(self, row: int) -> Any:
+        """The id of a row."""
+        return self.table.column(ID)[int(row)].as_py()
+
+    def ids(self, rows: Ints) -> list[Any]:
+        """The ids of rows."""
+        found: list[Any] = self.table.column(ID).take(pa.array(rows)).to_pylist()
+        return found
+
+    def falling(self, keys: Floats, among: Ints | None = None) -> Ints:
+        """Positions by falling (key, id)."""
+        rows = np.arange(len(self)) if among is None else among
+        order: Ints = rows[np.lexsort((self.place[rows], keys[rows]))[::-1]]
+        return order
+
+    def leading(self, order: Ints, rest: int) -> int:
+        """How many of the first rows of an order the rest of a budget holds; by size, the first row
+        to cross it ends it, and rows of size 0 fit in any."""
+        if self.sizes is None:
+            return max(0, min(rest, len(order)))
+        return int(np.searchsorted(np.cumsum(self.sizes[order]), rest, side="right"))
+
+    def amount(self, rows: Ints) -> int:
+        """Sum of the sizes of rows, or their number."""
+        return len(rows) if self.sizes is None else int(self.sizes[rows].sum())
+
+
+def numbers(table: pa.Table, name: str, kind: Any) -> Any:
+    """A column without nulls as a NumPy array."""
+    return np.asarray(table.column(name).combine_chunks().to_numpy(zero_copy_only=False)).astype(
+        kind, copy=False
+    )
+
+
+def matrix(table: pa.Table, name: str, width: int) -> Floats:
+    """float64[rows, width] of a column of arrays; NaN for null."""
+    if not len(table):
+        return np.zeros((0, width))
+    flat = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    found: Floats = flat.astype(np.float64, copy=False).reshape(len(table), width)
+    return found

@@ -1,0 +1,214 @@
+"""Chunks, smoothing, copies, kept columns, awkward names, rows by id: what a model does."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import oracle
+import pytest
+from pyspark.sql import functions as F
+
+from dsir_spark import DSIR, ngram_counts, resampling
+from dsir_spark.options import ResampleOptions
+from dsir_spark.resampling import find_selection, selected_rows, whole_documents
+from dsir_spark.scoring import distributions
+
+pytestmark = pytest.mark.spark
+SCHEMA = "id string, text string, source string"
+
+
+def corpus():
+    rng = random.Random(11)
+    words = [[f"{kind}{i}" for i in range(30)] for kind in "xyz"]
+    rows = []
+    for i in range(120):
+        text = " ".join(rng.choices(words[i % 3], k=rng.randrange(12, 60)))
+        rows.append((f"d{i:03}", text, "xyz"[i % 3]))
+    rows += [(f"e{i:03}", "  " + t.upper().replace(" ", "\n"), s)
+             for i, (_, t, s) in enumerate(rows[:30])]  # fmt: skip
+    rows += [("null", None, "x"), ("blank", " ", "y")]
+    return rows, [(f"t{i}", " ".join(rng.choices(words[1], k=40)), "t") for i in range(3)]
+
+
+@pytest.fixture(scope="module")
+def frames(spark):
+    return [spark.createDataFrame(rows, SCHEMA).repartition(3) for rows in corpus()]
+
+
+@pytest.fixture(scope="module")
+def plain(frames):
+    return DSIR(num_buckets=97).fit(*frames)
+
+
+def test_dirichlet_smoothing_is_the_formula(frames, plain):
+    model = DSIR(num_buckets=97, target_dirichlet_smoothing="auto").fit(*frames)
+    again = DSIR(num_buckets=97, target_dirichlet_smoothing=97).fit(*frames)
+    counts, of_raw = model.targets["target"].counts.tolist(), model.raw.counts.tolist()
+    n, total = sum(counts), sum(of_raw)
+    p = [(c + 97 * r / total) / (n + 97) for c, r in zip(counts, of_raw, strict=True)]
+    expected = distributions.log_ratio(np.array(p), distributions.distribution(model.raw.counts))
+    assert model.log_ratio["target"] == pytest.approx(expected, abs=1e-12)
+    assert (model.log_ratio["target"] == again.log_ratio["target"]).all()
+    assert plain.log_ratio["target"].min() < -5 < model.log_ratio["target"].min()
+    assert plain.fingerprint != model.fingerprint
+
+
+def test_chunks_are_weighed_and_selected(frames):
+    raw, target = frames
+    model = DSIR(num_buckets=97, chunk_words=8).fit(raw, target)
+    texts = {i: text for i, text, _ in corpus()[0]}
+    chunks = {}
+    for i, text in texts.items():
+        split = (text or "").split(" ")
+        for at in range(0, len(split), 8):
+            chunks[f"{i}#{at // 8}"] = None if text is None else " ".join(split[at : at + 8])
+    expected = oracle.bucket_counts([t for t in chunks.values() if t], 2, 97)
+    assert model.raw.counts.tolist() == expected
+    options = {"num_to_sample": 40, "seed": 3, "min_example_length": 5}
+    rows = model.resample(raw, **options).collect()
+    assert len(rows) == 40
+    for row in rows:
+        assert row["text"] == chunks[row["chunk_id"]]
+        assert row["chunk_id"] == f"{row['id']}#{row['chunk']}"
+        assert texts[row["id"]][row["chunk_start"] : row["chunk_end"]] == row["text"]
+    again = model.resample(raw.repartition(7), **options)
+    assert {r["chunk_id"] for r in again.collect()} == {r["chunk_id"] for r in rows}
+    whole = whole_documents(model, raw, again, 0.5).collect()
+    numbers = {}
+    for row in rows:
+        numbers[row["id"]] = numbers.get(row["id"], 0) + 1
+    wanted = {i: n for i, n in numbers.items()
+              if n >= 0.5 * sum(c.startswith(f"{i}#") for c in chunks)}  # fmt: skip
+    assert {r["id"]: r["num_selected_chunks"] for r in whole} == wanted
+    assert all(r["text"] == texts[r["id"]] for r in whole)
+    matched = model.resample(raw, method="match", match_steps=3, **options)
+    assert matched.count() == 40
+
+
+def test_matched_selection_goes_with_all_the_others(frames):
+    """Separate targets, quotas, chunks, copies and a budget of tokens, in any partitioning."""
+    raw, target = frames
+    targets = {"one": target.where("id < 't3'"), "two": raw.where("source = 'y' and id < 'd040'")}
+    model = DSIR(num_buckets=97, chunk_words=8).fit(raw, targets)
+    options = {
+        "method": "match", "match_steps": 3, "num_tokens_to_sample": 400, "min_example_length": 4,
+        "quota_column": "source", "quotas": {"x": {"max": 0.3}, "z": 0.2},
+        "allocation": "sequential", "proportions": {"one": 1, "two": 3},
+    }  # fmt: skip
+    rows = model.resample(raw, **options).collect()
+    again = model.resample(raw.repartition(5), **options).collect()
+    assert sorted(r["chunk_id"] for r in rows) == sorted(r["chunk_id"] for r in again)
+    for name, budget in (("one", 100), ("two", 300)):
+        tokens = {s: sum(r["num_tokens"] for r in rows if (r["target"], r["source"]) == (name, s))
+                  for s in "xyz"}  # fmt: skip
+        assert 0 < sum(tokens.values()) <= budget and tokens["x"] <= 0.3 * budget
+    folded = [" ".join(r["text"].lower().split()) for r in rows]
+    assert len(set(folded)) == len(folded) > 20
+
+
+def test_copies_of_a_text_but_for_case_and_blanks(frames, plain):
+    raw, _ = frames
+    options = {"num_to_sample": 150, "min_example_length": 5, "method": "top_k"}
+    with pytest.warns(UserWarning, match="only 120 documents are candidates"):
+        chosen = plain.resample(raw, weights=plain.weigh(raw), **options)
+    assert {r["id"] for r in chosen.collect()} == {f"d{i:03}" for i in range(120)}
+    both = plain.resample(raw, duplicates="keep", **options)
+    assert both.count() == 150
+    assert both.columns == ["id", "text", "source", "log_weight", "num_tokens"]
+
+
+def test_kept_columns_come_out_as_they_went_in(frames, plain, capsys):
+    """Plain ones go to Python beside the text; one of another type keeps all of them back."""
+    raw, _ = frames
+    made = {
+        "many": "length(id) * 1e12", "whole": "cast(length(id) as bigint)",
+        "exact": "cast(-1.005 as decimal(9, 3))", "day": "date '1582-10-04'",
+        "at": "timestamp '0001-02-03 04:05:06.789'", "raw bytes": "unhex('00ff80')",
+        "flag": "id > 'd5'", "nothing": "cast(null as string)",
+    }  # fmt: skip
+    raw = raw.select("*", *[F.expr(e).alias(name) for name, e in made.items()],
+                     F.array("id").alias("tags"))  # fmt: skip
+    together = plain.weigh(raw, keep=("source", *made), quality=True)
+    mixed = plain.weigh(raw, keep=("source", *made, "tags"), quality=True)
+    plans = []
+    for table in (together, mixed):
+        table.explain()
+        plans.append(capsys.readouterr().out)
+    assert "MapInArrow" in plans[0] and "MapInArrow" not in plans[1]
+    assert together.schema.fields == mixed.drop("tags").schema.fields
+    assert sorted(together.collect(), key=str) == sorted(mixed.drop("tags").collect(), key=str)
+    kept = together.select("id", "source", *[f"`{name}`" for name in made])
+    assert kept.exceptAll(raw.select(kept.columns)).count() == 0
+    assert together.where("num_tokens is null").count() == 1
+
+
+def test_columns_of_any_name(frames):
+    """Dots, blanks, backticks and capitals: everything is as with plain names."""
+    hard = {"id": "doc.id", "text": "The text`s.own", "source": "so.ur`ce x", "size": "c1.size"}
+    easy = [frame.withColumn("size", F.length("text")) for frame in frames]
+    named = [frame.toDF(*hard.values()) for frame in easy]
+    names = {"id_column": hard["id"], "text_column": hard["text"]}
+    options = {
+        "num_tokens_to_sample": 2000, "min_example_length": 5, "method": "match", "match_steps": 1,
+        "size_column": "size", "group_column": "source", "max_per_group": 12,
+        "quota_column": "source", "quotas": "raw",
+    }  # fmt: skip
+
+    def same(found, expected, called=hard):
+        assert found.columns == [called.get(c, c) for c in expected.columns]
+        assert sorted(found.collect(), key=str) == sorted(expected.collect(), key=str) != []
+
+    for chunks in (8, None):
+        model = DSIR(num_buckets=97, chunk_words=chunks).fit(*easy)
+        other = DSIR(num_buckets=97, chunk_words=chunks, **names).fit(*named)
+        assert (other.raw.counts == model.raw.counts).all()
+        same(other.weigh(named[0], (hard["source"], hard["size"])),
+             model.weigh(easy[0], ("source", "size")))  # fmt: skip
+    same(other.explain(named[0]), model.explain(easy[0]), called={})
+    hardly = {option: hard.get(value, value) for option, value in options.items()}
+    same(other.resample(named[0], **hardly), model.resample(easy[0], **options))
+    counted = ngram_counts(easy[0], num_buckets=97)
+    same(ngram_counts(named[0], text_column=hard["text"], num_buckets=97), counted)
+
+
+@pytest.mark.parametrize(
+    "fit, options",
+    [
+        ({}, {"quality": {"min_tokens": 4, "max_informative": 1.1, "max_repeated": 0.9}}),
+        ({"id_column": None}, {"duplicates": "keep"}),
+        ({"chunk_words": 8}, {"group_column": "source", "max_per_group": 12}),
+        ({"chunk_words": 8, "id_column": None}, {}),
+        ({"several": True}, {"method": "top_k", "allocation": "sequential"}),
+        ({"twice": True}, {"duplicates": "keep"}),
+    ],
+)
+def test_rows_fetched_by_their_ids_are_those_scored_again(spark, frames, monkeypatch, fit, options):
+    """Whatever the ids are; also where an id is that of several documents, which are told apart."""
+    raw, target = frames
+    targets = target
+    own = {k: v for k, v in fit.items() if k not in ("several", "twice")}
+    if own.get("id_column", "id") is None:
+        raw = raw.drop("id").union(raw.drop("id").where("source = 'x'"))
+    if "several" in fit:
+        targets = {"a": target, "b": raw.where("source = 'z'").limit(5)}
+    if "twice" in fit:
+        raw = raw.withColumn("id", F.substring("id", 1, 3))
+    model = DSIR(num_buckets=97, **own).fit(raw, targets)
+    chosen = ResampleOptions.checked({"num_to_sample": 30, "min_example_length": 5, **options})
+    path = str(spark.conf.get("spark.sql.warehouse.dir")) + "/sent"
+    table = model.weigh(raw, chosen.needed_columns, quality=chosen.quality is not None)
+    table.write.mode("overwrite").parquet(path)
+    table = spark.read.parquet(path)
+    selection = find_selection(model, table, chosen)
+    expected = selected_rows(model, raw, selection, table)
+    rows = sorted(expected.collect(), key=str)
+    assert len(rows) >= (30 if "twice" not in fit else 20)
+    sent = selected_rows(model, raw, selection, table, sent=True)
+    assert sent.columns == expected.columns and sorted(sent.collect(), key=str) == rows
+    if "twice" not in fit:
+        unique = selected_rows(model, raw, selection, table, sent=True, unique_ids=True)
+        assert unique.columns == expected.columns and sorted(unique.collect(), key=str) == rows
+    monkeypatch.setattr(resampling, "SENT_IDS", 29)
+    sent = selected_rows(model, raw, selection, table, sent=True)
+    assert sorted(sent.collect(), key=str) == rows
