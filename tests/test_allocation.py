@@ -6,14 +6,14 @@ import itertools
 import math
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
+from test_selection import chosen, expected
 
-from dsir_spark.selection import allocation, cuts, exact_cut, exact_cuts, keys, narrowing
-from dsir_spark.selection.allocation import Rule, apportion
-from dsir_spark.selection.pool import ID, KEYS, SIZE
-from dsir_spark.selection.rows import Rows, matrix
+from dsir_spark.selection import cuts, exact_cut, exact_cuts, keys, narrowing, small
+from dsir_spark.selection.allocation import apportion, row_bytes
+from dsir_spark.selection.pool import ID, SIZE
+from dsir_spark.selection.rows import to_arrow
 
 
 @pytest.mark.spark
@@ -68,12 +68,13 @@ def test_exact_cuts_equal_numpy_on_millions(spark):
         F.col("id").alias(ID),
         F.round(F.xxhash64("id") / 2.0**55, 2).alias(cuts.KEY),  # many ties
     )
-    rows = pool.orderBy(cuts.KEY, ID)
-    rows = rows.toArrow() if hasattr(rows, "toArrow") else pa.table(rows.toPandas())
+    held = to_arrow(pool)
+    key, row = (held[c].to_numpy() for c in (cuts.KEY, ID))
+    order = np.lexsort((row, key))
     budgets = [0, 1, 2, 999, 1_100_000, n - 1, n]
     found = exact_cuts(pool, [(0, k) for k in budgets], sized=False)
     for k, cut in zip(budgets, found, strict=True):
-        last = tuple(rows[c][n - k].as_py() for c in (cuts.KEY, ID)) if k else (None, None)
+        last = (key[order[n - k]], row[order[n - k]]) if k else (None, None)
         assert (cut.key, cut.id, cut.num_documents) == (*last, k)
     reached = [F.count_if(c.reached_by(F.col(cuts.KEY), F.col(ID))) for c in found]
     assert list(pool.agg(*reached).first()) == budgets
@@ -148,89 +149,40 @@ def test_apportion_is_whole_fair_and_free_of_order():
     assert sum(apportion(99_999, [0.1, 0.7, 0.2], "abc")) == 99_999
 
 
-def greedy(table, rule):
-    """The joint allocation by its definition: pairs by falling (key, id), then by name."""
-    ids, sizes = table[ID].to_pylist(), table[SIZE].to_pylist()
-    pairs = sorted(
-        (
-            (key, ids[i], -ord(rule.names[t]), i, t)
-            for i, keyed in enumerate(table[KEYS].to_pylist())
-            for t, key in enumerate(keyed)
-        ),
-        reverse=True,
-    )
-    taken, left = {}, list(rule.budgets)
-    full = {t for t, b in enumerate(left) if b == 0}
-    for _, _, _, i, t in pairs:
-        if i in taken or t in full:
-            continue
-        size = sizes[i] if rule.sized else 1
-        if size > left[t]:
-            full.add(t)
-            continue
-        taken[i], left[t] = t, left[t] - size
-    return taken
-
-
-def made_table(rng, n, targets, digits):
-    """Rows that all targets like for the same reason, and each for its own."""
-    common = rng.normal(0, 2, n) * rng.choice([0, 1])
-    own = [rng.normal(0, rng.choice([0.5, 3]), n) for _ in range(targets)]
-    keyed = np.round(common + np.array(own), digits).T + 0.0
-    ids = [f"d{i:04}" for i in rng.permutation(3 * n)[:n]]
-    return pa.table({ID: ids, SIZE: rng.integers(0, 9, n), KEYS: keyed.tolist()})
-
-
-def settled(table, rule):
-    """What the driver settles, as `greedy` has it."""
-    rows = Rows.of(table if rule.sized else table.drop_columns([SIZE]))
-    keyed = matrix(table, KEYS, len(rule.names)).copy()
-    keyed[:, [b == 0 for b in rule.budgets]] = np.nan
-    taken, _ = allocation.settle(rows, keyed, rule)
-    return {i: int(t) for i, t in enumerate(taken) if t >= 0}
-
-
-@pytest.mark.parametrize("sized", [False, True])
-def test_targets_are_settled_by_falling_key(sized):
-    for seed in range(150):
-        rng = np.random.default_rng(seed)
-        names = list(rng.permutation(list("abcdef"))[: rng.integers(1, 7)])
-        n, shares = int(rng.integers(1, 50)), [1.0 + t % 2 for t in range(len(names))]
-        table = made_table(rng, n, len(names), int(rng.choice([0, 1, 9])))
-        most = 2 * sum(table[SIZE].to_pylist()) if sized else n
-        budgets = apportion(int(rng.integers(0, most + 1)), shares, names)
-        rule = Rule(names, budgets, sized, joint=True)
-        assert settled(table, rule) == greedy(table, rule)
-
-
 @pytest.mark.spark
 @pytest.mark.parametrize(
-    "targets, sized, digits, joint, passes",
+    "targets, sized, digits, allocation, passes",
     [
-        (60, False, 9, True, 5),
-        (12, True, 9, True, 6),
-        (5, True, 0, True, 9),
-        (12, False, 9, False, 6),
+        (60, False, 9, "joint", 7),
+        (12, True, 9, "joint", 6),
+        (5, True, 0, "joint", 8),
+        (12, False, 9, "sequential", 6),
     ],
 )
 def test_many_targets_are_closed_in_on_in_few_passes(
-    spark, monkeypatch, targets, sized, digits, joint, passes
+    spark, monkeypatch, targets, sized, digits, allocation, passes
 ):
     rng = np.random.default_rng(targets)
-    names = [chr(ord("\u0100") + t) for t in rng.permutation(targets)]
-    table = made_table(rng, 2_000, targets, digits)
-    budgets = apportion(1_000 if sized else 300, [1.0 + t % 3 for t in range(targets)], names)
-    rule = Rule(names, budgets, sized, joint)
-    schema = f"{ID} string, {SIZE} bigint, {KEYS} array<double>"
-    frame = spark.createDataFrame(table.to_pylist(), schema)
-    monkeypatch.setattr(narrowing, "_OPEN_BYTES", 200 * allocation.row_bytes(targets))
+    names = [f"t{t:02}" for t in rng.permutation(targets)]
+    # Rows that all targets like for the same reason, and each for its own.
+    spread = rng.choice([0.5, 3], targets)
+    liked = rng.normal(0, 2, (1_500, 1)) + rng.normal(0, 1, (1_500, targets)) * spread
+    rows = [
+        {"id": f"d{i:04}", "size": float(size), **dict(zip(names, keyed, strict=True))}
+        for i, size, keyed in zip(rng.permutation(4_000)[:1_500], rng.integers(0, 9, 1_500),
+                                  np.round(liked, digits).tolist(), strict=True)
+    ]  # fmt: skip
+    frame = spark.createDataFrame([tuple(r.values()) for r in rows], list(rows[0]))
+    monkeypatch.setattr(small, "_BYTES", -1)
+    monkeypatch.setattr(narrowing, "_OPEN_BYTES", 200 * row_bytes(targets))
     counted, made = narrowing._counted, []
     monkeypatch.setattr(narrowing, "_counted", lambda *a: made.append(1) or counted(*a))
-    found = narrowing.narrowed_cuts(frame, rule)
-    placed = frame.select(ID, rule.choice(found, F.col(KEYS), F.col(ID)).alias("to"))
-    taken = dict(placed.where("`to` is not null").collect())
-    wanted = greedy(table, rule) if joint else settled(table, rule)
-    ids = table[ID].to_pylist()
-    assert taken == {ids[i]: t for i, t in wanted.items()}
-    assert sum(c.num_documents for c in found) == len(taken)
+    budget = (
+        {"num_tokens_to_sample": 900, "size_column": "size"} if sized else {"num_to_sample": 300}
+    )
+    options = {"scores": names, "allocation": allocation, **budget}
+    shares = {name: 1.0 + t % 3 for t, name in enumerate(names)}
+    selection, found = chosen(frame, shares=shares, **options)
+    assert found == expected(rows, shares=shares, **options)[0]
     assert len(made) <= passes
+    assert selection.num_selected == len(found) > targets

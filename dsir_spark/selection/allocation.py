@@ -9,7 +9,7 @@ on; here is the definition, for rows on the driver.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,13 @@ from pyspark.sql import functions as F
 
 from dsir_spark.selection import cuts
 from dsir_spark.selection.cuts import Cut
+from dsir_spark.selection.pool import FEW_TARGETS
 from dsir_spark.selection.rows import Floats, Ints, Rows
 
 FOR = "__dsir_target"  # position of the target that a row goes to (int), or null
+
+
+Reached = Callable[[Column, Column], Column]
 
 
 def row_bytes(targets: int) -> int:
@@ -57,25 +61,27 @@ class Rule:
             order.sort(key=lambda t: str(self.names[t]))
         return [order.index(t) for t in range(len(order))]
 
-    @property
-    def by_rank(self) -> list[int]:
-        """The targets by rank."""
-        ranks = self.ranks
-        return sorted(range(len(ranks)), key=lambda t: ranks[t])
+    def liking(self, key: Column, rank: Column) -> Column:
+        """How much a row likes a target, to compare with others (struct)."""
+        return F.struct((key if self.joint else F.lit(0.0)).alias("key"), (-rank).alias("place"))
 
-    def liking(self, key: Column) -> Column:
-        """How much a row likes a target (double); equal likings go by rank."""
-        return key if self.joint else F.lit(0.0)
+    def best(self, keys: Column, bounds: Column, reached: Reached) -> Column:
+        """The largest liking of a row among the targets that it reaches; null if there is none.
 
-    def first(self, likings: Column) -> Column:
-        """The rank of the target that a row likes best (bigint), of an array of its likings by
-        rank, null for targets that it cannot have; null if it has none."""
-        return F.array_position(likings, F.array_max(likings)) - 1
+        Parameters
+        ----------
+        keys : array of a row's keys by target
+        bounds : array of structs by target, with a field `rank`
+        reached : of a key and a bound
+        """
 
-    def ordered(self, keys: Column) -> Column:
-        """An array by targets, by rank instead."""
-        order = self.by_rank
-        return keys if order == sorted(order) else F.array(*[keys[t] for t in order])
+        def liking(key: Column, bound: Column) -> Column:
+            return F.when(reached(key, bound), self.liking(key, bound["rank"]))
+
+        targets = range(len(self.names))
+        if 1 < len(targets) <= FEW_TARGETS:
+            return F.greatest(*[liking(keys[t], bounds[t]) for t in targets])
+        return F.array_max(F.zip_with(keys, bounds, liking))
 
     def choice(self, own: Sequence[Cut], keys: Column, ids: Column) -> Column:
         """Position of the target that a row goes to (int), or null: of those whose cut it reaches,
@@ -87,30 +93,27 @@ class Rule:
         """
         if len(own) == 1:
             return F.when(own[0].reached_by(keys[0], ids), F.lit(0))
-        order = self.by_rank
         named = [c.id for c in own if c.id is not None]
         kind = "string" if named and isinstance(named[0], str) else "bigint"
-        # Arrays, so that the plan does not grow with the targets: code for each of sixty becomes
-        # a method too long for Java to compile.
         bounds = F.array(*[
             F.struct(
-                F.lit(own[t].key).cast("double").alias("key"),
-                F.lit(own[t].id).cast(kind).alias("id"),
-                F.lit(own[t].exclusive).alias("exclusive"),
-                F.lit(own[t].key is not None and own[t].id is None).alias("all"),
+                F.lit(c.key).cast("double").alias("key"), F.lit(c.id).cast(kind).alias("id"),
+                F.lit(c.exclusive).alias("exclusive"), F.lit(rank).alias("rank"),
+                F.lit(c.key is not None and c.id is None).alias("all"),
             )
-            for t in order
+            for c, rank in zip(own, self.ranks, strict=True)
         ])  # fmt: skip
 
-        def liking(key: Column, cut: Column) -> Column:
-            reached = cut["all"] | (key > cut["key"])
-            if named:
-                by_id = (ids > cut["id"]) | (~cut["exclusive"] & (ids == cut["id"]))
-                reached = reached | ((key == cut["key"]) & by_id)
-            return F.when(reached, self.liking(key))
+        def reached(key: Column, cut: Column) -> Column:
+            found = cut["all"] | (key > cut["key"])
+            if not named:
+                return found
+            by_id = (ids > cut["id"]) | (~cut["exclusive"] & (ids == cut["id"]))
+            return found | ((key == cut["key"]) & by_id)
 
-        likings = F.zip_with(self.ordered(keys), bounds, liking)
-        return F.get(F.array(*[F.lit(t) for t in order]), self.first(likings).cast("int"))
+        by_rank = [self.ranks.index(rank) for rank in range(len(own))]
+        place = -self.best(keys, bounds, reached)["place"]
+        return F.get(F.array(*[F.lit(t) for t in by_rank]), place)
 
 
 def settle(rows: Rows, keys: Floats, rule: Rule) -> tuple[Ints, Ints]:

@@ -140,7 +140,7 @@ class _Find:
                 options.sized, self.pool.temperature_floor,
             )  # fmt: skip
             self.staged = self.pool.staged(self.rows, options, self.temperatures)
-        rows = with_keys(_candidates(self.staged))
+        rows = with_keys(_candidates(self.staged), targets)
         rows, repeated = self._without_copies(rows)
         if options.max_per_group is not None:
             limited = groups.limited(

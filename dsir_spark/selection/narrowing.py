@@ -26,8 +26,7 @@ from dsir_spark.selection.cuts import CHANGED, Cut
 from dsir_spark.selection.pool import ID, KEYS, SIZE
 from dsir_spark.selection.rows import Rows, matrix, to_arrow
 
-_SURE, _POSSIBLE, _LIKED = "__dsir_sure", "__dsir_possible", "__dsir_liked"
-_KEYS = "__dsir_ordered"  # of a row, by rank of the target
+_SURE, _POSSIBLE = "__dsir_sure", "__dsir_possible"
 _OPEN_BYTES = 64_000_000  # of the rows that the driver settles
 _BINS = 65_536  # between the bounds of all targets together
 _TOP = 1 << 20  # the bin of rows above the upper bound, and above all others
@@ -136,13 +135,11 @@ def _ending(amounts: Sequence[tuple[_Count, int]], budget: int, sized: bool) -> 
 
 
 def _bounds(pool: DataFrame, rule: Rule, spans: Sequence[_Span]) -> Column:
-    """The spans by rank, as an array of literals: the plan of a pass does not grow with targets,
-    and code for each of sixty would be a method too long for Java to compile."""
+    """The spans, as an array of literals."""
     integral = isinstance(pool.schema[ID].dataType, T.IntegralType)
     kind = "bigint" if integral else "string"
     found = []
-    for rank, t in enumerate(rule.by_rank):
-        s = spans[t]
+    for s, rank in zip(spans, rule.ranks, strict=True):
         skipped = cuts.skipped(s.first, s.last, integral)
         offset = s.first >> skipped if integral and s.first is not None else 0
         fields = {
@@ -171,46 +168,33 @@ def _sure(key: Column, span: Column) -> Column:
 
 def _competes(key: Column, span: Column, rule: Rule) -> Column:
     """May the row go to the target?"""
-    liking = rule.liking(key)
-    tied = (liking == F.col(_LIKED)) & (span["rank"] <= F.col(_SURE))
-    return _possible(key, span) & (F.col(_SURE).isNull() | (liking > F.col(_LIKED)) | tied)
+    not_worse = F.col(_SURE).isNull() | (rule.liking(key, span["rank"]) >= F.col(_SURE))
+    return _possible(key, span) & not_worse
 
 
-def _with_bounds(pool: DataFrame, rule: Rule, spans: Sequence[_Span]) -> DataFrame:
-    """With the keys by rank, how much each row likes the best target that it must reach (double),
-    and the ranks of that target and of the best that it may reach; null where there is none."""
-    keys = rule.ordered(F.col(KEYS))
-    bounds = _bounds(pool, rule, spans)
-
-    def sure(key: Column, span: Column) -> Column:
-        return F.when(_sure(key, span), rule.liking(key))
-
-    def may(key: Column, span: Column) -> Column:
-        return F.when(_possible(key, span), rule.liking(key))
-
-    must = F.zip_with(keys, bounds, sure)
+def _with_bounds(pool: DataFrame, rule: Rule, bounds: Column) -> DataFrame:
+    """With how much each row likes the best target that it must reach, and the best that it may
+    reach; null where there is none."""
     sizes = [F.col(SIZE)] if rule.sized else []
-    return pool.select(
-        F.col(ID), *sizes, keys.alias(_KEYS), F.array_max(must).alias(_LIKED),
-        rule.first(must).alias(_SURE),
-        rule.first(F.zip_with(keys, bounds, may)).alias(_POSSIBLE),
-    )  # fmt: skip
+    sure, may = (rule.best(F.col(KEYS), bounds, reached) for reached in (_sure, _possible))
+    return pool.select(F.col(ID), *sizes, F.col(KEYS), sure.alias(_SURE), may.alias(_POSSIBLE))
 
 
 def _counted(pool: DataFrame, rule: Rule, spans: Sequence[_Span]) -> dict[int, list[_Count]]:
     """The rows that may go to each target, by bins between its bounds; one pass."""
     crowds = any(not s.closed and s.low == s.high for s in spans)
-    key, rank, span = F.col("key"), F.col("rank"), F.col("span")
+    bounds = _bounds(pool, rule, spans)
+    key, target, span = F.col("key"), F.col("target"), F.col("span")
     sizes = [SIZE] if rule.sized else []
-    rows = _with_bounds(pool, rule, spans).select(
-        ID, *sizes, _LIKED, _SURE, _POSSIBLE, F.posexplode(_KEYS).alias("rank", "key")
+    rows = _with_bounds(pool, rule, bounds).select(
+        ID, *sizes, _SURE, _POSSIBLE, F.posexplode(KEYS).alias("target", "key")
     )
-    rows = rows.withColumn("span", _bounds(pool, rule, spans)[rank])
+    rows = rows.withColumn("span", bounds[target])
     rows = rows.where(_competes(key, span, rule) & ~span["all"])
     # Target, bin and certainty in one number: counting by one column is the fastest.
     integral = isinstance(pool.schema[ID].dataType, T.IntegralType)
-    label = _bin(key, span, integral, len(spans)) + (2 * rank + 1).cast("bigint") * F.lit(_LABEL)
-    label = label * 2 + (F.col(_POSSIBLE) == rank).cast("bigint")
+    label = _bin(key, span, integral, len(spans)) + (2 * target + 1).cast("bigint") * F.lit(_LABEL)
+    label = label * 2 + (F.col(_POSSIBLE) == rule.liking(key, span["rank"])).cast("bigint")
     amount = F.sum(SIZE) if rule.sized else F.count("*")
     # Strings among the aggregates would have Spark sort all rows: only where they are needed.
     ends = [F.min(ID), F.max(ID)] if crowds else []
@@ -225,7 +209,7 @@ def _counted(pool: DataFrame, rule: Rule, spans: Sequence[_Span]) -> dict[int, l
         found[place, within] = one if other is None else one.with_other(other)
     by_target: dict[int, list[_Count]] = {}
     for (place, _), count in found.items():
-        by_target.setdefault(rule.by_rank[place], []).append(count)
+        by_target.setdefault(place, []).append(count)
     return by_target
 
 
@@ -240,27 +224,25 @@ def _bin(key: Column, span: Column, integral: bool, targets: int) -> Column:
 
 def _settled(pool: DataFrame, rule: Rule, spans: Sequence[_Span]) -> list[Cut]:
     """The cuts, with the rows whose target is open settled on the driver."""
-    bounded = _with_bounds(pool, rule, spans).where(F.col(_POSSIBLE).isNotNull())
-    is_open = F.col(_SURE).isNull() | (F.col(_SURE) != F.col(_POSSIBLE))
+    bounds = _bounds(pool, rule, spans)
+    bounded = _with_bounds(pool, rule, bounds)
+    sure, may = F.col(_SURE)["place"], F.col(_POSSIBLE)["place"]
+    is_open = ~sure.eqNullSafe(may)
     size = F.col(SIZE) if rule.sized else F.lit(1).cast("bigint")
-
-    def open_key(key: Column, span: Column) -> Column:
-        return F.when(_competes(key, span, rule), key)
-
-    keys = F.zip_with(F.col(_KEYS), _bounds(pool, rule, spans), open_key)
+    keys = F.zip_with(KEYS, bounds, lambda k, span: F.when(_competes(k, span, rule), k))
     # Each open row is a group of its own, the others one for each target: one pass for both.
     groups = bounded.select(
-        F.when(~is_open, F.col(_SURE)).alias(FOR), F.when(is_open, F.col(ID)).alias(ID),
-        F.when(is_open, keys).alias(_KEYS), size.alias(SIZE),
-    ).groupBy(FOR, ID, _KEYS)  # fmt: skip
+        F.when(~is_open, F.coalesce(-sure, F.lit(-1))).alias(FOR),
+        F.when(is_open, F.col(ID)).alias(ID), F.when(is_open, keys).alias(KEYS), size.alias(SIZE),
+    ).groupBy(FOR, ID, KEYS)  # fmt: skip
     table = to_arrow(groups.agg(F.count("*").alias("n"), F.sum(SIZE).alias(SIZE)))
-    sure = {
-        rule.by_rank[row[FOR]]: (row["n"], row[SIZE])
-        for row in table.filter(pc.is_valid(table.column(FOR))).to_pylist()
+    certain = {
+        rule.ranks.index(row[FOR]): (row["n"], row[SIZE])
+        for row in table.filter(pc.greater_equal(table.column(FOR), 0)).to_pylist()
     }
     table = table.filter(pc.is_null(table.column(FOR)))
     rows = Rows.of(table if rule.sized else table.drop_columns([SIZE]))
-    own = matrix(table, _KEYS, len(spans))[:, rule.ranks]
-    rest = [b - sure.get(t, (0, 0))[1] if b > 0 else 0 for t, b in enumerate(rule.budgets)]
+    own = matrix(table, KEYS, len(spans))
+    rest = [b - certain.get(t, (0, 0))[1] if b > 0 else 0 for t, b in enumerate(rule.budgets)]
     ends = allocation.settle(rows, own, replace(rule, budgets=rest))
-    return allocation.cuts_of(rows, own, rule, ends, sure)
+    return allocation.cuts_of(rows, own, rule, ends, certain)

@@ -21,6 +21,9 @@ ID, STAGE, NOISE, SIZE = "__dsir_id", "__dsir_stage", "__dsir_noise", "__dsir_si
 # Arrays: with a column for each of sixty targets, the constraints that Spark derives from a filter
 # double with every column.
 RANKS, KEYS = "__dsir_ranks", "__dsir_keys"
+# Up to so many targets have code of their own, which is four times as fast as functions of arrays;
+# of more, it would be a method too long for Java to compile.
+FEW_TARGETS = 8
 VALUE, COPY, MEMBER = "__dsir_value", "__dsir_copy", "__dsir_member_of"
 CANDIDATE = 0  # the stage of rows that have not left the funnel; those that have are below
 DUPLICATE, OVER = -2, -1
@@ -149,10 +152,14 @@ def group(options: SelectOptions) -> Column:
     return quoted(str(options.group_column)).cast("string")
 
 
-def with_keys(staged: DataFrame) -> DataFrame:
+def with_keys(staged: DataFrame, targets: int) -> DataFrame:
     """With KEYS, the key of each target."""
     noise = F.col(NOISE)
-    return staged.withColumn(KEYS, F.transform(RANKS, lambda rank: rank + noise))
+    if targets <= FEW_TARGETS:
+        return staged.withColumn(KEYS, F.array(*[F.col(RANKS)[t] + noise for t in range(targets)]))
+    # An array of the noise, so that it is computed once a row wherever Spark moves the expression.
+    repeated = F.array_repeat(noise, targets)
+    return staged.withColumn(KEYS, F.zip_with(RANKS, repeated, lambda rank, own: rank + own))
 
 
 def _no_number(scores: list[Column]) -> Column:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -19,7 +18,7 @@ from pyspark.sql import functions as F
 from dsir_spark.errors import DataError
 from dsir_spark.options import SelectOptions
 from dsir_spark.selection import cuts
-from dsir_spark.selection.allocation import apportion
+from dsir_spark.selection.allocation import FOR, apportion
 from dsir_spark.selection.cuts import GROUP, KEY, Cut
 from dsir_spark.selection.pool import ID, KEYS, SIZE, VALUE
 
@@ -86,9 +85,8 @@ def quota_cuts(pool: DataFrame, budgets: Sequence[int], options: SelectOptions) 
     for t, budget in enumerate(budgets):
         keyed = grouped.withColumn(KEY, F.col(KEYS)[t])
         if t:
-            gone = [within(F.col(KEYS)[s], cut, s) for s, cut in enumerate(found.cuts)]
-            keyed = with_quotas(keyed, found.quotas).where(~reduce(lambda a, b: a | b, gone))
-            keyed = keyed.drop(_BOUNDS)
+            keyed = placed(keyed, found.cuts, found.quotas).where(F.col(FOR).isNull())
+            keyed = keyed.drop(_BOUNDS, FOR)
         floors, caps = budgets_of(budget, amounts, options)
         wanted = [*floors.items(), *((g, c) for g, c in caps.items() if c != floors[g])]
         lists = dict(zip(wanted, cuts.exact_cuts(keyed, wanted, sized), strict=True))
@@ -96,7 +94,8 @@ def quota_cuts(pool: DataFrame, budgets: Sequence[int], options: SelectOptions) 
             Quota(value, lists[g, floors[g]], lists[g, caps[g]] if g in caps else None)
             for g, value in enumerate(amounts)
         )
-        free = with_quotas(keyed, [own]).where(competes(F.col(KEY), 0)).drop(GROUP, _BOUNDS)
+        bounded = with_bounds(keyed, [cuts.nothing(sized)], [own])
+        free = bounded.where(competes(F.col(KEY), F.col(_BOUNDS)[0])).drop(GROUP, _BOUNDS)
         rest = rest_of(budget, floors, own, options)
         found.add(cuts.exact_cuts(free, [(0, rest)], sized)[0], own)
     return found
@@ -154,17 +153,30 @@ def rest_of(
     return max(0, budget - (taken if fill else max(taken, sum(floors.values()))))
 
 
-def with_quotas(rows: DataFrame, quotas: Sequence[Sequence[Quota]]) -> DataFrame:
-    """Rows with VALUE and, of each target, the cuts of their value (null for values without)."""
+def with_bounds(
+    rows: DataFrame, own: Sequence[Cut], quotas: Sequence[Sequence[Quota]]
+) -> DataFrame:
+    """Rows with KEYS, VALUE and the cuts that hold for their value, by target."""
     kind = rows.schema[ID].dataType.simpleString()
     cut = f"struct<key: double, id: {kind}, exclusive: boolean>"
-    schema = f"of string, {_BOUNDS} array<struct<floor: {cut}, cap: {cut}>>"
+    bounds = f"struct<floor: {cut}, cap: {cut}, rest: {cut}>"
     by_value: dict[str | None, list[Any]] = {}
-    for own in quotas:
-        for q in own:
-            by_value.setdefault(q.value, []).append((_facts(q.floor), _facts(q.cap)))
+    for rest, lists in zip(own, quotas, strict=True):
+        for q in lists:
+            facts = (_facts(q.floor), _facts(q.cap), _facts(rest))
+            by_value.setdefault(q.value, []).append(facts)
+    schema = f"of string, {_BOUNDS} array<{bounds}>"
     frame = F.broadcast(rows.sparkSession.createDataFrame(list(by_value.items()), schema))
-    return rows.join(frame, F.col(VALUE).eqNullSafe(F.col("of")), "left").drop("of")
+    joined = rows.join(frame, F.col(VALUE).eqNullSafe(F.col("of")), "left").drop("of")
+    # Values without a quota: neither floor nor cap.
+    others = [
+        F.struct(
+            F.lit(None), F.lit(None),
+            F.struct(F.lit(c.key).cast("double"), F.lit(c.id).cast(kind), F.lit(c.exclusive)),
+        ).cast(bounds)
+        for c in own
+    ]  # fmt: skip
+    return joined.withColumn(_BOUNDS, F.coalesce(_BOUNDS, F.array(*others)))
 
 
 def _facts(cut: Cut | None) -> tuple[Any, ...] | None:
@@ -179,15 +191,22 @@ def _reached(bound: Column, key: Column) -> Column:
     return F.coalesce(everything | (key > last) | ((key == last) & by_id), F.lit(False))
 
 
-def competes(key: Column, t: int) -> Column:
-    """Is the row below its value's floor for target t, and within its cap?"""
-    bounds = F.col(_BOUNDS)[t]
+def competes(key: Column, bounds: Column) -> Column:
+    """Is the row below its value's floor for a target, and within its cap?"""
     capped = bounds["cap"].isNotNull()
     return ~_reached(bounds["floor"], key) & (~capped | _reached(bounds["cap"], key))
 
 
-def within(key: Column, cut: Cut, t: int) -> Column:
-    """Does target t take the row?"""
-    return _reached(F.col(_BOUNDS)[t]["floor"], key) | (
-        competes(key, t) & F.coalesce(cut.reached_by(key, F.col(ID)), F.lit(False))
-    )
+def placed(rows: DataFrame, own: Sequence[Cut], quotas: Sequence[Sequence[Quota]]) -> DataFrame:
+    """With FOR, the position of the first target that takes each row (int), or null."""
+
+    def takes(key: Column, bounds: Column) -> Column:
+        rest = competes(key, bounds) & _reached(bounds["rest"], key)
+        return F.coalesce(_reached(bounds["floor"], key) | rest, F.lit(False))
+
+    if len(own) == 1:
+        found = F.when(takes(F.col(KEYS)[0], F.col(_BOUNDS)[0]), F.lit(0))
+    else:
+        found = F.array_position(F.zip_with(KEYS, _BOUNDS, takes), True).cast("int") - 1
+        found = F.when(found >= 0, found)
+    return with_bounds(rows, own, quotas).withColumn(FOR, found)

@@ -131,7 +131,7 @@ class Selection:
             extra = [quoted(str(self.options.quota_column)).cast("string").alias(VALUE)]
         own = frame.where(self.is_candidate())
         named = own.select("*", self.pool.ids.alias(ID), noise, ranks, *extra)
-        return with_keys(named)
+        return with_keys(named, len(self.targets))
 
     def _placed(self, frame: DataFrame) -> DataFrame:
         """Candidates with FOR, the position of the target that each would go to, or null."""
@@ -139,10 +139,7 @@ class Selection:
         if not any(self.quotas):
             rule = Rule(self.targets, (), self.options.sized, self.options.allocation == "joint")
             return keyed.withColumn(FOR, rule.choice(self.cuts, F.col(KEYS), F.col(ID)))
-        bounded = quotas.with_quotas(keyed, self.quotas)
-        taken = [quotas.within(F.col(KEYS)[t], cut, t) for t, cut in enumerate(self.cuts)]
-        places = [F.when(is_in, F.lit(t)) for t, is_in in enumerate(taken)]
-        return bounded.withColumn(FOR, F.coalesce(*places))
+        return quotas.placed(keyed, self.cuts, self.quotas)
 
     @property
     def has_losers(self) -> bool:
