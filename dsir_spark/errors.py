@@ -41,11 +41,6 @@ class SessionError(DSIRError, RuntimeError):
     """Spark cannot be started here: Java, packages or Delta's jars are missing."""
 
 
-def one_of(name: str, allowed: Iterable[object], got: object) -> str:
-    """The sentence for an option that takes one of a few values."""
-    return f"{name} must be one of {', '.join(map(str, allowed))}; got {got!r}"
-
-
 def in_range(name: str, allowed: str, got: object) -> str:
     """The sentence for an option outside its range."""
     return f"{name} must be {allowed}; got {got!r}"
