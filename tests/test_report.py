@@ -17,7 +17,7 @@ import pytest
 from dsir_spark import DSIR, dsir, report
 from dsir_spark.errors import DataError
 from dsir_spark.options import FitOptions, JobOptions, ResampleOptions
-from dsir_spark.report import picked, sample
+from dsir_spark.report import candidates, detail
 from dsir_spark.scoring.counts import count
 from dsir_spark.scoring.distributions import kl_reduction
 from dsir_spark.scoring.documents import documents, spec_of
@@ -170,12 +170,11 @@ def test_facts_of_all_kinds_of_runs(spark, frames, tmp_path, case):
         assert target.kl_reduction_random == (expected and pytest.approx(expected))
         assert target.documents == selection.num_documents[t]
         shown = target.detail
-        assert sum(shown.weights.selected) == target.documents
+        assert sum(shown["weights"]["selected"]) == target.documents
         if target.kl_reduction is not None:
             assert target.kl_reduction <= target.bound + 1e-9
-            reached = dict(shown.curve)
-            assert len(reached) == len(shown.curve) >= 3
-        assert {e.place for e in shown.examples} <= set(picked.PLACES)
+            assert len({point["documents"] for point in shown["curve"]}) == len(shown["curve"]) >= 3
+        assert {e["place"] for e in shown["examples"]} <= set(detail.PLACES)
     weights_of = {n: weights[c] for n, c in zip(model.names, model.weight_columns, strict=True)}
     matched = case.get("method") == "match"
     kish = selection.effective_sample_size(weights, weights_of if matched else None)
@@ -194,8 +193,8 @@ def test_samples_stand_for_many_documents(spark, frames, tmp_path, monkeypatch):
     raw, food, _ = frames
     run = finished(spark, tmp_path, raw, food, num_to_sample=60, seed=5)
     exact = report.gather(**run).selection.targets[0]
-    monkeypatch.setattr(sample, "DOCUMENTS", 30)
-    monkeypatch.setattr(picked, "_CURVE_DOCUMENTS", 60)
+    monkeypatch.setattr(candidates, "SAMPLED", 30)
+    monkeypatch.setattr(detail, "CURVE_DOCUMENTS", 60)
     facts = report.gather(**run)
     found = facts.selection.targets[0]
     assert found.kl_reduction == exact.kl_reduction
@@ -204,9 +203,11 @@ def test_samples_stand_for_many_documents(spark, frames, tmp_path, monkeypatch):
     if drawn < 60:
         assert found.random_documents == drawn
     assert found.bound == pytest.approx(exact.bound, abs=0.2)
-    near, curve = dict(exact.detail.curve), found.detail.curve
-    assert curve[-1][0] == max(near) and len(curve) > 3
-    assert all(kl == pytest.approx(near[k], abs=0.2) for k, kl in curve if k in near)
+    near, curve = (
+        {p["documents"]: p["kl_reduction"] for p in t.detail["curve"]} for t in (exact, found)
+    )
+    assert max(curve) == max(near) and len(curve) > 3
+    assert all(kl == pytest.approx(near[k], abs=0.2) for k, kl in curve.items() if k in near)
     assert f"~: an estimate from {drawn} candidates" in report.summary(facts)
     assert "reaches about" in found.sentence or found.kl_reduction <= found.kl_reduction_random
 
@@ -318,11 +319,11 @@ def test_what_is_wrong_is_told(spark, frames, tmp_path):
     )
     facts = report.gather(**run, page=False)
     found = {w.name: w for w in facts.warnings}
-    assert found["contamination"].found == 3 and "3 of them were selected" in str(
-        found["contamination"]
+    assert found["contamination"].found == 3 and (
+        "3 of them were selected" in found["contamination"].sentence
     )
-    assert "The target is small for its buckets" in str(found["small_target"])
-    assert "70 of 123 documents are asked for" in str(found["close_to_all"])
+    assert "The target is small for its buckets" in found["small_target"].sentence
+    assert "70 of 123 documents are asked for" in found["close_to_all"].sentence
 
 
 def test_short_junk_before_long_documents_is_told(spark, frames, tmp_path):

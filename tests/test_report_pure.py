@@ -14,7 +14,8 @@ from test_features import HOSTILE
 
 from dsir_spark import features
 from dsir_spark.features import FeatureSpec, terms
-from dsir_spark.report import bounds, checks, facts, page, scan, spectrum, text
+from dsir_spark.report import candidates, checks, facts, page, text, texts
+from dsir_spark.report.candidates import Sample, rank_correlation
 from dsir_spark.report.facts import (
     Composition,
     FitFacts,
@@ -26,17 +27,16 @@ from dsir_spark.report.facts import (
     WeightTarget,
     visible,
 )
-from dsir_spark.report.sample import Sample, rank_correlation
 from dsir_spark.scoring.distributions import kl_reduction
 
 
 def fit(missed=0.0, kl=1.0, cjk=None, smoothed=False, tokenizer="wordpunct", wanted=1, there=100):
-    own = FitTarget("t", "target t", missed, kl, cjk)
+    own = FitTarget("t", missed, kl, cjk)
     return FitFacts((own,), smoothed, tokenizer, wanted, there, "documents")
 
 
 def weighed(method="sample", copies=0, spread=1.0, correlation=0.0, in_raw=0, shares=(0.5, 0.5)):
-    own = WeightTarget("t", "target t", spread, correlation, in_raw, 1)
+    own = WeightTarget("t", spread, correlation, in_raw, 1)
     value = Value("w\u202eb", 10, shares[1], 5, 9, shares[0])
     return WeightFacts(method, 70, copies, (own,), (Composition("source", (value,)),), drawn())
 
@@ -44,7 +44,7 @@ def weighed(method="sample", copies=0, spread=1.0, correlation=0.0, in_raw=0, sh
 def selected(method="sample", kl=0.2, random=0.1, size=50.0, short=0, candidates=10, median=100.0,
              names=("t",)):  # fmt: skip
     own = [
-        TargetFacts(n, f"target {n}", 100, 900, kl, random, None, 0.5, None, size - i, median)
+        TargetFacts(n, 100, 900, kl, random, None, 0.5, None, size - i, median)
         for i, n in enumerate(names)
     ]
     return SelectionFacts(method, short, "documents", candidates, 10, 100.0, tuple(own))
@@ -96,7 +96,7 @@ def test_each_rule_has_a_name_of_its_own():
 def test_warnings_of_one_kind_are_one_entry_worst_first():
     found = checks.found(selected(size=3.0, names="abc"))
     (group,) = checks.grouped(found)
-    assert [c.about for c in group.warnings] == ["c", "b", "a"]
+    assert group.worst.about == "c"
     assert str(group).startswith("The weights for target c")
     assert "top of the list. Likewise: b (0.02), a (0.03). Give temperature" in str(group)
     with pytest.warns(checks.CheckWarning) as told:
@@ -126,23 +126,23 @@ def bins(numbers, step=1.0, low=0.0):
     apart = np.exp(numbers - (low + (at + 0.5) * step))
     ends = [[f(np.asarray(numbers)[where == i]) for i in range(len(own))] for f in (min, max)]
     sums = [np.bincount(where, apart), np.bincount(where, apart * apart)]
-    return spectrum.Bins(own, n, *sums, *map(np.array, ends))
+    return candidates.Bins(own, n, *sums, *map(np.array, ends))
 
 
 @given(st.lists(st.floats(-900, 900), min_size=1, max_size=50), st.floats(0.1, 500))
 def test_bins_give_what_all_numbers_give(numbers, step):
     numbers = np.array(numbers)
-    scales = (spectrum.Scale(0.0, step),)
-    found = spectrum.Spectrum({(spectrum.RANK, 0): bins(numbers, step)}, scales)
+    scales = (candidates.Scale(0.0, step),)
+    found = candidates.Spectrum(None, None, scales, {(candidates.RANK, 0): bins(numbers, step)})
     weights = np.exp(numbers - numbers.max())
     expected = weights.sum() ** 2 / (weights * weights).sum()
     assert found.effective_sample_size(0) == pytest.approx(expected)
-    edges, candidates, chosen = found.histogram(0)
-    assert sum(candidates) == len(numbers) and not sum(chosen) and len(candidates) <= 60
+    edges, counts, chosen, total = found.histogram(0).values()
+    assert sum(counts) == total == len(numbers) and not sum(chosen) and len(counts) <= 60
     counted = np.histogram(numbers, np.array(edges))[0]
-    assert np.abs(counted - candidates).sum() <= 2  # rounding at an edge
+    assert np.abs(counted - counts).sum() <= 2  # rounding at an edge
     for wanted in (1, len(numbers) // 2 + 1, 99):
-        low, number = found.bins(spectrum.RANK).above(wanted)
+        low, number = found.bins(candidates.RANK).above(wanted)
         assert number == (numbers >= low).sum() >= min(wanted, len(numbers))
     lengths = bins(np.floor(numbers) % 50)
     middle = np.sort(np.floor(numbers) % 50)[(len(numbers) - 1) // 2]
@@ -152,11 +152,8 @@ def test_bins_give_what_all_numbers_give(numbers, step):
 def test_documents_on_the_driver_are_their_counts():
     rng = np.random.default_rng(1)
     table = rng.integers(0, 5, (6, 8))
-    rows, columns = np.nonzero(table)
-    indptr = np.searchsorted(rows, np.arange(7))
-    found = scan.Documents(
-        8, {f"d{i}": i for i in range(6)}, indptr, columns, table[rows, columns], {}
-    )
+    own = {f"d{i}": (np.flatnonzero(row), row[row > 0]) for i, row in enumerate(table)}
+    found = texts.Documents(8, own, {})
     some = ["d4", "d0", "absent", "d5"]
     assert (found.total(some) == table[[4, 0, 5]].sum(axis=0)).all()
     assert (found.total([]) == 0).all()
@@ -167,7 +164,7 @@ def test_documents_on_the_driver_are_their_counts():
     for size in (1, 2, 3):
         for chosen in [rng.choice(6, size, replace=False) for _ in range(20)]:
             counts = table[chosen].sum(axis=0)
-            limit = bounds.estimated(target, raw, found, list(found.at), int(counts.sum()))
+            limit = found.bound(target, raw, list(own), int(counts.sum()))
             assert kl_reduction(target, raw, counts) <= limit + 1e-9
 
 
@@ -180,12 +177,19 @@ def test_a_random_selection_is_the_first_of_the_sample():
 
 def made_up(names=("target",), method="sample"):
     """Facts of everything, the page's included."""
-    detail = facts.Detail(
-        facts.Histogram((0.0, 1.0, 2.0), (5, 3), (0, 2), 8, "log weight (nats)", 1.0),
-        ((10, 0.5, False), (20, 1.5, True)), ((50, 0.1), (100, 0.2)), 600,
-        (facts.Driver(3, 1.0, 0.2, 0.1, (("<b>", 0.9),)),), (),
-        (facts.Example("top", "<i>", 2.0, 1.5, 12, (("oven", 0.5), (" ", 0.0)), 0.5, True),),
-    )  # fmt: skip
+    driver = {"bucket": 3, "log_ratio": 1.0, "p_target": 0.2, "p_raw": 0.1}
+    driver["ngrams"] = [["<b>", 0.9]]
+    shown = {
+        "place": "top", "id": "<i>", "key": 2.0, "log_weight": 1.5, "num_tokens": 12,
+        "pieces": [["oven", 0.5], [" ", 0.0]], "largest": 0.5, "more": True,
+    }  # fmt: skip
+    histogram = {"edges": [0.0, 1.0, 2.0], "candidates": [5, 3], "selected": [0, 2], "total": 8}
+    detail = {
+        "weights": {**histogram, "label": "log weight (nats)", "cut": 1.0},
+        "lengths": {"label": "log weight (nats)", "points": [[10, 0.5, False], [20, 1.5, True]]},
+        "curve": [{"documents": 50 * k, "kl_reduction": 0.1 * k} for k in (1, 2)],
+        "sampled": 600, "up": [driver], "down": [], "examples": [shown],
+    }  # fmt: skip
     chosen = selected(method, size=2.0, names=names)
     targets = [
         TargetFacts(**{**vars(t), "detail": detail, "bound": 0.5 + i, "bound_documents": 7})
@@ -194,7 +198,7 @@ def made_up(names=("target",), method="sample"):
     chosen = SelectionFacts(**{**vars(chosen), "targets": tuple(targets)})
     own = weighed()
     own = WeightFacts(**{**vars(own), "targets": tuple(
-        WeightTarget(n, f"target {n}", 1.0, 0.1) for n in names)})  # fmt: skip
+        WeightTarget(n, 1.0, 0.1) for n in names)})  # fmt: skip
     run = facts.Run(
         "r1",
         "run",
@@ -242,11 +246,11 @@ def test_the_text_of_a_terminal():
     assert "Likewise: a" in told and "Examples" not in told
 
 
-texts = st.text(st.one_of(st.sampled_from(HOSTILE + "ab c"), st.characters(codec="utf-8")))
+TEXTS = st.text(st.one_of(st.sampled_from(HOSTILE + "ab c"), st.characters(codec="utf-8")))
 
 
 @settings(max_examples=200, deadline=None)
-@given(texts, st.integers(1, 4), st.sampled_from(["wordpunct", "wordpunct_cjk", "bytes"]))
+@given(TEXTS, st.integers(1, 4), st.sampled_from(["wordpunct", "wordpunct_cjk", "bytes"]))
 @example("\u0130\u03a3 \u6f22\u5b57, \u0e01\u0e49.", 2, "wordpunct_cjk")
 def test_terms_add_up_to_the_weight(text, ngrams, tokenizer):
     spec = FeatureSpec(ngrams, 97, tokenizer)

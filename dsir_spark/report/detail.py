@@ -1,131 +1,226 @@
-"""What a page shows of each target beside its numbers, from what the driver holds by now."""
+"""What a page shows of each target beside its numbers, and which documents that needs."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
 
-from dsir_spark.report.drivers import decoded, drivers, pieces
-from dsir_spark.report.facts import Detail, Example, Histogram
-from dsir_spark.report.picked import Band, Picked, Row
-from dsir_spark.report.sample import Sample, matched
-from dsir_spark.report.scan import Documents
-from dsir_spark.report.spectrum import Spectrum
-from dsir_spark.report.texts import CHARACTERS, NUMBER
+from dsir_spark.columns import NUM_TOKENS, column_name, quoted
+from dsir_spark.features import arrow
+from dsir_spark.report import texts
+from dsir_spark.report.candidates import KEY, Sample, Spectrum, matched, position
+from dsir_spark.report.texts import Documents
 from dsir_spark.scoring.distributions import kl_reduction
 from dsir_spark.scoring.documents import spec_of
 from dsir_spark.scoring.model import Model
 from dsir_spark.selection import Selection
+from dsir_spark.selection.rows import to_arrow
 
+PLACES = ("top", "middle", "just above the cut", "below the cut", "rejected, at random")
+_AT = "__dsir_at"
+_CHOSEN = "chosen"  # the place of all selected documents of the random sample
 _POINTS = 600  # documents of the sample that are drawn
 _EXCERPT = 700  # characters shown of an example
+_STEPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)  # sizes of a curve, in those selected
+_CURVES = 5  # targets that have one: those for which most is selected
+CURVE_DOCUMENTS = 4_500  # looked at for all curves together
+_NEAR = 1_000  # candidates below the cut among which the next ones are looked for
+_GRAINS = 1 << 24  # of a hash of ids, by which samples are drawn
 
 
-def wanted(sample: Sample, shown: Picked, texts: bool) -> dict[Any, int]:
-    """Characters of the text that are read of each document looked at.
+Band = tuple[float, int]  # the key at its lower end, and the candidates between it and the next
 
-    texts : is any text shown? If not, none leaves the executors
-    """
-    found: dict[Any, int] = dict.fromkeys(sample.ids, 0)
-    found |= {i: 0 for own in shown.bands.values() for _, ids in own for i in ids}
-    if texts:
-        found |= dict.fromkeys(sample.ids[:NUMBER], CHARACTERS)
-    for rows in shown.examples.values():
-        found |= {row.id: max(found.get(row.id, 0), _EXCERPT + 1) for _, row in rows}
+
+class Picked(NamedTuple):
+    """Documents that are looked at, whose texts are in raw."""
+
+    bands: dict[int, list[Band]]  # of each target that has a curve, best first
+    # id, key, log_weight, num_tokens by falling key, of each target and place: one of PLACES,
+    # _CHOSEN, or the number of a band.
+    rows: dict[tuple[int, str], list[dict[str, Any]]]
+
+    def ids(self, t: int, place: str) -> list[Any]:
+        """Of the documents of a place."""
+        return [row["id"] for row in self.rows.get((t, place), ())]
+
+    def wanted(self, sample: Sample, shown: bool) -> dict[Any, int]:
+        """Characters of the text that are read of each document looked at; is any `shown`?"""
+        found = dict.fromkeys(sample.ids, 0)
+        found |= {row["id"]: 0 for own in self.rows.values() for row in own}
+        if shown:
+            found |= dict.fromkeys(sample.ids[: texts.TEXTS], texts.CHARACTERS)
+        for (_, place), own in self.rows.items():
+            if place in PLACES:
+                found |= {r["id"]: max(found[r["id"]], _EXCERPT + 1) for r in own}
+        return found
+
+
+def pick(weights: DataFrame, spectrum: Spectrum, examples: int) -> Picked:
+    """What a page shows, found from weights in one query; `examples` of each place and target."""
+    selection, bands = spectrum.selection, _bands(spectrum)
+    frames = [(selection.filter(weights, weights), _selected(spectrum, examples))]
+    if examples:
+        frames.append((selection.rejected(weights), _rejected(spectrum)))
+    if bands:
+        frames.append((weights.where(selection.is_candidate()), _banded(selection, bands)))
+    log_weights = F.array(*[quoted(column_name(name)) for name in selection.targets])
+    t, parts = F.col(f"{_AT}.t"), []
+    for frame, places in frames:
+        there = frame.withColumn(_AT, F.explode(F.array(*places))).where(f"{_AT}.place is not null")
+        parts.append(there.select(
+            quoted(selection.pool.id_column).alias("id"), f"{_AT}.*", NUM_TOKENS,
+            F.array(*selection.keys())[t].alias("key"), log_weights[t].alias("log_weight"),
+        ))  # fmt: skip
+    order = Window.partitionBy("t", "place").orderBy(F.desc("order"), F.desc("id"))
+    ranked = functools.reduce(DataFrame.union, parts).withColumn("n", F.row_number().over(order))
+    shown, one = F.col("place").isin(*PLACES), F.col("place") == F.lit(PLACES[-1])
+    few = ranked.where(~shown | (F.col("n") <= F.when(one, 1).otherwise(examples)))
+    rows: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for row in sorted(to_arrow(few).to_pylist(), key=lambda row: (-row["key"], str(row["id"]))):
+        rows.setdefault((row["t"], row["place"]), []).append(row)
+    return Picked(bands, rows)
+
+
+def _place(t: Column, place: Column, order: Column) -> Column:
+    """A place of a row (null: it is not there), and what the rows there are ordered by, falling."""
+    return F.struct(t.alias("t"), place.alias("place"), order.cast("double").alias("order"))
+
+
+def _drawn(selection: Selection, salt: str, share: float) -> Column:
+    """Is a row in a sample of so large a share?"""
+    return _hashed(selection, salt) < F.lit(int(min(1.0, share) * _GRAINS))
+
+
+def _hashed(selection: Selection, salt: str) -> Column:
+    return F.pmod(F.xxhash64(F.lit(salt), quoted(selection.pool.id_column)), F.lit(_GRAINS))
+
+
+def _selected(spectrum: Spectrum, number: int) -> list[Column]:
+    selection = spectrum.selection
+    of, documents = position(selection), selection.num_documents
+    top, middle, last = map(F.lit, PLACES[:3])
+    key = F.array(*selection.keys())[of]
+    middles = [spectrum.bins(KEY, t).above(max(1, n // 2))[0] for t, n in enumerate(documents)]
+    # Of a small selection the top is all there is to see.
+    many = F.array(*[F.lit(n > 3 * number) for n in documents])[of]
+    half = many & (key < F.array(*map(F.lit, middles))[of])
+    random = selection.uniform_key() >= F.lit(spectrum.sample.least)
+    chosen, inner = F.when(random, F.lit(_CHOSEN)), F.when(half, middle)
+    falling = [_place(of, place, key) for place in (chosen, top, inner)]
+    return [*falling, _place(of, F.when(many, last), -key)]
+
+
+def _rejected(spectrum: Spectrum) -> list[Column]:
+    selection, funnel = spectrum.selection, spectrum.selection.funnel
+    places, salt = [], "a random one"
+    near = selection.num_selected + funnel["duplicate_text"] + funnel["over_max_per_group"] + _NEAR
+    share = 200 / max(1, funnel["candidates"] - selection.num_selected)
+    below, by_chance = map(F.lit, PLACES[3:])
+    for t, key in enumerate(selection.keys()):
+        reached = key >= F.lit(spectrum.bins(KEY, t).above(near)[0])
+        drawn = F.when(_drawn(selection, salt, share), by_chance)
+        places.append(_place(F.lit(t), F.when(reached, below), key))
+        places.append(_place(F.lit(t), drawn, -_hashed(selection, salt)))
+    return places
+
+
+def _bands(spectrum: Spectrum) -> dict[int, list[Band]]:
+    documents_of = enumerate(spectrum.selection.num_documents)
+    most = sorted(documents_of, key=lambda pair: (-pair[1], pair[0]))
+    found: dict[int, list[Band]] = {}
+    for t, wanted in sorted(pair for pair in most[:_CURVES] if pair[1]):
+        found[t], before = [], 0
+        for size in sorted({max(1, round(wanted * step)) for step in _STEPS}):
+            low, documents = spectrum.bins(KEY, t).above(size)
+            if documents > before:
+                found[t].append((low, documents - before))
+                before = documents
     return found
 
 
-def details(
-    model: Model,
-    selection: Selection,
-    spectrum: Spectrum,
-    sample: Sample,
-    shown: Picked,
-    documents: Documents,
-    texts: Mapping[str, Sequence[bytes]],
-) -> list[Detail]:
-    """Of each target.
+def _banded(selection: Selection, bands: Mapping[int, Sequence[Band]]) -> list[Column]:
+    """The places of a sample of each band."""
+    each = CURVE_DOCUMENTS / min(_CURVES, len(selection.targets)) / len(_STEPS)
+    keys, places = selection.keys(), []
+    for t, own in bands.items():
+        place = F.lit(None).cast("string")
+        for i, (low, documents) in reversed(list(enumerate(own))):
+            drawn = F.when(_drawn(selection, "curve", each / documents), F.lit(str(i)))
+            place = F.when(keys[t] >= F.lit(low), drawn).otherwise(place)
+        places.append(_place(F.lit(t), place, F.lit(0.0)))
+    return places
 
-    Parameters
-    ----------
-    texts : some of each target, in which n-grams are looked up
+
+def details(
+    model: Model, spectrum: Spectrum, picked: Picked, read: Documents,
+    target_texts: Mapping[str, Sequence[bytes]],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Of each target, as JSON has it.
+
+    weights: histogram and cut. lengths: tokens, rank, and whether selected, of some documents of
+    the sample. curve: KL reduction of the best so many documents. up, down: buckets with the
+    n-grams found in `sampled` texts. examples: with what each piece of a text adds to its weight.
     """
-    of_raw = [documents.texts[i] for i in sample.ids[:NUMBER] if i in documents.texts]
-    moving = drivers(model, of_raw, texts)
-    step = max(1, len(sample.ids) // _POINTS)
+    selection, sample = spectrum.selection, spectrum.sample
+    of_raw = [read.texts[i] for i in sample.ids[: texts.TEXTS] if i in read.texts]
+    moving, spec = texts.drivers(model, of_raw, target_texts), spec_of(model.config)
+    chosen = {i for t in range(len(selection.targets)) for i in picked.ids(t, _CHOSEN)}
+    drawn = range(0, len(sample.ids), max(1, len(sample.ids) // _POINTS))
     found = []
     for t, (name, ratio) in enumerate(model.log_ratio.items()):
-        edges, candidates, selected = spectrum.histogram(t)
+        label, cut = _label(selection, t), selection.cuts[t].key
+        if matched(selection) or (cut is not None and not np.isfinite(cut)):
+            cut = None  # one key does not tell
         points = [
-            (int(sample.num_tokens[i]), float(sample.ranks[i, t]), sample.ids[i] in shown.chosen)
-            for i in range(0, len(sample.ids), step)
+            (int(sample.num_tokens[i]), float(sample.ranks[i, t]), sample.ids[i] in chosen)
+            for i in drawn
         ]
-        up, down = moving[name]
-        found.append(
-            Detail(
-                weights=Histogram(
-                    tuple(edges), tuple(candidates), tuple(selected), sum(candidates),
-                    _label(selection, t), _cut(selection, t),
-                ),
-                points=tuple(points),
-                curve=_curve(model, name, shown.bands.get(t, ()), documents),
-                sampled=len(of_raw) + len(texts.get(name, ())),
-                up=up,
-                down=down,
-                examples=tuple(
-                    _example(model, place, row, ratio, documents)
-                    for place, row in shown.examples[t]
-                ),
-            )
-        )  # fmt: skip
+        examples = []
+        for place, row in ((p, row) for p in PLACES for row in picked.rows.get((t, p), ())):
+            text = arrow.decoded(read.texts.get(row["id"], b""))
+            pieces = texts.pieces(text[:_EXCERPT], ratio, spec)
+            examples.append({
+                "place": place, "id": str(row["id"]), "log_weight": row["log_weight"],
+                "key": row["key"] if np.isfinite(row["key"]) else None,
+                "num_tokens": row["num_tokens"], "pieces": pieces, "more": len(text) > _EXCERPT,
+                "largest": max((abs(part) for _, part in pieces), default=0.0),
+            })  # fmt: skip
+        found.append({
+            "weights": {**spectrum.histogram(t), "label": label, "cut": cut},
+            "lengths": {"label": label, "points": points},
+            "curve": _curve(model, name, t, picked, read),
+            "sampled": len(of_raw) + len(target_texts.get(name, ())),
+            "examples": examples, **moving[name],
+        })  # fmt: skip
     return found
 
 
 def _label(selection: Selection, t: int) -> str:
-    matching = matched(selection)
-    label = "log weight (nats)"
-    if getattr(selection.options, "normalize", "none") == "ngram" and not matching:
+    label, temperature = "log weight (nats)", selection.temperatures[t]
+    if matched(selection):
+        return label
+    if getattr(selection.options, "normalize", "none") == "ngram":
         label = "mean log ratio (nats an n-gram)"
-    if selection.temperatures[t] != 1.0 and not matching:
-        label += f" / {selection.temperatures[t]:.3g}"
-    return label
-
-
-def _cut(selection: Selection, t: int) -> float | None:
-    key = selection.cuts[t].key
-    if matched(selection) or key is None or not np.isfinite(key):
-        return None
-    return float(key)
+    return label if temperature == 1.0 else f"{label} / {temperature:.3g}"
 
 
 def _curve(
-    model: Model, name: str, bands: Sequence[tuple[Band, Sequence[Any]]], documents: Documents
-) -> tuple[tuple[int, float], ...]:
-    """Documents and KL reduction of the best so many by key; the sample of a band stands for it."""
-    total, number, curve = np.zeros(documents.num_buckets), 0, []
-    for band, ids in bands:
+    model: Model, name: str, t: int, picked: Picked, read: Documents
+) -> list[dict[str, float]]:  # fmt: skip
+    """The sample of a band stands for it."""
+    total, number, curve = np.zeros(read.num_buckets), 0, []
+    for i, (_, candidates) in enumerate(picked.bands.get(t, ())):
+        ids = picked.ids(t, str(i))
         if not ids:
             break
-        number += band.documents
-        total = total + documents.total(ids) * (band.documents / len(ids))
+        number += candidates
+        total = total + read.total(ids) * (candidates / len(ids))
         kl = kl_reduction(model.targets[name].counts, model.raw.counts, total)  # type: ignore[arg-type]
         if kl is not None:
-            curve.append((number, kl))
-    return tuple(curve)
-
-
-def _example(model: Model, place: str, row: Row, ratio: Any, documents: Documents) -> Example:
-    text, more = decoded(documents.texts.get(row.id, b""), _EXCERPT)
-    parts = pieces(text, ratio, spec_of(model.config))
-    return Example(
-        place=place,
-        id=str(row.id),
-        key=row.key if np.isfinite(row.key) else None,
-        log_weight=row.log_weight,
-        num_tokens=row.num_tokens,
-        pieces=parts,
-        largest=max((abs(part) for _, part in parts), default=0.0),
-        more=more,
-    )
+            curve.append({"documents": number, "kl_reduction": kl})
+    return curve

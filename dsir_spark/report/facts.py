@@ -9,43 +9,31 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 LABELS = {
-    "read": "read",
-    "filtered": "left out by where",
-    "null_id": "without id",
-    "null_text": "without text",
-    "blank": "blank",
-    "too_short": "too short",
-    "quality_length": "quality: length",
-    "quality_repeating": "quality: repetition",
-    "quality_informative": "quality: information",
-    "quality_numeric": "quality: digits",
-    "without_score": "without a score",
-    "without_size": "without a size",
-    "duplicate_text": "further copies of a text",
-    "over_max_per_group": "over max_per_group",
-    "candidates": "candidates",
-    "selected": "selected",
-}
+    "read": "read", "filtered": "left out by where", "null_id": "without id",
+    "null_text": "without text", "blank": "blank", "too_short": "too short",
+    "quality_length": "quality: length", "quality_repeating": "quality: repetition",
+    "quality_informative": "quality: information", "quality_numeric": "quality: digits",
+    "without_score": "without a score", "without_size": "without a size",
+    "duplicate_text": "further copies of a text", "over_max_per_group": "over max_per_group",
+    "candidates": "candidates", "selected": "selected",
+}  # fmt: skip
+ENDS = ("read", "candidates", "selected")  # of the funnel; all else is loss
 
 
 def visible(text: Any) -> str:
     """Text on one line, with U+FFFD for what is no character to show: control, format, private,
-    unassigned and invalid ones, which could act on a page or a terminal.
-    """
+    unassigned and invalid ones, which could act on a page or a terminal."""
     flat = " ".join(str(text).split())
     return "".join("\ufffd" if unicodedata.category(c).startswith("C") else c for c in flat)
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a check found: the number and its threshold, a sentence, and what to do.
-
-    about : the target or the column that it is about
-    """
+    """What a check found, about a target, a column or (None) the run as a whole."""
 
     name: str
     found: float
@@ -54,54 +42,49 @@ class Check:
     remedy: str
     about: str | None = None
 
-    def __str__(self) -> str:
-        return f"{self.sentence} {self.remedy}"
+
+@dataclass(frozen=True)
+class OfTarget:
+    """What is known of one target."""
+
+    name: str
+
+    @property
+    def called(self) -> str:
+        """As sentences name it."""
+        return "the target" if self.name == "target" else f"target {self.name}"
 
 
 @dataclass(frozen=True)
-class FitTarget:
-    """One target beside raw.
+class FitTarget(OfTarget):
+    """A target beside raw."""
 
-    called : as sentences name it
-    missed : share of raw's n-grams in buckets that the target has nothing in
-    kl : KL(target || raw), nats
-    cjk_share : share of Chinese, Japanese, Korean and Thai among the letters of a sample of its
-        texts; None where it was not looked at
-    """
-
-    name: str
-    called: str
-    missed: float
-    kl: float
-    cjk_share: float | None = None
+    missed: float  # share of raw's n-grams in buckets that the target has nothing in
+    kl: float  # KL(target || raw), nats
+    cjk_share: float | None = None  # of Chinese, Japanese, Korean, Thai among letters of a sample
 
 
 @dataclass(frozen=True)
 class FitFacts:
-    """What is known before raw is weighed.
-
-    smoothed : do buckets that a target has nothing in count for less than their absence?
-    wanted, there_is, unit : the budget, what raw holds of the same, and in what (documents, tokens)
-    texts : a sample of each target's texts
-    """
+    """What is known before raw is weighed, and a sample of each target's texts."""
 
     targets: tuple[FitTarget, ...]
-    smoothed: bool
+    smoothed: bool  # do buckets that a target has nothing in count for less than their absence?
     tokenizer: str
-    wanted: float
-    there_is: float
-    unit: str
+    wanted: float  # the budget
+    there_is: float  # what raw holds of the same
+    unit: str  # of both: documents, tokens
     texts: Mapping[str, list[bytes]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
 class Value:
-    """Documents of one value of a column; candidates: None where nobody counted."""
+    """Documents of one value of a column."""
 
     value: str
     raw: int
     raw_share: float
-    candidates: int | None
+    candidates: int | None  # None where nobody counted
     selected: int
     selected_share: float
 
@@ -114,134 +97,47 @@ class Composition:
     rows: tuple[Value, ...]
 
     @property
-    def name(self) -> str:
-        """The column."""
-        return self.column
+    def first(self) -> str:
+        """The value most selected, as sentences name it."""
+        return visible(self.rows[0].value)[:60]
 
 
 @dataclass(frozen=True)
-class WeightTarget:
-    """How what documents are ranked by is spread.
+class WeightTarget(OfTarget):
+    """How what documents are ranked by is spread."""
 
-    spread : standard deviation, nats
-    correlation : Spearman's, of the rank with the tokens of a document
-    in_raw, in_raw_selected : documents of raw that are texts of the target but for case and
-        blanks, and those of them that are selected
-    """
-
-    name: str
-    called: str
-    spread: float
-    correlation: float
-    in_raw: int = 0
+    spread: float  # standard deviation, nats
+    correlation: float  # Spearman's, of the rank with the tokens of a document
+    in_raw: int = 0  # documents that are texts of the target but for case and blanks
     in_raw_selected: int = 0
 
 
 @dataclass(frozen=True)
 class WeightFacts:
-    """What is known before the selected documents are written.
-
-    sample : candidates drawn at random, from which spread and correlation are; see `pool.Sample`
-    """
+    """What is known before the selected documents are written."""
 
     method: str
     candidates: int
     copies: int
     targets: tuple[WeightTarget, ...]
     composition: tuple[Composition, ...]
-    sample: Any = field(repr=False, compare=False)
+    sample: Any = field(repr=False, compare=False)  # a `candidates.Sample`
 
 
 @dataclass(frozen=True)
-class Histogram:
-    """Documents in equal bins of what they are ranked by.
+class TargetFacts(OfTarget):
+    """What was selected for one target; KL reductions in nats an n-gram, None of nothing."""
 
-    edges : bins + 1
-    cut : the key at which the selection ends; None where one key does not tell
-    """
-
-    edges: tuple[float, ...]
-    candidates: tuple[int, ...]
-    selected: tuple[int, ...]
-    total: int
-    label: str
-    cut: float | None
-
-
-@dataclass(frozen=True)
-class Driver:
-    """A bucket that moves weights: its log ratio, its shares, the n-grams found in it."""
-
-    bucket: int
-    log_ratio: float
-    p_target: float
-    p_raw: float
-    ngrams: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A document shown.
-
-    pieces : of the beginning of its text, and what each adds to the log weight, nats
-    more : does the text go on?
-    """
-
-    place: str
-    id: str
-    key: float | None
-    log_weight: float
-    num_tokens: int
-    pieces: tuple[tuple[str, float], ...]
-    largest: float
-    more: bool
-
-    @property
-    def text(self) -> str:
-        """The beginning of the text."""
-        return "".join(piece for piece, _ in self.pieces)
-
-
-@dataclass(frozen=True)
-class Detail:
-    """What the page shows of one target beside its numbers.
-
-    points : tokens, rank, and whether selected, of some documents of the sample
-    curve : documents and KL reduction of the best so many by key
-    sampled : texts in which the n-grams of `up` and `down` were looked for
-    """
-
-    weights: Histogram
-    points: tuple[tuple[int, float, bool], ...]
-    curve: tuple[tuple[int, float], ...]
-    sampled: int
-    up: tuple[Driver, ...]
-    down: tuple[Driver, ...]
-    examples: tuple[Example, ...]
-
-
-@dataclass(frozen=True)
-class TargetFacts:
-    """What was selected for one target.
-
-    kl_reduction, kl_reduction_random, bound : nats an n-gram; None where nothing was selected
-    random_documents : of a random selection that its figure comes from; None: all of them
-    bound_documents : candidates that the bound comes from; None: all of them
-    effective_sample_size, median_length : documents; tokens
-    """
-
-    name: str
-    called: str
     documents: int
     tokens: int
     kl_reduction: float | None
     kl_reduction_random: float | None
-    random_documents: int | None
+    random_documents: int | None  # of a random selection that its figure comes from; None: all
     bound: float | None
-    bound_documents: int | None
-    effective_sample_size: float
-    median_length: float
-    detail: Detail | None = None
+    bound_documents: int | None  # candidates that the bound comes from; None: all
+    effective_sample_size: float  # documents
+    median_length: float  # tokens
+    detail: Mapping[str, Any] | None = None  # what the page shows, as JSON has it: `detail`
 
     @property
     def share_of_bound(self) -> float | None:
@@ -268,28 +164,21 @@ class TargetFacts:
 
     def verdict(self) -> dict[str, Any]:
         """As JSON has it."""
-        own = asdict(self)
-        del own["detail"], own["name"], own["called"]
-        return {
-            **own, "target": self.name, "sentence": self.sentence,
-            "share_of_bound": self.share_of_bound,
-        }  # fmt: skip
+        own = asdict(replace(self, detail=None)) | {"target": self.name}
+        own |= {"sentence": self.sentence, "share_of_bound": self.share_of_bound}
+        return {fact: own[fact] for fact in own if fact not in ("name", "detail")}
 
 
 @dataclass(frozen=True)
 class SelectionFacts:
-    """What is known when the documents are written.
-
-    shortfall, unit : what is missing to the budget, and what it counts
-    median_length : of the candidates, tokens
-    """
+    """What is known when the documents are written."""
 
     method: str
-    shortfall: int
-    unit: str
+    shortfall: int  # what is missing to the budget
+    unit: str  # what the budget counts
     candidates: int
     selected: int
-    median_length: float
+    median_length: float  # of the candidates, tokens
     targets: tuple[TargetFacts, ...]
 
     @property
@@ -297,20 +186,15 @@ class SelectionFacts:
         """A sentence where the budget is not filled, else nothing."""
         if self.shortfall <= 0:
             return ""
+        short, number = f"{self.shortfall:,} {self.unit} short", f"{self.selected:,}"
         if self.selected == self.candidates:
-            return (
-                f"Fewer candidates than asked for: all {self.selected:,} were selected, "
-                f"{self.shortfall:,} {self.unit} short."
-            )
-        return (
-            f"{self.shortfall:,} {self.unit} short of the budget: the next document would cross "
-            "it, or quotas leave it open."
-        )
+            return f"Fewer candidates than asked for: all {number} were selected, {short}."
+        return f"{short} of the budget: the next document would cross it, or quotas leave it open."
 
 
 @dataclass(frozen=True)
 class Run:
-    """Which run it is; `match`: the steps of a matched selection by target, as `runs` has them."""
+    """Which run it is."""
 
     id: str
     command: str
@@ -320,7 +204,7 @@ class Run:
     model: str
     version: str
     min_example_length: int
-    match: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    match: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # steps, as in `runs`
 
 
 @dataclass(frozen=True)
@@ -336,49 +220,37 @@ class Facts:
 
     def row(self) -> dict[str, Any]:
         """The columns of the table `runs` that are known here: numbers by target."""
-        targets = self.selection.targets
-        matched = self.run.method == "match"
-        return {
-            "selected_by_target": {t.name: t.documents for t in targets},
-            "kl_reduction": {t.name: t.kl_reduction for t in targets},
-            "kl_reduction_random": {t.name: t.kl_reduction_random for t in targets},
-            "effective_sample_size": {t.name: t.effective_sample_size for t in targets},
-            # Of matched selections only: those of others are estimates, made for the page.
-            "kl_bound": {t.name: t.bound for t in targets} if matched else None,
-        }
+
+        def by_target(fact: str) -> dict[str, Any]:
+            return {t.name: getattr(t, fact) for t in self.selection.targets}
+
+        same = ("kl_reduction", "kl_reduction_random", "effective_sample_size")
+        # Bounds of matched selections only: those of others are estimates, made for the page.
+        bound = by_target("bound") if self.run.method == "match" else None
+        found = {"selected_by_target": by_target("documents"), "kl_bound": bound}
+        return found | {fact: by_target(fact) for fact in same}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON knows it: lists, dicts, numbers, strings."""
-        shown = (s for s in LABELS if s in self.funnel)
+        sample = len(self.weights.sample.ids)
         found = {
             "run": asdict(self.run),
             "verdict": [t.verdict() for t in self.selection.targets],
             "warnings": [asdict(w) for w in self.warnings],
             "funnel": [
-                {"stage": stage, "label": LABELS[stage], "count": self.funnel[stage]}
-                for stage in shown
-                if self.funnel[stage] or stage in ("read", "candidates", "selected")
+                {"stage": stage, "label": label, "count": self.funnel[stage]}
+                for stage, label in LABELS.items()
+                if stage in self.funnel and (self.funnel[stage] or stage in ENDS)
             ],
             "composition": [asdict(c) for c in self.weights.composition],
             "targets": [
-                self._target(t.detail, self.weights.targets[i])
-                for i, t in enumerate(self.selection.targets)
+                {**t.detail, "name": t.name, "spread": w.spread, "correlation": w.correlation,
+                 "sample": sample}
+                for w, t in zip(self.weights.targets, self.selection.targets, strict=True)
                 if t.detail is not None
             ],
-        }
+        }  # fmt: skip
         return dict(json.loads(json.dumps(found)))
-
-    def _target(self, detail: Detail, weighed: WeightTarget) -> dict[str, Any]:
-        own = asdict(detail)
-        return {
-            **own,
-            "name": weighed.name,
-            "lengths": {"label": detail.weights.label, "points": own.pop("points")},
-            "curve": [{"documents": k, "kl_reduction": kl} for k, kl in detail.curve],
-            "correlation": weighed.correlation,
-            "spread": weighed.spread,
-            "sample": len(self.weights.sample.num_tokens),
-        }
 
     def to_json(self) -> str:
         """`to_dict` as text that any encoding to UTF-8 takes."""

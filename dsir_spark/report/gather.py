@@ -13,34 +13,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from dsir_spark.columns import NUM_TOKENS, TARGET, TEXT_HASH, quoted
 from dsir_spark.features import arrow
 from dsir_spark.options import ResampleOptions
-from dsir_spark.report import bounds, checks, detail, picked, scan, spectrum
-from dsir_spark.report.composition import compositions
-from dsir_spark.report.facts import (
-    Composition,
-    Facts,
-    FitFacts,
-    FitTarget,
-    Run,
-    SelectionFacts,
-    TargetFacts,
-    WeightFacts,
-    WeightTarget,
-)
-from dsir_spark.report.sample import Sample, draw, matched, rank_correlation
-from dsir_spark.report.texts import some_texts
-from dsir_spark.scoring.counts import BucketCounts, count_named
+from dsir_spark.report import candidates, checks, detail, facts, texts
+from dsir_spark.report.facts import Facts, FitFacts, WeightFacts
+from dsir_spark.scoring import matched
+from dsir_spark.scoring.counts import count_named
 from dsir_spark.scoring.distributions import distribution, kl_divergence, kl_reduction
 from dsir_spark.scoring.documents import spec_of
 from dsir_spark.scoring.model import Model
 from dsir_spark.selection import Selection
 
 _OF = "__dsir_of"
+_VALUES = 1_000  # of a column, those with most selected documents first
+_COUNTED = ("raw", "candidates", "selected")
 
 
 def gather_fit(
@@ -54,42 +44,28 @@ def gather_fit(
     """
     config, p_raw = model.config, distribution(model.raw.counts)
     counted = {n: (f, float(model.targets[n].num_documents)) for n, f in targets.items()}
-    texts = some_texts(counted, config.text_column)
+    read = texts.some_texts(counted, config.text_column)
     found = []
     for name, target in model.targets.items():
-        own = [arrow.decoded(text) for text in texts.get(name, ())]
-        found.append(
-            FitTarget(
-                name=name,
-                called=_called(model, name),
-                missed=float(p_raw[target.counts == 0].sum()),
-                kl=kl_divergence(distribution(target.counts), p_raw),
-                cjk_share=checks.cjk_share(own) if name in texts else None,
-            )
-        )
+        missed = float(p_raw[target.counts == 0].sum())
+        kl = kl_divergence(distribution(target.counts), p_raw)
+        cjk = checks.cjk_share(map(arrow.decoded, read[name])) if name in read else None
+        found.append(facts.FitTarget(name, missed, kl, cjk))
     smoothed = config.target_dirichlet_smoothing != 0 or config.target_laplace_smoothing > 0
-    there_is, unit = float(model.raw.num_documents), "documents"
+    there_is, unit = model.raw.num_documents, "documents"
     if options.sized:
         # How much there is of another size than tokens nobody has counted.
-        there_is, unit = 0.0 if options.size_column else float(model.raw.num_tokens), "tokens"
+        there_is, unit = 0 if options.size_column else model.raw.num_tokens, "tokens"
     return FitFacts(
-        targets=tuple(found),
-        smoothed=smoothed or options.method == "match",
-        tokenizer=config.tokenizer,
-        wanted=float(options.budget),
-        there_is=there_is / model.fitted_share,
-        unit=unit,
-        texts=texts,
-    )
+        tuple(found), smoothed or options.method == "match", config.tokenizer,
+        float(options.budget), there_is / model.fitted_share, unit, read,
+    )  # fmt: skip
 
 
 def gather_weights(
-    model: Model,
-    selection: Selection,
-    weights: DataFrame,
-    targets: Mapping[str, DataFrame],
+    model: Model, selection: Selection, weights: DataFrame, targets: Mapping[str, DataFrame],
     columns: Sequence[str] = (),
-) -> WeightFacts:
+) -> WeightFacts:  # fmt: skip
     """What weights tell before the selected documents are written.
 
     Parameters
@@ -97,49 +73,28 @@ def gather_weights(
     targets : by name, those whose texts are looked for in raw
     columns : of weights, whose values are counted before and after
     """
-    sample = draw(selection, weights)
+    sample = candidates.draw(selection, weights)
     in_raw = _in_raw(model, selection, weights, targets)
     found = []
-    for t, name in enumerate(model.targets):
-        heights, enough = sample.ranks[:, t], len(sample.ids) > 2
-        found.append(
-            WeightTarget(
-                name=name,
-                called=_called(model, name),
-                spread=float(heights.std()) if enough else 0.0,
-                correlation=rank_correlation(sample.num_tokens, heights),
-                in_raw=in_raw.get(name, (0, 0))[0],
-                in_raw_selected=in_raw.get(name, (0, 0))[1],
-            )
-        )
+    for ranks, name in zip(sample.ranks.T, model.targets, strict=True):
+        spread = float(ranks.std()) if len(sample.ids) > 2 else 0.0
+        correlation = candidates.rank_correlation(sample.num_tokens, ranks)
+        found.append(facts.WeightTarget(name, spread, correlation, *in_raw.get(name, (0, 0))))
     chosen = selection.filter(weights, weights)
     if selection.pool.ids_from_content:
         chosen = chosen.dropDuplicates([selection.pool.id_column])
-    return WeightFacts(
-        method=selection.options.method,
-        candidates=selection.funnel["candidates"],
-        copies=selection.funnel["duplicate_text"],
-        targets=tuple(found),
-        composition=compositions(columns, weights, chosen, selection.is_candidate()),
-        sample=sample,
-    )
+    composition = _compositions(columns, weights, chosen, selection.is_candidate())
+    number, copies = selection.funnel["candidates"], selection.funnel["duplicate_text"]
+    method = selection.options.method
+    return WeightFacts(method, number, copies, tuple(found), composition, sample)
 
 
 def gather(
-    *,
-    run: Mapping[str, Any],
-    model: Model,
-    raw: DataFrame,
-    weights: DataFrame,
-    selected: DataFrame,
-    selection: Selection,
-    targets: Mapping[str, DataFrame],
-    fit: FitFacts | None = None,
-    weighed: WeightFacts | None = None,
-    composition: Sequence[str] = (),
-    examples: int = 2,
-    page: bool = True,
-) -> Facts:
+    *, run: Mapping[str, Any], model: Model, raw: DataFrame, weights: DataFrame,
+    selected: DataFrame, selection: Selection, targets: Mapping[str, DataFrame],
+    fit: FitFacts | None = None, weighed: WeightFacts | None = None,
+    composition: Sequence[str] = (), examples: int = 2, page: bool = True,
+) -> Facts:  # fmt: skip
     """All facts of a run.
 
     Parameters
@@ -158,57 +113,42 @@ def gather(
     if weighed is None:
         own = [c for c in composition if c in weights.columns]
         weighed = gather_weights(model, selection, weights, targets, own)
-    weighed = _completed(weighed, composition, raw, selected)
-    sample: Sample = weighed.sample
-    measured = spectrum.measure(model, selection, weights, selected, sample, keys=page)
-    counted = _counted(model, selected)
-    shown = picked.pick(selection, weights, measured, sample, examples) if page else None
-    wanted = dict.fromkeys(sample.ids, 0)
-    if shown is not None:
-        wanted = detail.wanted(sample, shown, examples > 0)
-    documents = scan.read(model, raw, wanted) if wanted else None
-    found = _of_targets(model, selection, measured, counted, sample, documents)
-    if shown is not None and documents is not None:
-        details = detail.details(
-            model, selection, measured, sample, shown, documents, fit.texts if examples else {}
-        )
+    known = {c.column: c for c in weighed.composition}
+    rest = [c for c in dict.fromkeys(composition) if c not in known]  # which weights do not keep
+    known |= {c.column: c for c in _compositions(rest, raw, selected, None)}
+    ordered = tuple(known[c] for c in dict.fromkeys((*composition, *known)))
+    weighed = replace(weighed, composition=ordered)
+    sample: candidates.Sample = weighed.sample
+    spectrum = candidates.measure(model, selection, weights, selected, sample, keys=page)
+    shown, wanted = None, dict.fromkeys(sample.ids, 0)
+    if page:
+        shown = detail.pick(weights, spectrum, examples)
+        wanted = shown.wanted(sample, examples > 0)
+    documents = texts.read(model, raw, wanted)
+    found = _of_targets(model, spectrum, selected, documents)
+    if shown is not None and wanted:
+        known_texts = fit.texts if examples else {}
+        details = detail.details(model, spectrum, shown, documents, known_texts)
         found = [replace(t, detail=d) for t, d in zip(found, details, strict=True)]
-    facts = SelectionFacts(
-        method=selection.options.method,
-        shortfall=run["shortfall"],
-        unit=_unit(selection.options),
-        candidates=selection.funnel["candidates"],
-        selected=selection.funnel["selected"],
-        median_length=measured.bins(spectrum.LENGTH).median(),
-        targets=tuple(found),
-    )
-    warnings = tuple(check for part in (fit, weighed, facts) for check in checks.found(part))
-    return Facts(_run(run), run["funnel"], fit, weighed, facts, warnings)
+    options, funnel = selection.options, selection.funnel
+    unit = (options.size_column or "tokens") if options.sized else "documents"
+    median = spectrum.bins(candidates.LENGTH).median()
+    chosen = facts.SelectionFacts(
+        options.method, run["shortfall"], unit, funnel["candidates"], funnel["selected"], median,
+        tuple(found),
+    )  # fmt: skip
+    warnings = tuple(check for part in (fit, weighed, chosen) for check in checks.found(part))
+    return Facts(_run(run), run["funnel"], fit, weighed, chosen, warnings)
 
 
-def _called(model: Model, name: str) -> str:
-    return "the target" if model.single_target else f"target {name}"
-
-
-def _unit(options: Any) -> str:
-    """What the budget counts."""
-    return (options.size_column or "tokens") if options.sized else "documents"
-
-
-def _run(run: Mapping[str, Any]) -> Run:
+def _run(run: Mapping[str, Any]) -> facts.Run:
     config = json.loads(run["config"])
     started: datetime.datetime = run["started_at"]
-    return Run(
-        id=run["run_id"],
-        command=run["command"],
-        started_at=f"{started:%Y-%m-%d %H:%M}",
-        method=config["method"],
-        seed=run["seed"],
-        model=run["model_fingerprint"],
-        version=run["dsir_spark_version"],
-        min_example_length=config["min_example_length"],
-        match=json.loads(run.get("match") or "{}"),
-    )
+    return facts.Run(
+        run["run_id"], run["command"], f"{started:%Y-%m-%d %H:%M}", config["method"], run["seed"],
+        run["model_fingerprint"], run["dsir_spark_version"], config["min_example_length"],
+        json.loads(run.get("match") or "{}"),
+    )  # fmt: skip
 
 
 def _in_raw(
@@ -218,9 +158,9 @@ def _in_raw(
     if TEXT_HASH not in weights.columns or not targets:
         return {}
     text = quoted(model.config.text_column)
-    texts = [f.select(F.lit(name).alias(_OF), text) for name, f in targets.items()]
+    named = [f.select(F.lit(name).alias(_OF), text) for name, f in targets.items()]
     hashed = model.scored(
-        functools.reduce(DataFrame.union, texts), matched=False, text_hash=True, keep=[_OF]
+        functools.reduce(DataFrame.union, named), matched=False, text_hash=True, keep=[_OF]
     )
     hashes = hashed.where(F.col(NUM_TOKENS) > 0).select(_OF, TEXT_HASH).distinct()
     found = weights.join(F.broadcast(hashes), TEXT_HASH)
@@ -232,65 +172,77 @@ def _in_raw(
     return {name: (n, chosen.get(name, 0)) for name, n in number.items()}
 
 
-def _completed(
-    weighed: WeightFacts, columns: Sequence[str], raw: DataFrame, selected: DataFrame
-) -> WeightFacts:
-    """With the values of columns that weights do not keep, counted in raw."""
-    known = {c.column: c for c in weighed.composition}
-    rest = [c for c in dict.fromkeys(columns) if c not in known]
-    known |= {c.column: c for c in compositions(rest, raw, selected, None)}
-    ordered: tuple[Composition, ...] = tuple(known[c] for c in dict.fromkeys((*columns, *known)))
-    return replace(weighed, composition=ordered)
-
-
-def _counted(model: Model, selected: DataFrame) -> dict[str, BucketCounts]:
-    """N-grams of what was written, by target, in one query."""
-    names = list(model.targets)
-    name = F.lit(names[0]) if model.single_target else F.col(TARGET)
-    text = quoted(model.config.text_column).cast("string").alias("text")
-    named = selected.select(name.alias("name"), text)
-    return count_named(named, names, spec_of(model.config))
+def _compositions(
+    columns: Sequence[str], before: DataFrame, after: DataFrame, candidate: Column | None
+) -> tuple[facts.Composition, ...]:
+    """The values of columns of all rows and of those selected, counted in one query; candidates
+    only where it is known which rows of `before` are."""
+    if not columns:
+        return ()
+    own = [
+        F.struct(F.lit(i).alias("column"), quoted(c).cast("string").alias("value"))
+        for i, c in enumerate(columns)
+    ]
+    one, none = F.lit(1), F.lit(0)
+    known = none if candidate is None else candidate.cast("int")
+    each = [
+        frame.select(F.explode(F.array(*own)).alias("of"), *numbers).toDF("of", *_COUNTED)
+        for frame, numbers in ((before, (one, known, none)), (after, (none, none, one)))
+    ]
+    # With the rows of whole columns, which come first.
+    sums = each[0].union(each[1]).select("of.*", *_COUNTED).rollup("column", "value").agg(
+        F.grouping_id().alias("level"), *[F.sum(name).alias(name) for name in _COUNTED]
+    )  # fmt: skip
+    order = (F.desc("level"), F.desc("selected"), F.desc("raw"), F.asc("value"))
+    rows = sums.where("level < 3").orderBy(*order).limit((_VALUES + 1) * len(columns)).collect()
+    whole = {r["column"]: r for r in rows if r["level"]}
+    found: list[list[facts.Value]] = [[] for _ in columns]
+    for i, value, _, raw, counted, selected in rows[len(whole) :]:
+        found[i].append(facts.Value(
+            str(value), raw, raw / max(1, whole[i]["raw"]),
+            None if candidate is None else counted,
+            selected, selected / max(1, whole[i]["selected"]),
+        ))  # fmt: skip
+    return tuple(facts.Composition(c, tuple(own)) for c, own in zip(columns, found, strict=True))
 
 
 def _of_targets(
-    model: Model,
-    selection: Selection,
-    measured: spectrum.Spectrum,
-    counted: Mapping[str, BucketCounts],
-    sample: Sample,
-    documents: scan.Documents | None,
-) -> list[TargetFacts]:
+    model: Model, spectrum: candidates.Spectrum, selected: DataFrame, documents: texts.Documents
+) -> list[facts.TargetFacts]:
     """The numbers of each target; no texts."""
-    exact = bool(model.matchings) and matched(selection)
+    selection, sample, names = spectrum.selection, spectrum.sample, list(model.targets)
+    name_of = F.lit(names[0]) if model.single_target else F.col(TARGET)
+    text = quoted(model.config.text_column).cast("string").alias("text")
+    named = selected.select(name_of.alias("name"), text)
+    counted = count_named(named, names, spec_of(model.config))
+    exact = bool(model.matchings) and candidates.matched(selection)
     share = min(1.0, len(sample.ids) / max(1, sample.population))
     found = []
     for t, (name, target) in enumerate(model.targets.items()):
+        own, raw = counted[name], model.raw.counts
         size = None if selection.size is None else selection.size[t]
         number, all_of_it = sample.random(selection.num_documents[t], size)
-        ngrams = counted[name].num_ngrams
-        random, bound = None, None
-        if documents is not None:
-            drawn = documents.total(sample.ids[:number])
-            random = kl_reduction(target.counts, model.raw.counts, drawn)
+        random = documents.total(sample.ids[:number])
+        bound = None
         if exact:
-            bound = bounds.exact(model, name, measured.bins(spectrum.SCORE, t), ngrams)
-        elif documents is not None and ngrams:
-            bound = bounds.estimated(
-                target.counts, model.raw.counts, documents, sample.ids, round(ngrams * share)
-            )
+            best = matched.best_mean(spectrum.scores(t), max(1, own.num_ngrams))
+            mixture = model.matchings[name].mixtures(raw)[-1]
+            bound = matched.bound(target.counts, raw, mixture, best)
+        elif own.num_ngrams:
+            ngrams = round(own.num_ngrams * share)
+            bound = documents.bound(target.counts, raw, sample.ids, ngrams)
         found.append(
-            TargetFacts(
+            facts.TargetFacts(
                 name=name,
-                called=_called(model, name),
-                documents=counted[name].num_documents,
-                tokens=counted[name].num_tokens,
-                kl_reduction=kl_reduction(target.counts, model.raw.counts, counted[name].counts),
-                kl_reduction_random=random,
+                documents=own.num_documents,
+                tokens=own.num_tokens,
+                kl_reduction=kl_reduction(target.counts, raw, own.counts),
+                kl_reduction_random=kl_reduction(target.counts, raw, random),
                 random_documents=None if all_of_it else number,
                 bound=bound,
-                bound_documents=None if exact or sample.complete else len(sample.ids),
-                effective_sample_size=measured.effective_sample_size(t),
-                median_length=measured.bins(spectrum.LENGTH_SELECTED, t).median(),
+                bound_documents=None if exact or sample.least <= 0.0 else len(sample.ids),
+                effective_sample_size=spectrum.effective_sample_size(t),
+                median_length=spectrum.bins(candidates.LENGTH_SELECTED, t).median(),
             )
         )
     return found

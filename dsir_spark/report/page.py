@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page, made of its JSON: no Spark, no network, no script.
+"""The report as one self-contained HTML page, made of its JSON: no network, no script.
 
 Everything that comes from documents is escaped, control characters and marks that turn the
 direction of writing are made visible, and a policy in the page forbids whatever might slip through.
@@ -6,22 +6,55 @@ direction of writing are made visible, and a policy in the page forbids whatever
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import jinja2
 import markupsafe
+from pyspark.sql import DataFrame, SparkSession
 
-from dsir_spark.report import checks, pictures
-from dsir_spark.report.facts import Check, visible
+from dsir_spark.report import checks
+from dsir_spark.report.facts import Check, Facts, visible
 
 _MANY = 3  # more targets than this are folded
 _PICTURED = 24  # targets with pictures; drawing one takes a quarter of a second
 
 
+def write(facts: Facts, output: str, html: str | None = None) -> str:
+    """The path of the page, written with its facts as JSON beside it.
+
+    Parameters
+    ----------
+    html : by default `report.html` under a local output, else `dsir-report.html` in the current
+        folder
+    """
+    if html is None:
+        local = Path(output).is_dir()
+        html = str(Path(output) / "report.html") if local else "dsir-report.html"
+    page = Path(html)
+    page.write_text(render(facts.to_dict()), encoding="utf-8", errors="replace")
+    page.with_suffix(".json").write_text(facts.to_json(), encoding="utf-8")
+    return html
+
+
+def as_frame(spark: SparkSession, facts: Facts) -> DataFrame:
+    """The row of the table `report`: run_id, written_at, facts (JSON)."""
+    row = (facts.run.id, datetime.datetime.now(datetime.timezone.utc), facts.to_json())
+    schema = "run_id string, written_at timestamp, facts string"
+    return spark.createDataFrame([row], schema).coalesce(1)
+
+
 def render(facts: Mapping[str, Any]) -> str:
     """The page of `Facts.to_dict()`, or of the JSON that it became; the same bytes each time."""
+    # Drawing takes a second to load, which only those who write a page wait for.
+    from dsir_spark.report import pictures
+
+    def drawn(figure: Any) -> markupsafe.Markup:
+        return markupsafe.Markup(pictures.svg(figure))  # matplotlib has escaped its labels
+
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -30,60 +63,33 @@ def render(facts: Mapping[str, Any]) -> str:
         # A piece keeps the blank between two tokens.
         "visible_piece": lambda text: " " if text.isspace() else visible(text),
         "signed": _signed,
-        "percent": _percent,
+        "percent": lambda x: "–" if x is None else f"{100 * x:.1f}\u00a0%",
         "whole": lambda number: f"{number:,.0f}",
-        "shade": _shade,
+        "shade": lambda part, largest: f"{0.5 * abs(part) / largest:.2f}",
     }
-    source = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    verdicts = facts["verdict"]
+    verdicts, targets = facts["verdict"], [dict(t) for t in facts["targets"]]
     chosen = {v["target"]: v for v in verdicts}
-    # Those that fail most, first.
-    ordered = sorted(verdicts, key=lambda v: _rank(v["share_of_bound"]))
+    for t in targets[:_PICTURED]:
+        t["weights_picture"] = drawn(pictures.weights_figure(t["weights"]))
+        t["lengths_picture"] = drawn(pictures.lengths_figure(t["lengths"]))
+        if t["curve"]:
+            t["curve_picture"] = drawn(pictures.curve_figure(t["curve"], chosen[t["name"]]))
+    if many := len(verdicts) > _MANY:  # those that fail most, first
+        verdicts = sorted(verdicts, key=lambda v: (v["share_of_bound"] is not None,
+                                                   v["share_of_bound"] or 0.0))  # fmt: skip
     largest = max((f["count"] for f in facts["funnel"]), default=0) or 1
+    source = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     return environment.from_string(source).render(
-        run=facts["run"],
-        verdicts=ordered if len(verdicts) > _MANY else verdicts,
+        run=facts["run"], verdicts=verdicts, targets=targets, many=many,
         groups=checks.grouped(Check(**w) for w in facts["warnings"]),
         funnel=[{**f, "share": f["count"] / largest} for f in facts["funnel"]],
         composition=[
-            {**c, "picture": _drawn(pictures.composition_figure(c["column"], c["rows"]))}
+            {**c, "picture": drawn(pictures.composition_figure(c["column"], c["rows"]))}
             for c in facts["composition"]
         ],
-        targets=[
-            _pictured(t, chosen[t["name"]]) if i < _PICTURED else t
-            for i, t in enumerate(facts["targets"])
-        ],
-        many=len(verdicts) > _MANY,
         nearer=sum((v["kl_reduction"] or 0) > (v["kl_reduction_random"] or 0) for v in verdicts),
-    )
-
-
-def _pictured(target: Mapping[str, Any], verdict: Mapping[str, Any]) -> dict[str, Any]:
-    figures = {
-        "weights_picture": pictures.weights_figure(target["weights"]),
-        "lengths_picture": pictures.lengths_figure(target["lengths"]),
-    }
-    if target["curve"]:
-        figures["curve_picture"] = pictures.curve_figure(target["curve"], verdict)
-    return {**target, **{name: _drawn(figure) for name, figure in figures.items()}}
-
-
-def _drawn(figure: Any) -> markupsafe.Markup:
-    return markupsafe.Markup(pictures.svg(figure))  # matplotlib has escaped its labels
-
-
-def _rank(share: float | None) -> float:
-    return float("-inf") if share is None else share
-
-
-def _shade(part: float, largest: float) -> str:
-    strength = 0.0 if largest <= 0 else min(1.0, abs(part) / largest)
-    return f"{0.5 * strength:.2f}"
+    )  # fmt: skip
 
 
 def _signed(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}\u00a0%"

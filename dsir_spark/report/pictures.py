@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,124 +14,107 @@ from matplotlib.figure import Figure
 
 from dsir_spark.report.facts import visible
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _DARK, _LIGHT, _GREY, _ACCENT = "#22262b", "#cfd4da", "#9aa1a9", "#1f5fa8"
 _STYLE: dict[Any, Any] = {
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a8f96",
-    "axes.labelcolor": "#444a52",
-    "xtick.color": "#444a52",
-    "ytick.color": "#444a52",
-    "svg.fonttype": "path",
+    "font.size": 9.0, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.edgecolor": "#8a8f96", "axes.labelcolor": "#444a52", "xtick.color": "#444a52",
+    "ytick.color": "#444a52", "legend.frameon": False, "svg.fonttype": "path",
     "svg.hashsalt": "dsir_spark",  # the same ids in every run
-}
+}  # fmt: skip
 
 
-def _styled(function: _F) -> _F:
-    @functools.wraps(function)
-    def wrapped(*args: Any) -> Any:
-        with matplotlib.rc_context(_STYLE):
-            return function(*args)
-
-    return wrapped  # type: ignore[return-value]
-
-
-@_styled
 def svg(figure: Figure) -> str:
     """The figure as an element `<svg>`; the same bytes each time."""
     out = io.StringIO()
     # Metadata would name vocabularies by their addresses; a page without network has none.
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(out, format="svg", metadata=nothing, transparent=True)
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(out, format="svg", metadata=nothing, transparent=True)
     text = out.getvalue()
     return text[text.index("<svg") :]
 
 
-def _figure(width: float = 5.2, height: float = 2.9) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
+def _picture(draw: Callable[..., None]) -> Callable[..., Figure]:
+    """A figure that a function draws on its axes, with a legend if anything has a label."""
+
+    @functools.wraps(draw)
+    def drawn(*facts: Any) -> Figure:
+        with matplotlib.rc_context(_STYLE):
+            figure = Figure(figsize=(5.2, 2.9), layout="constrained")
+            axes = figure.subplots()
+            draw(axes, *facts)
+            if axes.get_legend_handles_labels()[0] and axes.get_legend() is None:
+                axes.legend()
+        return figure
+
+    return drawn
 
 
 def _log_axis(axes: Any) -> None:
-    """Logarithmic, labelled in whole numbers."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 3.0), numticks=8))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-@_styled
-def weights_figure(facts: Mapping[str, Any]) -> Figure:
+@_picture
+def weights_figure(axes: Any, facts: Mapping[str, Any]) -> None:
     """Documents by what they are ranked by: candidates and selected, and the cut."""
-    figure, axes = _figure()
-    edges = np.array(facts["edges"])
+    edges, cut = np.array(facts["edges"]), facts.get("cut")
+    hatched = {"color": _DARK, "linewidth": 1.4, "hatch": "////", "label": "selected"}
     axes.stairs(facts["candidates"], edges, fill=True, color=_LIGHT, label="candidates")
-    axes.stairs(facts["selected"], edges, color=_DARK, linewidth=1.4, hatch="////",
-                label="selected")  # fmt: skip
+    axes.stairs(facts["selected"], edges, **hatched)
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: f"{y:,.0f}"))
-    if facts.get("cut") is not None and edges[0] <= facts["cut"] <= edges[-1]:
-        axes.axvline(facts["cut"], color=_ACCENT, linestyle="--", label="cut (with noise)")
-    axes.set_xlabel(facts["label"])
-    axes.set_ylabel("documents")
-    axes.legend(frameon=False)
-    return figure
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    if cut is not None and edges[0] <= cut <= edges[-1]:
+        axes.axvline(cut, color=_ACCENT, linestyle="--", label="cut (with noise)")
+    axes.set(xlabel=facts["label"], ylabel="documents")
 
 
-@_styled
-def lengths_figure(facts: Mapping[str, Any]) -> Figure:
+@_picture
+def lengths_figure(axes: Any, facts: Mapping[str, Any]) -> None:
     """A sample of documents: tokens against what they are ranked by."""
-    figure, axes = _figure()
-    for chosen, marker, colour, label in (
-        (False, ".", _GREY, "not selected"), (True, "x", _ACCENT, "selected"),
-    ):  # fmt: skip
+    kinds = ((False, ".", _GREY, "not selected"), (True, "x", _ACCENT, "selected"))
+    for chosen, marker, colour, label in kinds:
         points = [p for p in facts["points"] if p[2] == chosen]
         if points:
-            axes.scatter([p[0] for p in points], [p[1] for p in points], s=14, marker=marker,
-                         color=colour, linewidth=0.9, label=label)  # fmt: skip
+            tokens, ranks, _ = zip(*points, strict=True)
+            style = {"marker": marker, "color": colour, "label": label}
+            axes.scatter(tokens, ranks, s=14, linewidth=0.9, **style)
     _log_axis(axes)
-    axes.set_xlabel("tokens of the document")
-    axes.set_ylabel(facts["label"])
-    if facts["points"]:
-        axes.legend(frameon=False)
-    return figure
+    axes.set(xlabel="tokens of the document", ylabel=facts["label"])
 
 
-@_styled
-def curve_figure(curve: Sequence[Mapping[str, float]], chosen: Mapping[str, Any]) -> Figure:
+@_picture
+def curve_figure(
+    axes: Any, curve: Sequence[Mapping[str, float]], chosen: Mapping[str, Any]
+) -> None:  # fmt: skip
     """KL reduction of the best k documents, over k; `chosen`: the verdict of the selection."""
-    figure, axes = _figure()
-    axes.plot([c["documents"] for c in curve], [c["kl_reduction"] for c in curve], "o-",
-              color=_DARK, markersize=3.5, label="best by key")  # fmt: skip
+    sizes, reached = ([c[of] for c in curve] for of in ("documents", "kl_reduction"))
+    axes.plot(sizes, reached, "o-", color=_DARK, markersize=3.5, label="best by key")
     if chosen.get("kl_reduction") is not None:
-        axes.plot([chosen["documents"]], [chosen["kl_reduction"]], "s", color=_ACCENT,
-                  markersize=7, label="this selection")  # fmt: skip
-    for name, style, label in (
-        ("kl_reduction_random", ":", "random"), ("bound", "--", "bound at this size"),
-    ):  # fmt: skip
+        here = chosen["documents"], chosen["kl_reduction"]
+        axes.plot(*here, "s", color=_ACCENT, markersize=7, label="this selection")
+    levels = (("kl_reduction_random", ":", "random"), ("bound", "--", "bound at this size"))
+    for name, style, label in levels:
         if chosen.get(name) is not None:
             axes.axhline(chosen[name], color=_DARK, linestyle=style, linewidth=0.9, label=label)
     _log_axis(axes)
-    axes.set_xlabel("documents selected")
-    axes.set_ylabel("KL reduction (nats an n-gram)")
-    axes.legend(frameon=False)
-    return figure
+    axes.set(xlabel="documents selected", ylabel="KL reduction (nats an n-gram)")
 
 
-@_styled
-def composition_figure(column: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
+@_picture
+def composition_figure(axes: Any, column: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Shares of the values of a column before and after."""
     shown = list(rows[:14])[::-1]
-    figure, axes = _figure(5.2, 0.8 + 0.27 * len(shown))
+    axes.figure.set_size_inches(5.2, 0.8 + 0.27 * len(shown))
     at = np.arange(len(shown))
-    axes.barh(at + 0.2, [100 * r["raw_share"] for r in shown], 0.38, color=_LIGHT, label="raw")
-    axes.barh(at - 0.2, [100 * r["selected_share"] for r in shown], 0.38, color=_ACCENT,
-              hatch="//", edgecolor="white", label="selected")  # fmt: skip
+    before, after = ([100 * r[f"{of}_share"] for r in shown] for of in ("raw", "selected"))
+    hatched = {"color": _ACCENT, "hatch": "//", "edgecolor": "white", "label": "selected"}
+    axes.barh(at + 0.2, before, 0.38, color=_LIGHT, label="raw")
+    axes.barh(at - 0.2, after, 0.38, **hatched)
     axes.set_yticks(at, [visible(r["value"])[:28] for r in shown], parse_math=False)
     axes.set_xlabel("share of documents (%)")
     axes.set_ylabel(visible(column)[:28], parse_math=False)
-    axes.legend(frameon=False, loc="lower right")
-    return figure
+    axes.legend(loc="lower right")

@@ -1,0 +1,255 @@
+"""All candidates in numbers, on the driver: a random sample of them, and counts of all in bins.
+
+The sample is drawn by the uniform noise of the ids: its first documents are the random selection
+that a selection is compared with. Bins are equal steps on the scale of the sample, as many to
+either side as there are documents, so nothing has to be known before; all come from one query.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from dsir_spark.columns import NUM_TOKENS, TARGET, column_name, quoted
+from dsir_spark.scoring.documents import num_ngrams
+from dsir_spark.scoring.matched import Histogram
+from dsir_spark.scoring.model import Model
+from dsir_spark.selection import Selection
+from dsir_spark.selection.rows import to_arrow
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+SAMPLED = 5_000
+RANK, KEY, SCORE, LENGTH, RANK_SELECTED, LENGTH_SELECTED = range(6)
+_RANK_STEPS, _KEY_STEPS, _SHOWN = 240, 2_048, 60
+_WIDEST = 512.0  # nats: exp(2 * half of it) is a double
+_EXACT_LENGTHS = 1_024  # tokens; above, 256 bins to each doubling
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Some n candidates by falling uniform noise, for T targets."""
+
+    ids: list[Any]
+    num_tokens: Int64  # [n]
+    sizes: Int64 | None  # [n], what the budget counts; None where it counts documents
+    ranks: Float64  # [n, T], nats
+    keys: Float64  # [n, T], nats; of a matched selection, steps
+    population: int  # candidates that it was drawn from, copies among them
+    least: float  # the noise that these, and no other candidates, have at least; 0: it has all
+
+    def random(self, documents: int, size: int | None) -> tuple[int, bool]:
+        """How many of the first are a random selection of so many documents (or of such a size),
+        and whether they are all of it."""
+        if self.sizes is None or size is None:
+            number = min(documents, len(self.ids))
+            return number, number == documents
+        number = int(np.searchsorted(np.cumsum(self.sizes), size, side="right"))
+        return number, self.least <= 0.0 or number < len(self.ids)
+
+
+def matched(selection: Selection) -> bool:
+    return str(selection.options.method) == "match"
+
+
+def _ranks(selection: Selection) -> list[Column]:
+    if matched(selection):  # keys are a few whole numbers: log weights say more
+        return [quoted(column_name(target)) for target in selection.targets]
+    return selection.ranks()
+
+
+def position(selection: Selection) -> Column:
+    """Position of the target that a selected row is for (int, from 0)."""
+    if len(selection.targets) == 1:
+        return F.lit(0)
+    named = [F.when(F.col(TARGET) == F.lit(n), F.lit(t)) for t, n in enumerate(selection.targets)]
+    return F.coalesce(*named)
+
+
+def draw(selection: Selection, weights: DataFrame) -> Sample:
+    """About 5,000 candidates; one query, without a shuffle."""
+    pool, funnel, sized = selection.pool, selection.funnel, selection.options.sized
+    population = funnel["candidates"] + funnel["over_max_per_group"]
+    if not pool.ids_from_content:  # of equal ids, a copy is no row of its own
+        population += funnel["duplicate_text"]
+    # A few more, so that five thousand are never too few by chance.
+    least = max(0.0, 1.0 - (SAMPLED + 5 * math.sqrt(SAMPLED)) / max(1, population))
+    noise, size = selection.uniform_key(), pool.whole_size() if sized else F.lit(0)
+    rows = weights.where(selection.is_candidate() & (noise >= F.lit(least))).select(
+        quoted(pool.id_column).alias("id"), noise.alias("noise"), F.col(NUM_TOKENS).alias("tokens"),
+        size.alias("size"), F.array(*_ranks(selection)).alias("ranks"),
+        F.array(*selection.keys()).alias("keys"),
+    )  # fmt: skip
+    drawn = sorted(to_arrow(rows).to_pylist(), key=lambda r: (r["noise"], r["id"]), reverse=True)
+    if pool.ids_from_content:
+        drawn = list({row["id"]: row for row in drawn}.values())
+
+    def column(name: str, kind: type, *shape: int) -> Any:
+        return np.array([row[name] for row in drawn], kind).reshape(len(drawn), *shape)
+
+    targets = len(selection.targets)
+    return Sample(
+        [row["id"] for row in drawn], column("tokens", np.int64),
+        column("size", np.int64) if sized else None, column("ranks", np.float64, targets),
+        column("keys", np.float64, targets), population, least,
+    )  # fmt: skip
+
+
+def rank_correlation(a: Float64 | Int64, b: Float64 | Int64) -> float:
+    """Spearman's, of two arrays of n numbers; 0 where one of them is constant."""
+    placed = []
+    for x in (a, b):
+        _, where, counts = np.unique(x, return_inverse=True, return_counts=True)
+        placed.append((np.cumsum(counts) - (counts - 1) / 2.0)[where])  # ties share a rank
+    if len(a) < 3 or any(r.std() == 0 for r in placed):
+        return 0.0
+    return float(np.corrcoef(placed[0], placed[1])[0, 1])
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Bin of a number x: floor((x - low) / step)."""
+
+    low: float
+    step: float
+
+    @classmethod
+    def of(cls, numbers: Float64, steps: int, widest: float = float("inf")) -> Scale:
+        """The range of some numbers in so many steps, none wider than `widest`."""
+        low, high = (float(f(numbers)) for f in (np.min, np.max)) if len(numbers) else (0.0, 0.0)
+        return cls(low, min((high - low) / steps, widest) or 1.0)
+
+    def bin(self, x: Column) -> Column:
+        return F.floor((x - F.lit(self.low)) / F.lit(self.step))
+
+
+class Bins(NamedTuple):
+    """The B bins that are not empty, rising; [B] all."""
+
+    at: Int64
+    n: Int64  # documents
+    first: Float64  # sum of exp(x - middle), of ranks; of scores, n-grams
+    second: Float64  # sum of its square
+    low: Float64  # the smallest number
+    high: Float64
+
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[Any]]) -> Bins:
+        at, n, *rest = np.array(sorted(map(tuple, rows)), np.float64).reshape(-1, 6).T
+        return cls(at.astype(np.int64), n.astype(np.int64), *rest)
+
+    def median(self) -> float:
+        """The lower median; 0 of none."""
+        if not len(self.n):
+            return 0.0
+        i = int(np.searchsorted(np.cumsum(self.n), (self.n.sum() + 1) // 2))
+        return float(self.low[i] + self.high[i]) / 2
+
+    def above(self, wanted: int) -> tuple[float, int]:
+        """A number that at least `wanted` documents reach, and how many do; of fewer, all."""
+        if not len(self.n):
+            return 0.0, 0
+        reached = np.cumsum(self.n[::-1])
+        i = min(int(np.searchsorted(reached, wanted)), len(reached) - 1)
+        return float(self.low[::-1][i]), int(reached[i])
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """The bins of all candidates and of the selected ones, by kind and target."""
+
+    selection: Selection
+    sample: Sample
+    scales: tuple[Scale, ...]
+    found: dict[tuple[int, int], Bins]
+
+    def bins(self, kind: int, t: int = 0) -> Bins:
+        return self.found.get((kind, t), Bins.of([]))
+
+    def effective_sample_size(self, t: int) -> float:
+        """(sum w)^2 / sum w^2 over the candidates, documents (Kish); w = exp(rank)."""
+        bins = self.bins(RANK, t)
+        if not len(bins.at):
+            return 0.0
+        scaled = np.exp((bins.at - bins.at.max()) * self.scales[t].step)  # the largest becomes 1
+        # Product by product: the square of what is scaled alone may be too small for a double.
+        return float((bins.first @ scaled) ** 2 / (bins.second * scaled @ scaled))
+
+    def histogram(self, t: int) -> dict[str, Any]:
+        """Edges (nats), candidates and selected, in some 60 equal bins, as JSON has them."""
+        own, scale = self.bins(RANK, t), self.scales[t]
+        if not len(own.at):
+            return {"edges": [0.0, 1.0], "candidates": [0], "selected": [0], "total": 0}
+        low, width = int(own.at.min()), int(np.ptp(own.at)) + 1
+        together = -(-width // _SHOWN)
+        number = -(-width // together)
+        candidates, selected = (
+            np.bincount((b.at - low) // together, b.n, number).astype(np.int64).tolist()
+            for b in (own, self.bins(RANK_SELECTED, t))
+        )
+        edges = [scale.low + scale.step * (low + together * i) for i in range(number + 1)]
+        return {"edges": edges, "candidates": candidates, "selected": selected,
+                "total": sum(candidates)}  # fmt: skip
+
+    def scores(self, t: int) -> Histogram:
+        """Of the candidates, under the last gradient of a matched selection."""
+        bins = self.bins(SCORE, t)
+        numbers = zip(*(c.tolist() for c in (bins.n, bins.first, bins.low, bins.high)), strict=True)
+        return dict(zip(bins.at.tolist(), numbers, strict=True))
+
+
+def measure(
+    model: Model, selection: Selection, weights: DataFrame, selected: DataFrame, sample: Sample,
+    keys: bool,
+) -> Spectrum:  # fmt: skip
+    """All bins, in one query; of keys if asked for, and of the scores of a matched selection."""
+    ranks, of = _ranks(selection), position(selection)
+    scales = tuple(Scale.of(own, _RANK_STEPS, _WIDEST) for own in sample.ranks.T)
+    rows = []
+    for t, (rank, scale) in enumerate(zip(ranks, scales, strict=True)):
+        middle = F.lit(scale.low) + (scale.bin(rank) + F.lit(0.5)) * F.lit(scale.step)
+        sums = F.exp(rank - middle), F.exp((rank - middle) + (rank - middle))
+        rows.append(_row(RANK, F.lit(t), scale.bin(rank), rank, *sums))
+    steps = max(256, _KEY_STEPS // len(ranks))
+    for t, key in enumerate(selection.keys() if keys else ()):
+        rows.append(_row(KEY, F.lit(t), Scale.of(sample.keys[:, t], steps).bin(key), key))
+    size = num_ngrams(F.col(NUM_TOKENS), model.config.ngrams).cast("double")
+    for t, name in enumerate(model.match_columns[1::2] if matched(selection) else ()):
+        # Documents of score 0 have no logarithm: they are the last.
+        at = F.coalesce(F.floor(F.log(quoted(name)) * 4096), F.lit(-(1 << 60)))
+        rows.append(_row(SCORE, F.lit(t), at, quoted(name), size))
+    tokens = F.col(NUM_TOKENS).cast("double")
+    many = F.floor(F.log2(tokens / F.lit(float(_EXACT_LENGTHS))) * F.lit(256.0)) + _EXACT_LENGTHS
+    length = F.when(tokens < _EXACT_LENGTHS, tokens).otherwise(many)
+    rows.append(_row(LENGTH, F.lit(0), length, tokens))
+    bins = F.array(*[scale.bin(rank) for scale, rank in zip(scales, ranks, strict=True)])
+    rows_selected = [
+        _row(RANK_SELECTED, of, bins[of], F.array(*ranks)[of]),
+        _row(LENGTH_SELECTED, of, length, tokens),
+    ]
+    one = weights.where(selection.is_candidate()).select(F.explode(F.array(*rows)).alias("row"))
+    other = selected.select(F.explode(F.array(*rows_selected)).alias("row"))
+    counted = one.union(other).select("row.*").groupBy("kind", "t", "bin").agg(
+        F.count("*"), F.sum("first"), F.sum("second"), F.min("x"), F.max("x")
+    )  # fmt: skip
+    found: dict[tuple[int, int], list[Sequence[Any]]] = {}
+    for kind, t, *numbers in counted.collect():
+        found.setdefault((kind, t), []).append(numbers)
+    binned = {where: Bins.of(those) for where, those in found.items()}
+    return Spectrum(selection, sample, scales, binned)
+
+
+def _row(kind: int, t: Column, at: Column, x: Column, *sums: Column) -> Column:
+    first, second = (*sums, F.lit(0.0), F.lit(0.0))[:2]
+    return F.struct(
+        F.lit(kind).alias("kind"), t.alias("t"), at.cast("bigint").alias("bin"),
+        x.cast("double").alias("x"), first.alias("first"), second.alias("second"),
+    )  # fmt: skip
