@@ -180,7 +180,7 @@ def test_facts_of_all_kinds_of_runs(spark, frames, tmp_path, case):
     kish = selection.effective_sample_size(weights, weights_of if matched else None)
     for target, size in zip(found, kish.values(), strict=True):
         assert target.effective_sample_size == pytest.approx(size)
-    assert sum(v.selected for v in facts.weights.composition[0].rows) == selection.num_selected
+    assert sum(v["selected"] for v in facts.weights.composition[0].rows) == selection.num_selected
     plain = report.gather(**run, page=False)
     assert plain.row() == facts.row() and (plain.row()["kl_bound"] is None) != matched
     assert report.summary(plain) == report.summary(facts)

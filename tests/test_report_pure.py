@@ -22,7 +22,6 @@ from dsir_spark.report.facts import (
     FitTarget,
     SelectionFacts,
     TargetFacts,
-    Value,
     WeightFacts,
     WeightTarget,
     visible,
@@ -37,7 +36,8 @@ def fit(missed=0.0, kl=1.0, cjk=None, smoothed=False, tokenizer="wordpunct", wan
 
 def weighed(method="sample", copies=0, spread=1.0, correlation=0.0, in_raw=0, shares=(0.5, 0.5)):
     own = WeightTarget("t", spread, correlation, in_raw, 1)
-    value = Value("w\u202eb", 10, shares[1], 5, 9, shares[0])
+    numbers = {"raw": 10, "raw_share": shares[1], "selected": 9, "selected_share": shares[0]}
+    value = {"value": "w\u202eb", "candidates": 5, **numbers}
     return WeightFacts(method, 70, copies, (own,), (Composition("source", (value,)),), drawn())
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,8 +33,7 @@ _WIDEST = 512.0  # nats: exp(2 * half of it) is a double
 _EXACT_LENGTHS = 1_024  # tokens; above, 256 bins to each doubling
 
 
-@dataclass(frozen=True, eq=False)
-class Sample:
+class Sample(NamedTuple):
     """Some n candidates by falling uniform noise, for T targets."""
 
     ids: list[Any]
@@ -114,8 +112,7 @@ def rank_correlation(a: Float64 | Int64, b: Float64 | Int64) -> float:
     return float(np.corrcoef(placed[0], placed[1])[0, 1])
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(NamedTuple):
     """Bin of a number x: floor((x - low) / step)."""
 
     low: float
@@ -162,8 +159,7 @@ class Bins(NamedTuple):
         return float(self.low[::-1][i]), int(reached[i])
 
 
-@dataclass(frozen=True, eq=False)
-class Spectrum:
+class Spectrum(NamedTuple):
     """The bins of all candidates and of the selected ones, by kind and target."""
 
     selection: Selection

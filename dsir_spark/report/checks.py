@@ -98,8 +98,9 @@ RULES: dict[type, tuple[Rule, ...]] = {
             "{n:.0%} of the letters of {t.called} are Chinese, Japanese, Korean or Thai, where "
             "tokenizer wordpunct makes one token of all that stands between two blanks.",
             "Give tokenizer wordpunct_cjk."),
-        Rule("close_to_all", "", lambda f, _: f.wanted / f.there_is if f.there_is else None, ">",
-            0.5, "{f.wanted:,.0f} of {f.there_is:,.0f} {f.unit} are asked for: most of raw is "
+        Rule("close_to_all", "",
+            lambda f, _: f.wanted / f.there_is if f.there_is else None, ">", 0.5,
+            "{f.wanted:,.0f} of {f.there_is:,.0f} {f.unit} are asked for: most of raw is "
             "selected, whatever its weight.",
             "Ask for less, or give more raw text."),
     ),
@@ -123,9 +124,9 @@ RULES: dict[type, tuple[Rule, ...]] = {
             "were selected.",
             "If the target is what you will evaluate on, leave them out of raw (where)."),
         Rule("dominates", "composition",
-            lambda f, c: c.rows[0].selected_share
-            if c.rows and c.rows[0].raw_share <= 0.45 else None, ">", 0.9,
-            "{n:.0%} of the selected documents have {t.column} {t.first!r}, {t.rows[0].raw_share:"
+            lambda f, c: c.rows[0]["selected_share"]
+            if c.rows and c.rows[0]["raw_share"] <= 0.45 else None, ">", 0.9,
+            "{n:.0%} of the selected documents have {t.column} {t.first!r}, {t.rows[0][raw_share]:"
             ".0%} of raw.",
             "If that is not wanted, give quotas on {about}."),
     ),

@@ -51,12 +51,11 @@ class Picked(NamedTuple):
     def wanted(self, sample: Sample, shown: bool) -> dict[Any, int]:
         """Characters of the text that are read of each document looked at; is any `shown`?"""
         found = dict.fromkeys(sample.ids, 0)
-        found |= {row["id"]: 0 for own in self.rows.values() for row in own}
         if shown:
             found |= dict.fromkeys(sample.ids[: texts.TEXTS], texts.CHARACTERS)
         for (_, place), own in self.rows.items():
-            if place in PLACES:
-                found |= {r["id"]: max(found[r["id"]], _EXCERPT + 1) for r in own}
+            least = _EXCERPT + 1 if place in PLACES else 0
+            found |= {r["id"]: max(found.get(r["id"], 0), least) for r in own}
         return found
 
 
@@ -91,11 +90,6 @@ def _place(t: Column, place: Column, order: Column) -> Column:
     return F.struct(t.alias("t"), place.alias("place"), order.cast("double").alias("order"))
 
 
-def _drawn(selection: Selection, salt: str, share: float) -> Column:
-    """Is a row in a sample of so large a share?"""
-    return _hashed(selection, salt) < F.lit(int(min(1.0, share) * _GRAINS))
-
-
 def _hashed(selection: Selection, salt: str) -> Column:
     return F.pmod(F.xxhash64(F.lit(salt), quoted(selection.pool.id_column)), F.lit(_GRAINS))
 
@@ -117,15 +111,15 @@ def _selected(spectrum: Spectrum, number: int) -> list[Column]:
 
 def _rejected(spectrum: Spectrum) -> list[Column]:
     selection, funnel = spectrum.selection, spectrum.selection.funnel
-    places, salt = [], "a random one"
+    hashed, places = _hashed(selection, "a random one"), []
     near = selection.num_selected + funnel["duplicate_text"] + funnel["over_max_per_group"] + _NEAR
     share = 200 / max(1, funnel["candidates"] - selection.num_selected)
     below, by_chance = map(F.lit, PLACES[3:])
     for t, key in enumerate(selection.keys()):
         reached = key >= F.lit(spectrum.bins(KEY, t).above(near)[0])
-        drawn = F.when(_drawn(selection, salt, share), by_chance)
+        drawn = F.when(hashed < F.lit(int(min(1.0, share) * _GRAINS)), by_chance)
         places.append(_place(F.lit(t), F.when(reached, below), key))
-        places.append(_place(F.lit(t), drawn, -_hashed(selection, salt)))
+        places.append(_place(F.lit(t), drawn, -hashed))
     return places
 
 
@@ -146,11 +140,12 @@ def _bands(spectrum: Spectrum) -> dict[int, list[Band]]:
 def _banded(selection: Selection, bands: Mapping[int, Sequence[Band]]) -> list[Column]:
     """The places of a sample of each band."""
     each = CURVE_DOCUMENTS / min(_CURVES, len(selection.targets)) / len(_STEPS)
-    keys, places = selection.keys(), []
+    hashed, keys, places = _hashed(selection, "curve"), selection.keys(), []
     for t, own in bands.items():
         place = F.lit(None).cast("string")
         for i, (low, documents) in reversed(list(enumerate(own))):
-            drawn = F.when(_drawn(selection, "curve", each / documents), F.lit(str(i)))
+            share = F.lit(int(min(1.0, each / documents) * _GRAINS))
+            drawn = F.when(hashed < share, F.lit(str(i)))
             place = F.when(keys[t] >= F.lit(low), drawn).otherwise(place)
         places.append(_place(F.lit(t), place, F.lit(0.0)))
     return places

@@ -78,28 +78,17 @@ class FitFacts:
 
 
 @dataclass(frozen=True)
-class Value:
-    """Documents of one value of a column."""
-
-    value: str
-    raw: int
-    raw_share: float
-    candidates: int | None  # None where nobody counted
-    selected: int
-    selected_share: float
-
-
-@dataclass(frozen=True)
 class Composition:
     """The values of a column before and after, those with most selected documents first."""
 
     column: str
-    rows: tuple[Value, ...]
+    # value, raw, raw_share, candidates (None where nobody counted), selected, selected_share
+    rows: tuple[Mapping[str, Any], ...]
 
     @property
     def first(self) -> str:
         """The value most selected, as sentences name it."""
-        return visible(self.rows[0].value)[:60]
+        return visible(self.rows[0]["value"])[:60]
 
 
 @dataclass(frozen=True)
@@ -220,15 +209,15 @@ class Facts:
 
     def row(self) -> dict[str, Any]:
         """The columns of the table `runs` that are known here: numbers by target."""
-
-        def by_target(fact: str) -> dict[str, Any]:
-            return {t.name: getattr(t, fact) for t in self.selection.targets}
-
-        same = ("kl_reduction", "kl_reduction_random", "effective_sample_size")
-        # Bounds of matched selections only: those of others are estimates, made for the page.
-        bound = by_target("bound") if self.run.method == "match" else None
-        found = {"selected_by_target": by_target("documents"), "kl_bound": bound}
-        return found | {fact: by_target(fact) for fact in same}
+        targets, matched = self.selection.targets, self.run.method == "match"
+        return {
+            "selected_by_target": {t.name: t.documents for t in targets},
+            "kl_reduction": {t.name: t.kl_reduction for t in targets},
+            "kl_reduction_random": {t.name: t.kl_reduction_random for t in targets},
+            "effective_sample_size": {t.name: t.effective_sample_size for t in targets},
+            # Of matched selections only: those of others are estimates, made for the page.
+            "kl_bound": {t.name: t.bound for t in targets} if matched else None,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON knows it: lists, dicts, numbers, strings."""

@@ -28,14 +28,13 @@ from dsir_spark.scoring.documents import spec_of
 from dsir_spark.scoring.model import Model
 from dsir_spark.selection import Selection
 
+Frames = Mapping[str, DataFrame]
 _OF = "__dsir_of"
 _VALUES = 1_000  # of a column, those with most selected documents first
 _COUNTED = ("raw", "candidates", "selected")
 
 
-def gather_fit(
-    model: Model, options: ResampleOptions, targets: Mapping[str, DataFrame]
-) -> FitFacts:  # fmt: skip
+def gather_fit(model: Model, options: ResampleOptions, targets: Frames) -> FitFacts:
     """What is known before raw is weighed: of counts, and of a sample of the targets' texts.
 
     Parameters
@@ -63,7 +62,7 @@ def gather_fit(
 
 
 def gather_weights(
-    model: Model, selection: Selection, weights: DataFrame, targets: Mapping[str, DataFrame],
+    model: Model, selection: Selection, weights: DataFrame, targets: Frames,
     columns: Sequence[str] = (),
 ) -> WeightFacts:  # fmt: skip
     """What weights tell before the selected documents are written.
@@ -91,7 +90,7 @@ def gather_weights(
 
 def gather(
     *, run: Mapping[str, Any], model: Model, raw: DataFrame, weights: DataFrame,
-    selected: DataFrame, selection: Selection, targets: Mapping[str, DataFrame],
+    selected: DataFrame, selection: Selection, targets: Frames,
     fit: FitFacts | None = None, weighed: WeightFacts | None = None,
     composition: Sequence[str] = (), examples: int = 2, page: bool = True,
 ) -> Facts:  # fmt: skip
@@ -152,7 +151,7 @@ def _run(run: Mapping[str, Any]) -> facts.Run:
 
 
 def _in_raw(
-    model: Model, selection: Selection, weights: DataFrame, targets: Mapping[str, DataFrame]
+    model: Model, selection: Selection, weights: DataFrame, targets: Frames
 ) -> dict[str, tuple[int, int]]:
     """Documents of raw that are texts of a target but for case and blanks; of them selected."""
     if TEXT_HASH not in weights.columns or not targets:
@@ -196,13 +195,13 @@ def _compositions(
     order = (F.desc("level"), F.desc("selected"), F.desc("raw"), F.asc("value"))
     rows = sums.where("level < 3").orderBy(*order).limit((_VALUES + 1) * len(columns)).collect()
     whole = {r["column"]: r for r in rows if r["level"]}
-    found: list[list[facts.Value]] = [[] for _ in columns]
+    found: list[list[dict[str, Any]]] = [[] for _ in columns]
     for i, value, _, raw, counted, selected in rows[len(whole) :]:
-        found[i].append(facts.Value(
-            str(value), raw, raw / max(1, whole[i]["raw"]),
-            None if candidate is None else counted,
-            selected, selected / max(1, whole[i]["selected"]),
-        ))  # fmt: skip
+        found[i].append({
+            "value": str(value), "raw": raw, "raw_share": raw / max(1, whole[i]["raw"]),
+            "candidates": None if candidate is None else counted,
+            "selected": selected, "selected_share": selected / max(1, whole[i]["selected"]),
+        })  # fmt: skip
     return tuple(facts.Composition(c, tuple(own)) for c, own in zip(columns, found, strict=True))
 
 
@@ -222,8 +221,7 @@ def _of_targets(
         own, raw = counted[name], model.raw.counts
         size = None if selection.size is None else selection.size[t]
         number, all_of_it = sample.random(selection.num_documents[t], size)
-        random = documents.total(sample.ids[:number])
-        bound = None
+        random, bound = documents.total(sample.ids[:number]), None
         if exact:
             best = matched.best_mean(spectrum.scores(t), max(1, own.num_ngrams))
             mixture = model.matchings[name].mixtures(raw)[-1]
@@ -231,18 +229,14 @@ def _of_targets(
         elif own.num_ngrams:
             ngrams = round(own.num_ngrams * share)
             bound = documents.bound(target.counts, raw, sample.ids, ngrams)
-        found.append(
-            facts.TargetFacts(
-                name=name,
-                documents=own.num_documents,
-                tokens=own.num_tokens,
-                kl_reduction=kl_reduction(target.counts, raw, own.counts),
-                kl_reduction_random=kl_reduction(target.counts, raw, random),
-                random_documents=None if all_of_it else number,
-                bound=bound,
-                bound_documents=None if exact or sample.least <= 0.0 else len(sample.ids),
-                effective_sample_size=spectrum.effective_sample_size(t),
-                median_length=spectrum.bins(candidates.LENGTH_SELECTED, t).median(),
-            )
-        )
+        all_drawn = exact or sample.least <= 0.0
+        found.append(facts.TargetFacts(
+            name=name, documents=own.num_documents, tokens=own.num_tokens,
+            kl_reduction=kl_reduction(target.counts, raw, own.counts),
+            kl_reduction_random=kl_reduction(target.counts, raw, random),
+            random_documents=None if all_of_it else number,
+            bound=bound, bound_documents=None if all_drawn else len(sample.ids),
+            effective_sample_size=spectrum.effective_sample_size(t),
+            median_length=spectrum.bins(candidates.LENGTH_SELECTED, t).median(),
+        ))  # fmt: skip
     return found

@@ -62,7 +62,7 @@ def render(facts: Mapping[str, Any]) -> str:
         "visible": visible,
         # A piece keeps the blank between two tokens.
         "visible_piece": lambda text: " " if text.isspace() else visible(text),
-        "signed": _signed,
+        "signed": lambda x, n=3: "–" if x is None else f"{x:+.{n}f}".replace("-", "−"),
         "percent": lambda x: "–" if x is None else f"{100 * x:.1f}\u00a0%",
         "whole": lambda number: f"{number:,.0f}",
         "shade": lambda part, largest: f"{0.5 * abs(part) / largest:.2f}",
@@ -89,7 +89,3 @@ def render(facts: Mapping[str, Any]) -> str:
         ],
         nearer=sum((v["kl_reduction"] or 0) > (v["kl_reduction_random"] or 0) for v in verdicts),
     )  # fmt: skip
-
-
-def _signed(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")

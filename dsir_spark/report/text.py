@@ -16,10 +16,7 @@ _VALUES = 25  # of a column
 
 
 def summary(facts: Facts) -> str:
-    """Funnel, KL reduction, and what the selection itself is warned of: what `run` prints.
-
-    Warnings of the fit and of the weights were told when they were found.
-    """
+    """Funnel, KL reduction, and warnings not told before, of the selection: what `run` prints."""
     return _joined(_head(facts), _notes(facts, checks.found(facts.selection)))
 
 
@@ -60,15 +57,14 @@ def _head(facts: Facts) -> list[str]:
 
 
 def _numbers(targets: Sequence[TargetFacts]) -> list[str]:
-    head = ("target", "documents", "selected", "random", "effective sample size", "bound",
-            "share of it")  # fmt: skip
-    rows = [head]
+    head = "target,documents,selected,random,effective sample size,bound,share of it"
+    rows = [tuple(head.split(","))]
     for t in targets:
         about = "" if t.bound_documents is None else "~"
         share = "-" if t.share_of_bound is None else f"{about}{t.share_of_bound:.1%}"
         kl, random, bound = map(_signed, (t.kl_reduction, t.kl_reduction_random, t.bound))
-        size = f"{t.effective_sample_size:,.1f}"
-        rows.append((t.name, f"{t.documents:,}", kl, random, size, about + bound, share))
+        number, size = f"{t.documents:,}", f"{t.effective_sample_size:,.1f}"
+        rows.append((t.name, number, kl, random, size, about + bound, share))
     bounded = any(t.bound is not None for t in targets)
     lines = _table([(*row[:4], *(row[5:] if bounded else ()), row[4]) for row in rows])
     samples = [t.random_documents for t in targets if t.random_documents is not None]
@@ -105,8 +101,8 @@ def _composition(column: Composition) -> list[str]:
     """Share of each value of a column in raw and in the selection, most selected first."""
     name, more = visible(column.column), len(column.rows) - _VALUES
     rows = [
-        (_one_line(v.value, 40), f"{v.raw:,}", f"{v.raw_share:.1%}", f"{v.selected:,}",
-         f"{v.selected_share:.1%}")
+        (_one_line(v["value"], 40), f"{v['raw']:,}", f"{v['raw_share']:.1%}",
+         f"{v['selected']:,}", f"{v['selected_share']:.1%}")
         for v in column.rows[:_VALUES]
     ]  # fmt: skip
     return [

@@ -7,8 +7,7 @@ import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +37,7 @@ _DRIVERS = 12  # of a target, up and down each
 _MIXTURES = (0.25, 0.5, 0.75, 0.9, 0.95)
 
 
-@dataclass(frozen=True, eq=False)
-class Documents:
+class Documents(NamedTuple):
     """Some documents of raw, by id."""
 
     num_buckets: int
@@ -69,12 +67,8 @@ class Documents:
     def bound(self, target: Int64, raw: Int64, ids: Sequence[Any], ngrams: int) -> float:
         """What no selection passes, nats an n-gram: the least of the bounds at some mixtures.
 
-        A certificate where `ids` are all candidates, an estimate where they are a sample of them.
-
-        Parameters
-        ----------
-        target, raw : int64[num_buckets]
-        ngrams : selected, times the share of the candidates that is in the sample
+        A certificate where `ids` are all candidates. Where they are a sample, an estimate; `ngrams`
+        are those selected, times the share of the candidates that is in it.
         """
         p, p_raw, found = distribution(target), distribution(raw), []
         for share in _MIXTURES:
