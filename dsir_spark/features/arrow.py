@@ -41,6 +41,11 @@ class NgramCounts:
     num_blank: int
     num_tokens: int
 
+    @property
+    def num_ngrams(self) -> int:
+        """N-grams in all buckets."""
+        return int(self.counts.sum())
+
 
 def count_ngrams(texts: pa.Array, spec: FeatureSpec, min_tokens: int = 0) -> NgramCounts:
     """Counts of all n-grams of the documents of at least `min_tokens` tokens."""

@@ -8,37 +8,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dsir_spark.columns import quoted
-from dsir_spark.features import FeatureSpec, batches
+from dsir_spark.features import FeatureSpec, NgramCounts, batches
 
-Int64 = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class BucketCounts:
-    """Facts about one set of documents: n-grams by bucket (int64[num_buckets]) and totals.
-
-    num_documents : documents read, of which `num_null` without text and `num_blank` without a token
-    num_tokens : tokens of the documents counted
-    """
-
-    counts: Int64
-    num_documents: int
-    num_null: int
-    num_blank: int
-    num_tokens: int
-
-    @property
-    def num_ngrams(self) -> int:
-        """N-grams in all buckets."""
-        return int(self.counts.sum())
+BucketCounts = NgramCounts  # of a set of documents, wherever they are counted
 
 
 def count(
@@ -60,12 +38,10 @@ def count_named(
     vectors = {name: np.zeros(spec.num_buckets - batches.TOKENS, np.int64) for name in names}
     for name, key, total in sums.groupBy("name", "key").agg(F.sum("count")).collect():
         vectors[name][key - batches.TOKENS] = total
-    return {name: _facts(vector) for name, vector in vectors.items()}
-
-
-def _facts(vector: Int64) -> BucketCounts:
-    documents, null, blank, tokens = (
-        int(vector[key - batches.TOKENS])
-        for key in (batches.DOCUMENTS, batches.NULL, batches.BLANK, batches.TOKENS)
-    )
-    return BucketCounts(vector[-batches.TOKENS :], documents, null, blank, tokens)
+    facts = (batches.DOCUMENTS, batches.NULL, batches.BLANK, batches.TOKENS)
+    return {
+        name: BucketCounts(
+            vector[-batches.TOKENS :], *(int(vector[key - batches.TOKENS]) for key in facts)
+        )
+        for name, vector in vectors.items()
+    }
