@@ -66,7 +66,7 @@ def table(spark):
 def way(request, monkeypatch):
     """Pools that the driver holds, and those that it counts, with few rows at the end."""
     if request.param == "passes":
-        bounds = {"small._BYTES": -1, "cuts._MAX_ROWS": 20, "narrowing._OPEN_BYTES": 2_000,
+        bounds = {"small.BYTES": -1, "cuts._MAX_ROWS": 20, "allocation._OPEN_BYTES": 2_000,
                   "pool.FEW_TARGETS": 2, "allocation.FEW_TARGETS": 2}  # fmt: skip
         for name, bound in bounds.items():
             monkeypatch.setattr(WING + name, bound)
@@ -251,8 +251,8 @@ def test_both_ways_are_one_in_any_partitioning(table, monkeypatch):
     larger = chosen(frame, scores="x", num_to_sample=100, method="sample")[1]
     assert other != found
     assert set(chosen(frame, scores="x", num_to_sample=20, method="sample")[1]) < set(larger)
-    monkeypatch.setattr(WING + "small._BYTES", -1)
-    monkeypatch.setattr(WING + "narrowing._OPEN_BYTES", 2_000)
+    monkeypatch.setattr(WING + "small.BYTES", -1)
+    monkeypatch.setattr(WING + "allocation._OPEN_BYTES", 2_000)
     assert chosen(frame.repartition(5), **options) == (first, found)
 
 

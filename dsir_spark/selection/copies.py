@@ -1,7 +1,7 @@
-"""Copies: which values of a column occur more than once, found without sorting or joining all rows.
+"""Rows that leave because of others: copies, and those above `max_per_group`.
 
 Of the rows of one value the one with the smallest id is the original, the others are copies; null
-is equal to nothing.
+is equal to nothing. Which values occur more than once is found without sorting or joining all rows.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from dsir_spark.selection.pool import COPY, ID
+from dsir_spark.selection.pool import COPY, ID, KEYS
 
 FIRST = "__dsir_first"  # the smallest id of the rows of a value
+OVER_LIMIT = "__dsir_over_limit"
 
 _FEW = 500_000  # values that occur more than once, held by the driver for a moment
 _A_PART = 4_000_000  # hashes that a task sorts at once, 8 bytes each
@@ -38,9 +39,7 @@ def repeated(pool: DataFrame, num_rows: int) -> DataFrame | None:
     if twice is None:
         return None
     suspects = pool.where(value.isNotNull()).join(twice, half == F.col("half"), "left_semi")
-    grouped = suspects.groupBy(COPY).agg(
-        F.min(ID).alias(FIRST), F.count("*").alias("n")
-    )  # fmt: skip
+    grouped = suspects.groupBy(COPY).agg(F.min(ID).alias(FIRST), F.count("*").alias("n"))
     return _kept_if_few(grouped.where(F.col("n") > 1).select(COPY, FIRST))
 
 
@@ -66,3 +65,21 @@ def _kept_if_few(frame: DataFrame) -> DataFrame | None:
     if len(rows) > _FEW:
         return frame
     return F.broadcast(frame.sparkSession.createDataFrame(rows, frame.schema)) if rows else None
+
+
+def is_copy(ids: Column) -> Column:
+    """Of a row joined with `repeated`: is it one of its value's copies?"""
+    return F.coalesce(ids > F.col(FIRST), F.lit(False))
+
+
+def limited(frame: DataFrame, group: Column, most: int) -> DataFrame:
+    """A frame with ID and KEYS, and OVER_LIMIT: is the row not among the best `most` of its group?
+
+    By key (the largest over the targets), then id. Rows without a group are not limited.
+    """
+    # Rows without a group are groups of their own: together they would be one huge partition.
+    alone = F.concat(F.lit("r"), F.col(ID).cast("string"))
+    placed = frame.withColumn("__dsir_place", F.coalesce(F.concat(F.lit("g"), group), alone))
+    order = Window.partitionBy("__dsir_place").orderBy(F.array_max(KEYS).desc(), F.col(ID).desc())
+    over = F.row_number().over(order) > F.lit(most)
+    return placed.withColumn(OVER_LIMIT, group.isNotNull() & over).drop("__dsir_place")

@@ -3,12 +3,18 @@
 A list has an id (string or integer), a key (double, not null) and, where budgets are not in rows,
 a size (bigint, >= 0). Its order is (key, id), falling. The driver holds histograms and the rows
 near a cut, both of bounded size, never anything that grows with the pool or the budget.
+
+One pass counts the keys of all lists by bins of their fourth roots; the rows of the bins in which
+cuts lie are ordered on the driver. Bins too full for it are split by equal steps of the key first,
+crowds of equal keys by steps of the id. A bin tells its smallest and largest key, so the next pass
+looks between these only.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -21,22 +27,24 @@ from dsir_spark.errors import DataError
 from dsir_spark.selection.pool import ID, SIZE
 from dsir_spark.selection.rows import Floats, Ints, Rows, numbers, to_arrow
 
-KEY, GROUP, BIN = "__dsir_key", "__dsir_group", "__dsir_bin"
+KEY, GROUP = "__dsir_key", "__dsir_group"
 # Bins are equal steps of the fourth root of the key: fine where keys are small, coarse where they
 # are large, so that one pass without bounds known beforehand leaves a row in some hundred for the
 # next. The processor has an instruction for square roots; a logarithm costs Java as much as
 # everything else in the pass. With four times as many bins the pass takes a fifth longer: the
 # counts no longer fit into the processor's cache.
-_STEPS = 1024.0
+_ROOT_STEPS = 1024.0
 _MOST_BINS = 1 << 18  # each way, for keys of 4e9 and more: the driver receives no more
 _LISTS_AT_FULL_WIDTH = 64  # more lists have wider bins: the driver receives rows of both
 # So many rows near cuts the driver orders; of more, further histograms split their bins first.
 _MAX_ROWS = 100_000
 _SPLIT_BINS = 65_536
 _LABEL = 1 << 32  # above the span of all bins
+TOP = 1 << 20  # a bin above all others
+_CHANGED = "the weights changed between two passes over them: resample from data that stands still"
 # A condition that all rows with a key within two bounds meet, and that is cheaper than the key.
 Near = Callable[[float, float], Column]
-CHANGED = "the weights changed between two passes over them: resample from data that stands still"
+Wanted = Sequence[tuple[int, int]]  # lists, and the budget of each
 
 
 @dataclass(frozen=True)
@@ -65,99 +73,197 @@ class Cut:
         by_id = id_column > F.lit(self.id) if self.exclusive else id_column >= F.lit(self.id)
         return (key > last) | ((key == last) & by_id)
 
+    @property
+    def bound(self) -> tuple[float | None, Any, bool]:
+        """What `reached` goes by: key, id, exclusive."""
+        return self.key, self.id, self.exclusive
+
+
+def reached(bound: Column, key: Column) -> Column:
+    """Is (key, ID) in the list that a `Cut.bound` (a struct) ends?"""
+    last, last_id, ids = bound["key"], bound["id"], F.col(ID)
+    by_id = (ids > last_id) | (~bound["exclusive"] & (ids == last_id))
+    everything = last.isNotNull() & last_id.isNull()
+    return F.coalesce(everything | (key > last) | ((key == last) & by_id), F.lit(False))
+
 
 def nothing(sized: bool) -> Cut:
     """The cut that no row reaches."""
     return Cut(None, None, 0, 0 if sized else None)
 
 
-def everything(num_documents: int, size: int | None) -> Cut:
-    """The cut that all rows reach."""
-    return Cut(float("-inf"), None, num_documents, size)
+def plain_cut(n: int, total: int, budget: int, sized: bool, grouped: bool) -> Cut | None:
+    """The cut of a list of `n` rows with a sum of sizes (or number) of `total`, where it needs no
+    search; a list of several is cut below its last row only where more than the budget is there."""
+    if budget <= 0:
+        return nothing(sized)
+    if total < budget or (total == budget and (sized or grouped)):
+        return Cut(-math.inf, None, n, total if sized else None)
+    return None
+
+
+def cut_within(
+    rows: Rows, keys: Floats, order: Ints, budget: int, above: tuple[int, int] = (0, 0)
+) -> Cut:
+    """The cut of a list whose last part is on the driver, by falling (key, id) in `order`; `above`
+    as in `Span`."""
+    documents, taken = above
+    n = rows.leading(order, budget - taken)
+    if n == len(order) if rows.sizes is not None else n < budget - taken or not n:
+        raise DataError(_CHANGED)
+    if rows.sizes is None:
+        return Cut(float(keys[order[n - 1]]), rows.id(order[n - 1]), documents + n)
+    size = taken + rows.amount(order[:n])
+    return Cut(float(keys[order[n]]), rows.id(order[n]), documents + n, size, exclusive=True)
 
 
 class Bin(NamedTuple):
     """Rows of a list whose keys lie in one bin: how many, the sum of their sizes (or their number),
-    and the smallest and the largest of the keys, and of the ids where they are known."""
+    that sum over those that no other list can take, the smallest and the largest of the keys, and,
+    where they are asked for, of the ids."""
 
     bin: int
     n: int
     amount: int
+    sure: int
     low: float
     high: float
     first: Any = None
     last: Any = None
 
 
-def cut_within(
-    rows: Rows, keys: Floats, order: Ints, budget: int, above: tuple[int, int] = (0, 0)
-) -> Cut | None:
-    """The cut of a list whose last part is on the driver; None where its rows do not fill it.
+class Span(NamedTuple):
+    """Where the end of a list is: at one of about `n` rows from (low, first) to (high, last), both
+    included; no id: any. `above`: rows that are known to be better, and the sum of their sizes (or
+    their number)."""
 
-    Parameters
-    ----------
-    order : positions of that part by falling (key, id)
-    above : rows before it, and the sum of their sizes (or their number)
+    low: float = -math.inf
+    high: float = math.inf
+    first: Any = None
+    last: Any = None
+    n: int = 1 << 62
+    above: tuple[int, int] = (0, 0)
+
+    def narrowed(self, bins: Sequence[Bin], budget: int, sized: bool, most: int = 0) -> Span:
+        """The bins in which the budget ends, whatever other lists take of what they can.
+
+        bins : of all rows between the bounds, or of all not below them
+        most : if more than 0, an amount in which the budget ends in any case
+        """
+        falling = sorted(bins, reverse=True)
+        documents, taken = self.above
+        amounts = [b.amount for b in falling]
+        top = _ending(amounts, budget - taken, sized)
+        if top is None:
+            raise DataError(_CHANGED)
+        ends = [_ending([b.sure for b in falling], budget - taken, sized)]
+        if most:
+            ends.append(_ending(amounts, most, sized))
+        end = min((e for e in ends if e is not None), default=None)
+        high, low = falling[top], falling[-1 if end is None else end]
+        n = sum(b.n for b in falling[top : None if end is None else end + 1])
+        above = (documents + sum(b.n for b in falling[:top]), taken + sum(amounts[:top]))
+        if low.low < high.high:
+            return Span(low.low, high.high, n=n, above=above)
+        first = self.first if end is None else low.first
+        return Span(low.low, high.high, first, high.last, n, above)
+
+    def facts(self, steps: int) -> tuple[Any, ...]:
+        """The values of `span_fields`, for so many steps of the key."""
+        # Halves first: high - low may overflow. Rounding keeps the order, which is all that
+        # matters. 0 where a bound is infinite.
+        step = (self.high / 2 - self.low / 2) / (steps / 2)
+        step = max(step, 5e-324) if np.isfinite(step) else 0.0
+        first, last, skipped, offset = self.first, self.last, None, 0
+        if isinstance(first, int):
+            skipped = max(0, int(last - first).bit_length() - 16)
+            offset = first >> skipped
+        elif first is not None:
+            pairs = enumerate(zip(first, last, strict=False))
+            skipped = next((i for i, (a, b) in pairs if a != b), min(len(first), len(last)))
+        return (self.low, self.high, first, last, step, skipped, offset)
+
+
+def span_fields(pool: DataFrame) -> str:
+    """The fields of a span as a struct on Spark; `skipped`, `offset`: what bins of ids leave out,
+    bits of an integer, or characters with which all strings begin."""
+    ids = "bigint" if _has_integers(pool) else "string"
+    bounds = f"low: double, high: double, first: {ids}, last: {ids}"
+    return f"{bounds}, step: double, skipped: int, offset: bigint"
+
+
+def _has_integers(pool: DataFrame) -> bool:
+    return isinstance(pool.schema[ID].dataType, T.IntegralType)
+
+
+def _ending(amounts: Sequence[int], budget: int, sized: bool) -> int | None:
+    """The position at which a budget ends; None if it does not."""
+    side: Any = "right" if sized else "left"
+    found = int(np.searchsorted(np.cumsum(amounts), budget, side=side))
+    return found if found < len(amounts) else None
+
+
+def counted(
+    rows: DataFrame, of: Column, bins: Column, sized: bool, ids: bool = False,
+    sure: Column | None = None,
+) -> dict[int, list[Bin]]:  # fmt: skip
+    """The bins of each list, in one pass over a frame with KEY, ID if `ids`, and SIZE if `sized`.
+
+    of, bins : the list of a row (a small integer) and its bin (bigint)
+    sure : is the row one that no other list can take? By default all are
     """
-    documents, taken = above
-    n = rows.leading(order, budget - taken)
-    if rows.sizes is None:
-        if n < budget - taken or not n:
-            return None
-        return Cut(float(keys[order[n - 1]]), rows.id(order[n - 1]), documents + n)
-    if n == len(order):
-        return None
-    size = taken + rows.amount(order[:n])
-    return Cut(float(keys[order[n]]), rows.id(order[n]), documents + n, size, exclusive=True)
+    # One whole number for both: counting by two columns takes a tenth longer.
+    label = (bins + of.cast("bigint") * F.lit(_LABEL)).alias("label")
+    amount = F.sum(SIZE) if sized else F.count("*")
+    own = amount if sure is None else F.sum(F.when(sure, F.col(SIZE) if sized else F.lit(1)))
+    # Strings among the aggregates would have Spark sort all rows: only where they are needed.
+    ends = [F.min(ID), F.max(ID)] if ids else []
+    found: dict[int, list[Bin]] = {}
+    facts = [F.count("*"), amount, own, F.min(KEY), F.max(KEY), *ends]
+    columns = [fact.alias(f"f{i}") for i, fact in enumerate(facts)]
+    for at, n, total, sum_of_sure, *keys_and_ids in rows.groupBy(label).agg(*columns).collect():
+        group = (at + _LABEL // 2) // _LABEL
+        one = Bin(at - group * _LABEL, n, total or 0, sum_of_sure or 0, *keys_and_ids)
+        found.setdefault(group, []).append(one)
+    return found
 
 
-@dataclass(frozen=True)
-class _Search:
-    """A cut that is looked for: it is at one of `n` rows of the list `group`, with keys from `low`
-    to `high` (and, of equal keys, ids from `first` to `last`); `above` as of `cut_within`."""
-
-    group: int
-    budget: int
-    n: int
-    low: float
-    high: float
-    first: Any
-    last: Any
-    above: tuple[int, int]
-
-    @classmethod
-    def among(
-        cls, group: int, budget: int, bins: Sequence[Bin], sized: bool,
-        above: tuple[int, int] = (0, 0),
-    ) -> _Search:  # fmt: skip
-        """The search in the bin where the budget ends."""
-        found, (documents, taken) = ending(bins, budget - above[1], sized)
-        above = (above[0] + documents, above[1] + taken)
-        crowd = found.low == found.high
-        first, last = (found.first, found.last) if crowd else (None, None)
-        return cls(group, budget, found.n, found.low, found.high, first, last, above)
-
-    @property
-    def crowd(self) -> bool:
-        """Are all the keys equal?"""
-        return self.low == self.high
-
-    def holds(self) -> Column:
-        """Is the row of the list between the bounds?"""
-        found = F.col(KEY).between(F.lit(self.low), F.lit(self.high))
-        if self.crowd and self.first is not None:
-            found = found & F.col(ID).between(F.lit(self.first), F.lit(self.last))
-        return found
+def root_bin(key: Column, steps: float = _ROOT_STEPS) -> Column:
+    """The bin of a key (bigint), rising with it."""
+    root = F.least(F.sqrt(F.sqrt(F.abs(key))) * F.lit(steps), F.lit(float(_MOST_BINS)))
+    return F.floor(F.signum(key) * root)
 
 
-def exact_cut(pool: DataFrame, budget: int, sized: bool = False) -> Cut:
-    """The best `budget` rows of a frame with ID, KEY and, if `sized`, SIZE; see `exact_cuts`."""
-    return exact_cuts(pool, [(0, budget)], sized)[0]
+def split_bin(pool: DataFrame, span: Column) -> Column:
+    """The bin of KEY between two bounds (bigint): by equal steps; where a bound is infinite, for
+    which `step` is 0, by steps of the logarithm; where the keys are equal, by the id."""
+    key, ids, skipped = F.col(KEY), F.col(ID), span["skipped"]
+    log = F.floor(F.signum(key) * F.least(F.log1p(F.abs(key)), F.lit(1e3)) * F.lit(64.0))
+    by_key = F.when(span["step"] > 0, F.floor((key - span["low"]) / span["step"])).otherwise(log)
+    if _has_integers(pool):
+        bits = F.coalesce(skipped, F.lit(48))
+        by_id = F.call_function("shiftright", ids.cast("bigint"), bits) - span["offset"]
+    else:  # two bytes
+        part = F.call_function("substring", ids, F.coalesce(skipped, F.lit(0)) + 1, F.lit(2))
+        by_id = F.conv(F.rpad(F.hex(part), 4, "0"), 16, 10).cast("bigint")
+    return F.when(span["low"] < span["high"], by_key).otherwise(by_id)
+
+
+def from_low(span: Column, key: Column) -> Column:
+    """Is the row at the lower bound or above?"""
+    by_id = span["first"].isNull() | (F.col(ID) >= span["first"])
+    return (key > span["low"]) | ((key == span["low"]) & by_id)
+
+
+def above_high(span: Column, key: Column) -> Column:
+    """Is the row above the upper bound?"""
+    by_id = F.coalesce(F.col(ID) > span["last"], F.lit(False))
+    return (key > span["high"]) | ((key == span["high"]) & by_id)
 
 
 def exact_cuts(
     pool: DataFrame,
-    wanted: Sequence[tuple[int, int]],
+    wanted: Wanted,
     sized: bool,
     known: Mapping[int, Sequence[Bin]] | None = None,
     near: Near | None = None,
@@ -173,212 +279,63 @@ def exact_cuts(
         there is but one, 0
     known : the lists' histograms, if they are known already
     near : spares computing the keys of most rows in the second pass
-
-    One pass counts the keys of all lists by bins of their fourth roots; the rows of the bins in
-    which cuts lie are ordered on the driver. Bins too full for it are split by equal steps of the
-    key first, crowds of equal keys by steps of the id.
     """
     grouped = GROUP in pool.columns
-    if known is None:
-        lists = len({g for g, budget in wanted if budget > 0})
-        if not lists:
-            return [nothing(sized) for _ in wanted]
-        own = pool.where(F.col(GROUP).isin([g for g, _ in wanted])) if grouped else pool
-        steps = _STEPS / max(1.0, lists / _LISTS_AT_FULL_WIDTH)
-        known = histograms(own, GROUP if grouped else None, sized, steps)
-    cuts: list[Cut | None] = []
-    searches: dict[int, _Search] = {}
+    lists = {g for g, budget in wanted if budget > 0}
+    if known is None and lists:
+        steps = _ROOT_STEPS / max(1.0, len(lists) / _LISTS_AT_FULL_WIDTH)
+        own, group = pool, F.lit(0)
+        if grouped:
+            own, group = pool.where(F.col(GROUP).isin(list(lists))), F.col(GROUP)
+        known = counted(own, group, root_bin(F.col(KEY), steps), sized)
+    cuts: dict[int, Cut] = {}
+    spans: dict[int, Span] = {}
     for i, (g, budget) in enumerate(wanted):
-        bins = known.get(g, ())
+        bins = (known or {}).get(g, ())
         n, total = sum(b.n for b in bins), sum(b.amount for b in bins)
-        cuts.append(plain_cut(n, total, budget, sized, grouped))
-        if cuts[i] is None:
-            searches[i] = _Search.among(g, budget, bins, sized)
-    searches = _narrowed(pool, searches, sized, near)
-    if searches:
-        columns = [ID, KEY, *([GROUP] if grouped else []), *([SIZE] if sized else [])]
-        close = _near_cuts(pool, list(searches.values()), near).select(*columns)
-        rows = Rows.of(to_arrow(close))
-        keys = numbers(rows.table, KEY, np.float64)
-        groups = numbers(rows.table, GROUP, np.int64) if grouped else np.zeros(len(rows), int)
-        for i, search in searches.items():
-            own_rows = np.flatnonzero(
-                (groups == search.group) & (keys >= search.low) & (keys <= search.high)
-            )
-            order = rows.falling(keys, own_rows)
-            if search.crowd and search.first is not None:
-                order = _between_ids(rows, order, search)
-            cuts[i] = cut_within(rows, keys, order, search.budget, search.above)
-    found = [c for c in cuts if c is not None]
-    if len(found) < len(cuts):
-        raise DataError(CHANGED)
-    return found
+        if plain := plain_cut(n, total, budget, sized, grouped):
+            cuts[i] = plain
+        else:
+            spans[i] = Span().narrowed(bins, budget, sized)
+    most = _MAX_ROWS // max(1, len(spans))
+    while full := {i: s for i, s in spans.items() if s.n > most}:
+        rows = _within(pool, wanted, full, near)
+        crowds = any(s.low == s.high for s in full.values())
+        finer = split_bin(pool, F.col("at.span"))
+        found = counted(rows, F.col("at.search"), finer, sized, ids=crowds)
+        for i, old in full.items():
+            new = old.narrowed(found.get(i, ()), wanted[i][1], sized)
+            # Of equal ids, or ids that are equal but for their last bytes, no step is left.
+            stuck = new[:4] == old[:4] or (new.first is not None and new.first == new.last)
+            spans[i] = new._replace(n=0) if stuck else new
+    if spans:
+        sizes = [SIZE] if sized else []
+        close = _within(pool, wanted, spans, near).select(ID, KEY, *sizes, "at.search")
+        held = Rows.of(to_arrow(close))
+        keys = numbers(held.table, KEY, np.float64)
+        searches = numbers(held.table, "search", np.int64)
+        for i, span in spans.items():
+            order = held.falling(keys, np.flatnonzero(searches == i))
+            cuts[i] = cut_within(held, keys, order, wanted[i][1], span.above)
+    return [cuts[i] for i in range(len(wanted))]
 
 
-def plain_cut(n: int, total: int, budget: int, sized: bool, grouped: bool) -> Cut | None:
-    """The cut of a list of `n` rows with a sum of sizes (or number) of `total`, where it needs no
-    search; a list of several is cut below its last row only where more than the budget is there."""
-    if budget <= 0:
-        return nothing(sized)
-    if total < budget or (total == budget and (sized or grouped)):
-        return everything(n, total if sized else None)
-    return None
-
-
-def ending(bins: Sequence[Bin], budget: int, sized: bool) -> tuple[Bin, tuple[int, int]]:
-    """The bin in which the best `budget` end, and the rows and sizes in higher ones."""
-    documents = taken = 0
-    for found in sorted(bins, reverse=True):
-        if taken + found.amount > budget or (taken + found.amount == budget and not sized):
-            return found, (documents, taken)
-        documents, taken = documents + found.n, taken + found.amount
-    raise DataError(CHANGED)
-
-
-def histograms(
-    pool: DataFrame, label: str | None, sized: bool = False, steps: float = _STEPS
-) -> dict[int, list[Bin]]:
-    """The bins of keys for each value of a column of small integers (0 without one); one pass."""
-    # One whole number for both: counting by two columns takes a tenth longer.
-    packed = F.coalesce(root_bin(F.col(KEY), steps), F.lit(0))
-    if label is not None:
-        packed = packed + F.col(label).cast("bigint") * F.lit(_LABEL)
-    key, documents = F.col(KEY), F.count("*")
-    found: dict[int, list[Bin]] = {}
-    counted = pool.groupBy(packed.alias(BIN)).agg(
-        documents.alias("n"), (F.sum(SIZE) if sized else documents).alias("amount"),
-        F.min(key).alias("low"), F.max(key).alias("high"),
-    )  # fmt: skip
-    for at, n, amount, low, high in counted.collect():
-        group = (at + _LABEL // 2) // _LABEL
-        found.setdefault(group, []).append(Bin(at - group * _LABEL, n, amount or 0, low, high))
-    return found
-
-
-def root_bin(key: Column, steps: float = _STEPS) -> Column:
-    """The bin of a key (bigint), rising with it."""
-    root = F.least(F.sqrt(F.sqrt(F.abs(key))) * F.lit(steps), F.lit(float(_MOST_BINS)))
-    return F.floor(F.signum(key) * root)
-
-
-def _narrowed(
-    pool: DataFrame, searches: Mapping[int, _Search], sized: bool, near: Near | None
-) -> dict[int, _Search]:
-    """The searches, each among few enough rows for the driver; one pass for all of them a step."""
-    found = dict(searches)
-    while True:
-        most = _MAX_ROWS // max(1, len(found))
-        full = {i: s for i, s in found.items() if s.n > most and (not s.crowd or s.first != s.last
-                                                                  or s.first is None)}  # fmt: skip
-        if not full:
-            return found
-        for i, bins in _split(pool, full, sized, near).items():
-            old = found[i]
-            new = _Search.among(old.group, old.budget, bins, sized, old.above)
-            # Of ids that are equal but for their last bytes no step may be left.
-            stuck = (new.low, new.high, new.first, new.last) == (
-                old.low, old.high, old.first, old.last)  # fmt: skip
-            found[i] = replace(new, n=0) if stuck else new
-
-
-def _split(
-    pool: DataFrame, searches: Mapping[int, _Search], sized: bool, near: Near | None
-) -> dict[int, list[Bin]]:
-    """Finer bins of the rows between the bounds of each search."""
-    kind = pool.schema[ID].dataType
-    integral = isinstance(kind, T.IntegralType)
-    ids = "bigint" if integral else "string"
-    table = [
-        (i, s.group, s.low, s.high, s.first, s.last, step(s.low, s.high, _SPLIT_BINS),
-         skipped(s.first, s.last, integral))
-        for i, s in searches.items()
-    ]  # fmt: skip
-    schema = (
-        f"search int, of int, low double, high double, first {ids}, last {ids}, step double, "
-        "skipped int"
-    )
-    bounds = F.broadcast(pool.sparkSession.createDataFrame(table, schema))
-    within = F.col(KEY).between(F.col("low"), F.col("high"))
-    within = within & (F.col("first").isNull() | F.col(ID).between(F.col("first"), F.col("last")))
+def _within(
+    pool: DataFrame, wanted: Wanted, spans: Mapping[int, Span], near: Near | None
+) -> DataFrame:
+    """The rows within each span, with `at`: its position (`search`), and the span."""
+    at = f"struct<search: int, span: struct<{span_fields(pool)}>>"
+    table = [(wanted[i][0], (i, s.facts(_SPLIT_BINS))) for i, s in spans.items()]
     if GROUP in pool.columns:
-        within = within & (F.col(GROUP) == F.col("of"))
-    close = pool if near is None else pool.where(
-        reduce(lambda a, b: a | b, [near(s.low, s.high) for s in searches.values()])
-    )  # fmt: skip
-    rows = close.join(bounds, within)
-    by_key = split_bin(F.col(KEY), F.col("low"), F.col("step"))
-    by_id = id_bin(F.col("skipped"), integral)
-    binned = F.when(F.col("low") < F.col("high"), by_key).otherwise(by_id)
-    # Strings among the aggregates would have Spark sort all rows: only where they are needed.
-    crowds = any(s.crowd for s in searches.values())
-    ends = [F.min(ID), F.max(ID)] if crowds else [F.lit(None), F.lit(None)]
-    documents = F.count("*")
-    counted = rows.groupBy("search", binned.alias(BIN)).agg(
-        documents.alias("n"), (F.sum(SIZE) if sized else documents).alias("amount"),
-        F.min(KEY).alias("low"), F.max(KEY).alias("high"),
-        ends[0].alias("first"), ends[1].alias("last"),
-    )  # fmt: skip
-    found: dict[int, list[Bin]] = {}
-    for search, *fields in counted.collect():
-        found.setdefault(search, []).append(Bin(*fields))
-    return found
-
-
-def split_bin(key: Column, low: Column, step: Column) -> Column:
-    """The bin of a key (bigint) between two bounds, by equal steps; where a bound is infinite, for
-    which `step` is 0, by steps of the logarithm."""
-    log = F.floor(F.signum(key) * F.least(F.log1p(F.abs(key)), F.lit(1e3)) * F.lit(64.0))
-    return F.when(step > 0, F.floor((key - low) / step)).otherwise(log)
-
-
-def id_bin(skipped: Column, integral: bool) -> Column:
-    """The bin of an id (bigint): an integer without so many bits, or two bytes of a string after so
-    many characters."""
-    if integral:
-        return F.call_function("shiftright", F.col(ID).cast("bigint"), skipped)
-    part = F.call_function("substring", F.col(ID), skipped + 1, F.lit(2))
-    return F.conv(F.rpad(F.hex(part), 4, "0"), 16, 10).cast("bigint")
-
-
-def step(low: float, high: float, bins: int) -> float:
-    """Width of the bins between two keys; 0 where one of them is infinite."""
-    # Halves first: high - low may overflow. Rounding keeps the order, which is all that matters.
-    width = (high / 2 - low / 2) / (bins / 2)
-    return max(width, 5e-324) if np.isfinite(width) else 0.0
-
-
-def skipped(first: Any, last: Any, integral: bool) -> int:
-    """What the bins of ids from `first` to `last` leave out: bits of integers, or characters with
-    which all strings begin."""
-    if first is None:
-        return 48 if integral else 0
-    if integral:
-        return max(0, int(last - first).bit_length() - 16)
-    pairs = zip(first, last, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))
-
-
-def _near_cuts(pool: DataFrame, searches: Sequence[_Search], near: Near | None) -> DataFrame:
-    """The rows among which the cuts are."""
-    if GROUP not in pool.columns:
-        close = pool
+        frame = pool.sparkSession.createDataFrame(table, f"of int, at {at}")
+        rows = pool.join(F.broadcast(frame), F.col(GROUP) == F.col("of"))
+    else:
         if near is not None:
             # By the bin's own keys: cheaper than computing each row's key.
-            bounds = [near(s.low, s.high) for s in searches]
-            close = pool.where(reduce(lambda a, b: a | b, bounds))
-        return close.where(reduce(lambda a, b: a | b, [s.holds() for s in searches]))
-    ids = "bigint" if isinstance(pool.schema[ID].dataType, T.IntegralType) else "string"
-    schema = f"of int, low double, high double, first {ids}, last {ids}"
-    table = [(s.group, s.low, s.high, s.first, s.last) for s in searches]
-    bounds_of = F.broadcast(pool.sparkSession.createDataFrame(table, schema))
-    within = (F.col(GROUP) == F.col("of")) & F.col(KEY).between(F.col("low"), F.col("high"))
-    within = within & (F.col("first").isNull() | F.col(ID).between(F.col("first"), F.col("last")))
-    return pool.join(bounds_of, within, "left_semi")
-
-
-def _between_ids(rows: Rows, order: Ints, search: _Search) -> Ints:
-    """Those of a crowd whose ids are between the bounds; other searches may have brought more."""
-    named = rows.ids(order)
-    kept = [search.first <= name <= search.last for name in named]
-    found: Ints = order[np.array(kept, bool)]
-    return found
+            pool = pool.where(reduce(Column.__or__, [near(s.low, s.high) for s in spans.values()]))
+        entries = [
+            F.struct(F.lit(i), F.struct(*map(F.lit, facts))).cast(at) for _, (i, facts) in table
+        ]
+        rows = pool.withColumn("at", F.explode(F.array(*entries)) if table[1:] else entries[0])
+    span, key = F.col("at.span"), F.col(KEY)
+    return rows.where(from_low(span, key) & ~above_high(span, key))

@@ -8,16 +8,17 @@ cuts are brought.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dsir_spark.options import SelectOptions
-from dsir_spark.selection import copies, cuts, groups, keys, small, temperature
-from dsir_spark.selection.allocation import Rule, apportion
-from dsir_spark.selection.cuts import KEY, Bin, exact_cuts
-from dsir_spark.selection.narrowing import narrowed_cuts
+from dsir_spark.selection import copies, cuts, keys, quotas, small, temperature
+from dsir_spark.selection.allocation import Rule, apportion, narrowed_cuts, row_bytes, settled
+from dsir_spark.selection.cuts import KEY, Bin, Cut, exact_cuts
 from dsir_spark.selection.pool import (
     CANDIDATE,
     COPY,
@@ -32,7 +33,6 @@ from dsir_spark.selection.pool import (
     Pool,
     with_keys,
 )
-from dsir_spark.selection.quotas import Found, quota_cuts
 from dsir_spark.selection.rows import to_arrow
 from dsir_spark.selection.selection import LOSER, Selection
 
@@ -83,11 +83,13 @@ class _Find:
     def _count(self, staged: DataFrame, with_bins: bool = True) -> None:
         """Count the funnel, and, if they are what the cut will be found from, the keys in bins."""
         if with_bins and len(self.names) == 1 and self.options.quotas is None:
-            key = (F.col(RANKS)[0] + F.col(NOISE)).alias(KEY)
+            key = F.col(RANKS)[0] + F.col(NOISE)
             sizes = [SIZE] if self.options.sized else []
-            found = cuts.histograms(staged.select(STAGE, key, *sizes), STAGE, self.options.sized)
+            keyed = staged.select(STAGE, key.alias(KEY), *sizes)
+            own = F.coalesce(cuts.root_bin(F.col(KEY)), F.lit(0))
+            found = cuts.counted(keyed, F.col(STAGE), own, self.options.sized)
             self.bins = found.get(CANDIDATE, [])
-            counts = {stage: sum(b.n for b in bins) for stage, bins in found.items()}
+            counts = {stage: sum(b.n for b in found[stage]) for stage in found}
         else:
             counts = dict(staged.groupBy(STAGE).agg(F.count("*")).collect())
         self.funnel = self.pool.funnel(counts)
@@ -102,16 +104,16 @@ class _Find:
             and not self.pool.ids_from_content
             and self.options.group_column is None
         )
-        return not simple and small.fits(self.funnel["candidates"], len(self.names))
+        size = self.funnel["candidates"] * row_bytes(len(self.names))
+        return not simple and size <= small.BYTES
 
     def on_driver(self) -> Selection:
         """Everything else in NumPy."""
         options, targets = self.options, len(self.names)
         own = small.SmallPool(to_arrow(_candidates(self.staged).drop(STAGE)), targets)
         if self.auto:
-            self.temperatures = temperature.of_rows(
-                own.ranks, options.budget, own.size, self.shares, self.pool.temperature_floor
-            )
+            size = None if own.rows.sizes is None else int(own.rows.sizes.sum())
+            self._heat(temperature.histograms_of(own.ranks), size)
         own.heat(self.temperatures if self.auto else (1.0,) * targets)
         if self.pool.drops_copies(options):
             self._lose("duplicate_text", own.drop_copies())
@@ -119,78 +121,72 @@ class _Find:
             self._lose("duplicate_text", own.drop_equal_ids())
         if options.max_per_group is not None:
             self._lose("over_max_per_group", own.limit_groups(options.max_per_group))
-        rule = self._rule()
-        if options.quotas is None:
-            found = own.allocate(rule)
-        else:
-            found = own.fill_quotas(rule.budgets, options)
-        losers = None
-        if 0 < len(own.losers) <= _SENT_LOSERS:
-            kind = self.staged.schema[ID].dataType.simpleString()
-            table = [(loser,) for loser in own.losers]
-            losers = self.rows.sparkSession.createDataFrame(table, f"{LOSER} {kind}")
-        return self._selection(found, losers=losers)
+        found = self._found(own, lambda rule: settled(own.rows, own.keys, rule))
+        if not 0 < len(own.losers) <= _SENT_LOSERS:
+            return found
+        schema = f"{LOSER} {self.staged.schema[ID].dataType.simpleString()}"
+        table = [(loser,) for loser in own.losers]
+        return replace(found, losers=self.rows.sparkSession.createDataFrame(table, schema))
 
     def on_spark(self) -> Selection:
         """Everything else by passes over the rows."""
-        options, targets = self.options, len(self.names)
+        options = self.options
         if self.auto:
-            self.temperatures = temperature.of_table(
-                _candidates(self.staged), self.funnel["candidates"], options.budget, self.shares,
-                options.sized, self.pool.temperature_floor,
-            )  # fmt: skip
+            rows = _candidates(self.staged)
+            size = rows.agg(F.sum(SIZE)).collect()[0][0] if options.sized else None
+            self._heat(temperature.histograms(rows, len(self.names)), size)
             self.staged = self.pool.staged(self.rows, options, self.temperatures)
-        rows = with_keys(_candidates(self.staged), targets)
-        rows, repeated = self._without_copies(rows)
+        rows = with_keys(_candidates(self.staged), len(self.names))
+        repeated = None
+        if self.pool.drops_copies(options):
+            repeated = copies.repeated(rows.select(ID, COPY), self.funnel["candidates"])
+        if repeated is not None:
+            rows = rows.join(repeated, COPY, "left").where(~copies.is_copy(F.col(ID)))
+        if self.pool.ids_from_content:
+            rows = rows.dropDuplicates([ID])
         if options.max_per_group is not None:
-            limited = groups.limited(
-                rows, F.col(MEMBER), options.max_per_group, F.array_max(KEYS), F.col(ID)
-            ).withColumn(STAGE, F.when(F.col(groups.OVER_LIMIT), OVER).otherwise(CANDIDATE))
-            self._recount(limited)
-            rows = _candidates(limited)
+            rows = copies.limited(rows, F.col(MEMBER), options.max_per_group)
+            stage = F.when(F.col(copies.OVER_LIMIT), OVER).otherwise(CANDIDATE)
+            rows = rows.withColumn(STAGE, stage)
+            self._recount(rows)
+            rows = _candidates(rows)
         elif repeated is not None or self.pool.ids_from_content or self.auto:
             self._recount(rows)
-        rule = self._rule()
-        if options.quotas is not None:
-            found = quota_cuts(rows, rule.budgets, options)
-        elif targets > 1:
-            found = Found.of(narrowed_cuts(rows, rule))
-        else:
-            near = None if self.pool.noise == "none" else self._near
-            keyed = rows.withColumn(KEY, F.col(RANKS)[0] + F.col(NOISE)).drop(KEYS)
-            bins = {0: self.bins or []}
-            found = Found.of(exact_cuts(keyed, [(0, rule.budgets[0])], rule.sized, bins, near))
-        return self._selection(found, repeated=repeated)
+        of_values = quotas.OnSpark(rows, self.names, options)
+        return self._found(of_values, partial(self._cuts, rows)).with_losers(self.rows, repeated)
 
-    def _without_copies(self, rows: DataFrame) -> tuple[DataFrame, DataFrame | None]:
-        """The candidates that are no copies, and the values that occur more than once."""
-        repeated = None
-        if self.pool.drops_copies(self.options):
-            n = self.funnel["candidates"]
-            repeated = copies.repeated(rows.select(ID, COPY), n)
-        if repeated is not None:
-            copy = F.coalesce(F.col(ID) > F.col(copies.FIRST), F.lit(False))
-            rows = rows.join(repeated, COPY, "left").where(~copy)
-        return (rows.dropDuplicates([ID]) if self.pool.ids_from_content else rows), repeated
+    def _cuts(self, rows: DataFrame, rule: Rule) -> list[Cut]:
+        """The cuts without quotas, by passes over the candidates."""
+        if self.bins is None:
+            return narrowed_cuts(rows, rule)
+        keyed = rows.withColumn(KEY, F.col(RANKS)[0] + F.col(NOISE)).drop(KEYS)
+        near = partial(keys.may_be_between, F.col(RANKS)[0], self.pool.noise)
+        return exact_cuts(keyed, [(0, rule.budgets[0])], rule.sized, {0: self.bins}, near)
+
+    def _heat(self, histograms: Sequence[temperature.Histogram], size: int | None) -> None:
+        """Find the temperatures; `size`: the sum of all sizes, where budgets are of sizes."""
+        self.temperatures = temperature.found(
+            histograms, self.funnel["candidates"], self.options.budget, size, self.shares,
+            self.pool.temperature_floor,
+        )  # fmt: skip
 
     def _recount(self, rows: DataFrame) -> None:
         """Count again what has become of the candidates."""
         before = self.funnel
         self._count(rows)
         over, left = self.funnel["over_max_per_group"], self.funnel["candidates"]
-        self.funnel = {**before, "candidates": before["candidates"]}
+        self.funnel = before
         self._lose("over_max_per_group", over)
         self._lose("duplicate_text", self.funnel["candidates"] - left)
-
-    def _near(self, low: float, high: float) -> Column:
-        return keys.may_be_between(F.col(RANKS)[0], self.pool.noise, low, high)
 
     def _lose(self, stage: str, rows: int) -> None:
         self.funnel[stage] += rows
         self.funnel["candidates"] -= rows
 
-    def _rule(self) -> Rule:
-        """Budgets of the targets, once the candidates are known."""
+    def _found(
+        self, pool: quotas.Candidates, cuts_without: Callable[[Rule], list[Cut]]
+    ) -> Selection:
+        """The selection, once the candidates are known."""
         options, candidates = self.options, self.funnel["candidates"]
         budget = options.budget
         if not options.sized and budget > candidates:
@@ -201,19 +197,18 @@ class _Find:
                 stacklevel=5,
             )
             budget = candidates
-        joint = options.allocation == "joint"
         budgets = apportion(budget, self.shares, self.names)
-        return Rule(self.names, budgets, options.sized, joint)
-
-    def _selection(
-        self, found: Found, repeated: DataFrame | None = None, losers: DataFrame | None = None
-    ) -> Selection:
-        self.funnel["selected"] = sum(found.documents)
-        return Selection(
-            self.pool, self.options, tuple(found.cuts), tuple(found.quotas), self.temperatures,
-            tuple(found.documents), tuple(found.sizes) if self.options.sized else None,
-            self.funnel, repeated, losers,
-        )  # fmt: skip
+        rule = Rule(self.names, budgets, options.sized, options.allocation == "joint")
+        lists: list[quotas.Quotas] = [()] * len(budgets)
+        if options.quotas is None:
+            own = cuts_without(rule)
+        else:
+            own, lists = quotas.fill(pool, rule, options)
+        found = Selection(
+            self.pool, options, tuple(own), tuple(lists), self.temperatures, self.funnel
+        )
+        self.funnel["selected"] = found.num_selected
+        return found
 
 
 def _candidates(staged: DataFrame) -> DataFrame:

@@ -42,13 +42,9 @@ def may_be_between(score: Column, kind: str, low: float, high: float) -> Column:
     """Which rows may have a key from `low` to `high`, by the score alone: cheaper than the key."""
     least, most = NOISE_ENDS[kind]
     found = F.lit(True)
+    # A hair more than what the sum of score and noise may be rounded by.
     if math.isfinite(low):
-        found = found & (score >= F.lit(low - most - _hair(low)))
+        found = found & (score >= F.lit(low - most - 0.01 - 1e-12 * abs(low)))
     if math.isfinite(high):
-        found = found & (score <= F.lit(high - least + _hair(high)))
+        found = found & (score <= F.lit(high - least + 0.01 + 1e-12 * abs(high)))
     return found
-
-
-def _hair(key: float) -> float:
-    """More than what the sum of score and noise may be rounded by."""
-    return 0.01 + 1e-12 * abs(key)

@@ -25,8 +25,9 @@ RANKS, KEYS = "__dsir_ranks", "__dsir_keys"
 # of more, it would be a method too long for Java to compile.
 FEW_TARGETS = 8
 VALUE, COPY, MEMBER = "__dsir_value", "__dsir_copy", "__dsir_member_of"
+FOR = "__dsir_target"  # position of the target that a row goes to (int), or null
 CANDIDATE = 0  # the stage of rows that have not left the funnel; those that have are below
-DUPLICATE, OVER = -2, -1
+OVER = -1
 
 
 @dataclass(frozen=True)
@@ -75,22 +76,17 @@ class Pool:
     def stage(self, sized: bool) -> Column:
         """Where a row leaves the funnel by itself: below 0, or CANDIDATE (int)."""
         reasons = [self.ids.isNull(), *(condition for _, condition in self.stages)]
-        reasons.append(_no_number(self._numbers()))
+        reasons.append(_no_number([score.cast("double") for score in self.scores.values()]))
         if sized and self.size is not None:
-            number = self.size.cast("double")
-            reasons.append(number.isNull() | F.isnan(number) | (number < 0))
-        found = F.when(reasons[0], -len(self.stage_names))
-        for i, reason in enumerate(reasons[1:], 1):
-            found = found.when(reason, i - len(self.stage_names))
-        return found.otherwise(F.lit(CANDIDATE))
+            reasons.append(_no_number([self.size.cast("double")]) | (self.size.cast("double") < 0))
+        first = -len(self.stage_names)
+        found = [F.when(reason, F.lit(first + i)) for i, reason in enumerate(reasons)]
+        return F.coalesce(*found, F.lit(CANDIDATE))
 
     def ranks(self, temperatures: tuple[float, ...]) -> list[Column]:
         """What rows are ranked by for each target, before noise (double)."""
-        scores = zip(self._numbers(), temperatures, strict=True)
-        return [score if t == 1.0 else score / F.lit(t) for score, t in scores]
-
-    def _numbers(self) -> list[Column]:
-        return [score.cast("double") for score in self.scores.values()]
+        scores = zip(self.scores.values(), temperatures, strict=True)
+        return [s.cast("double") if t == 1.0 else s.cast("double") / F.lit(t) for s, t in scores]
 
     def whole_size(self) -> Column:
         """Size of a row (bigint), rounded up."""
@@ -107,18 +103,17 @@ class Pool:
         """The columns that the options go by, and no others: ID, STAGE, NOISE, RANKS (what a row is
         ranked by for each target), and as needed SIZE, VALUE (of the quota column), COPY, MEMBER
         (of a group)."""
-        extra = []
+        facts = {ID: self.ids, STAGE: self.stage(options.sized)}
+        facts[RANKS] = F.array(*self.ranks(temperatures))
         if options.sized:
-            extra.append(self.whole_size().alias(SIZE))
+            facts[SIZE] = self.whole_size()
         if options.quotas is not None:
-            extra.append(quoted(str(options.quota_column)).cast("string").alias(VALUE))
+            facts[VALUE] = as_string(options.quota_column)
         if self.drops_copies(options):
-            extra.append(quoted(str(self.copies)).alias(COPY))
+            facts[COPY] = quoted(str(self.copies))
         if options.group_column is not None:
-            extra.append(group(options).alias(MEMBER))
-        ranks = F.array(*self.ranks(temperatures)).alias(RANKS)
-        stage = self.stage(options.sized).alias(STAGE)
-        staged = rows.select(self.ids.alias(ID), stage, ranks, *extra)
+            facts[MEMBER] = as_string(options.group_column)
+        staged = rows.select(*[fact.alias(name) for name, fact in facts.items()])
         # A column of its own, so that it is computed once for all targets.
         return staged.withColumn(NOISE, keys.noise(self.noise, options.seed, F.col(ID)))
 
@@ -147,9 +142,9 @@ class Pool:
             check_size_column(rows, options.size_column, "the table selected from")
 
 
-def group(options: SelectOptions) -> Column:
-    """What `max_per_group` goes by: a column's value as a string."""
-    return quoted(str(options.group_column)).cast("string")
+def as_string(column: str | None) -> Column:
+    """What quotas and `max_per_group` go by: a column's value as a string."""
+    return quoted(str(column)).cast("string")
 
 
 def with_keys(staged: DataFrame, targets: int) -> DataFrame:

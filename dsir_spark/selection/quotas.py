@@ -10,20 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from dsir_spark.errors import DataError
 from dsir_spark.options import SelectOptions
-from dsir_spark.selection import cuts
-from dsir_spark.selection.allocation import FOR, apportion
-from dsir_spark.selection.cuts import GROUP, KEY, Cut
-from dsir_spark.selection.pool import ID, KEYS, SIZE, VALUE
+from dsir_spark.selection.allocation import Rule, apportion
+from dsir_spark.selection.cuts import GROUP, KEY, Cut, exact_cuts, nothing, reached
+from dsir_spark.selection.pool import FOR, ID, KEYS, SIZE, VALUE
 
 _MAX_VALUES = 10_000  # of a quota column, all of which the driver holds
-_BOUNDS = "__dsir_bounds"
+_OF, _BOUNDS = "__dsir_of_value", "__dsir_bounds"
 
 
 @dataclass(frozen=True)
@@ -36,72 +35,83 @@ class Quota:
     cap: Cut | None
 
 
-@dataclass(frozen=True)
-class Found:
-    """What was found for each target: its cut among the rows outside floors and caps, its quotas,
-    how many rows it takes and the sum of their sizes."""
-
-    cuts: list[Cut]
-    quotas: list[tuple[Quota, ...]]
-    documents: list[int]
-    sizes: list[int]
-
-    @classmethod
-    def of(cls, own: list[Cut]) -> Found:
-        """Cuts without quotas."""
-        sizes = [c.size or 0 for c in own]
-        return cls(own, [()] * len(own), [c.num_documents for c in own], sizes)
-
-    def add(self, cut: Cut, own: tuple[Quota, ...]) -> None:
-        """The next target's."""
-        lists = [cut, *(q.floor for q in own)]
-        self.cuts.append(cut)
-        self.quotas.append(own)
-        self.documents.append(sum(c.num_documents for c in lists))
-        self.sizes.append(sum(c.size or 0 for c in lists))
+Quotas = tuple[Quota, ...]
 
 
-def quota_cuts(pool: DataFrame, budgets: Sequence[int], options: SelectOptions) -> Found:
-    """The cuts under quotas, by passes over the pool for target after target.
+class Candidates(Protocol):
+    """Candidates to fill quotas from, less what earlier targets took."""
 
-    Parameters
-    ----------
-    pool : frame with ID, VALUE, KEYS and, where budgets are of sizes, SIZE
-    """
-    sized = options.sized
-    amount = F.sum(SIZE) if sized else F.count("*")
-    counted = pool.groupBy(VALUE).agg(amount.alias("amount"))
-    rows = counted.orderBy(F.desc("amount"), VALUE).limit(_MAX_VALUES + 1)
-    if options.quota_bounds:
-        named = counted.where(F.col(VALUE).isin(list(options.quota_bounds)))
-        rows = named.unionByName(counted.orderBy(F.desc("amount"), VALUE).limit(10))
-    amounts = amounts_of({r[VALUE]: r["amount"] for r in rows.collect()}, options)
-    frame = pool.sparkSession.createDataFrame(
-        [(value, g) for g, value in enumerate(amounts)], f"of string, {GROUP} int"
-    )
-    same = F.col(VALUE).eqNullSafe(F.col("of"))
-    grouped = pool.join(F.broadcast(frame), same, "left").drop("of")
-    found = Found.of([])
-    for t, budget in enumerate(budgets):
-        keyed = grouped.withColumn(KEY, F.col(KEYS)[t])
-        if t:
-            keyed = placed(keyed, found.cuts, found.quotas).where(F.col(FOR).isNull())
-            keyed = keyed.drop(_BOUNDS, FOR)
-        floors, caps = budgets_of(budget, amounts, options)
-        wanted = [*floors.items(), *((g, c) for g, c in caps.items() if c != floors[g])]
-        lists = dict(zip(wanted, cuts.exact_cuts(keyed, wanted, sized), strict=True))
+    def amounts(self) -> dict[str | None, int]:
+        """Rows (or their sizes) of each value; of very many, or where quotas name some, of those
+        that quotas and messages need."""
+
+    def cuts_of_values(self, t: int, wanted: Sequence[tuple[str | None, int]]) -> list[Cut]:
+        """Where the rows of a value end by the keys of a target, for each (value, budget)."""
+
+    def take(self, t: int, own: Quotas, rest: int) -> Cut:
+        """The cut of a target among the rows outside its floors and caps; what it takes is gone."""
+
+
+def fill(pool: Candidates, rule: Rule, options: SelectOptions) -> tuple[list[Cut], list[Quotas]]:
+    """The cut of each target among the rows outside floors and caps, and its quotas."""
+    amounts = _amounts_of(pool.amounts(), options)
+    cuts, quotas = [], []
+    for t, budget in enumerate(rule.budgets):
+        floors, caps = _budgets_of(budget, amounts, options)
+        wanted = [*floors.items(), *((v, c) for v, c in caps.items() if c != floors[v])]
+        lists = dict(zip(wanted, pool.cuts_of_values(t, wanted), strict=True))
         own = tuple(
-            Quota(value, lists[g, floors[g]], lists[g, caps[g]] if g in caps else None)
-            for g, value in enumerate(amounts)
-        )
-        bounded = with_bounds(keyed, [cuts.nothing(sized)], [own])
-        free = bounded.where(competes(F.col(KEY), F.col(_BOUNDS)[0])).drop(GROUP, _BOUNDS)
-        rest = rest_of(budget, floors, own, options)
-        found.add(cuts.exact_cuts(free, [(0, rest)], sized)[0], own)
-    return found
+            Quota(v, lists[v, floors[v]], lists[v, caps[v]] if v in caps else None)
+            for v in amounts
+        )  # fmt: skip
+        cuts.append(pool.take(t, own, _rest_of(budget, floors, own, options)))
+        quotas.append(own)
+    return cuts, quotas
 
 
-def amounts_of(counted: Mapping[str | None, int], options: SelectOptions) -> dict[str | None, int]:
+class OnSpark(Candidates):
+    """Candidates that are counted by passes: a frame with ID, VALUE, KEYS and, if `sized`, SIZE."""
+
+    def __init__(
+        self, rows: DataFrame, names: Sequence[str | None], options: SelectOptions
+    ) -> None:
+        self.rows, self.names, self.options = rows, names, options
+        self.found: tuple[list[Cut], list[Quotas]] = ([], [])
+
+    def amounts(self) -> dict[str | None, int]:
+        amount = F.sum(SIZE) if self.options.sized else F.count("*")
+        counted = self.rows.groupBy(VALUE).agg(amount.alias("amount"))
+        most = counted.orderBy(F.desc("amount"), VALUE)
+        named = list(self.options.quota_bounds)
+        rows = most.limit(_MAX_VALUES + 1)
+        if named:
+            rows = counted.where(F.col(VALUE).isin(named)).unionByName(most.limit(10))
+        return {r[VALUE]: r["amount"] for r in rows.collect()}
+
+    def _keyed(self, t: int) -> DataFrame:
+        """The rows that are left, with KEY."""
+        keyed = self.rows.withColumn(KEY, F.col(KEYS)[t])
+        if not t:
+            return keyed
+        first = Rule(self.names[:t], (), self.options.sized, joint=False)
+        return placed(keyed, first, *self.found).where(F.col(FOR).isNull()).drop(_BOUNDS, _OF, FOR)
+
+    def cuts_of_values(self, t: int, wanted: Sequence[tuple[str | None, int]]) -> list[Cut]:
+        lists = {value: g for g, value in enumerate(dict(wanted))}
+        frame = _joined(self._keyed(t), lists, f"{GROUP} int").drop(_OF)
+        return exact_cuts(frame, [(lists[v], budget) for v, budget in wanted], self.options.sized)
+
+    def take(self, t: int, own: Quotas, rest: int) -> Cut:
+        sized = self.options.sized
+        rows, bounds = _with_bounds(self._keyed(t), [0], [nothing(sized)], [own])
+        free = rows.where(_competes(bounds[0], F.col(KEY))).drop(_BOUNDS, _OF)
+        (cut,) = exact_cuts(free, [(0, rest)], sized)
+        self.found[0].append(cut)
+        self.found[1].append(own)
+        return cut
+
+
+def _amounts_of(counted: Mapping[str | None, int], options: SelectOptions) -> dict[str | None, int]:
     """Rows (or their sizes) of each value that has a quota, in the order of the quotas.
 
     Raises
@@ -126,26 +136,28 @@ def amounts_of(counted: Mapping[str | None, int], options: SelectOptions) -> dic
     return {value: counted[value] for value in sorted(counted, key=str)}
 
 
-def budgets_of(
+def _budgets_of(
     budget: int, amounts: Mapping[str | None, int], options: SelectOptions
-) -> tuple[dict[int, int], dict[int, int]]:
-    """Smallest and largest amount of each value that has one, by the position of the value."""
+) -> tuple[dict[str | None, int], dict[str | None, int]]:
+    """Smallest and largest amount of each value that has one."""
     if options.quotas == "raw":
         total = sum(amounts.values())
         names = list(amounts)
         shares = apportion(min(budget, total), [float(a) for a in amounts.values()], names)
-        return dict(enumerate(shares)), dict(enumerate(shares))
-    bounds = options.quota_bounds
-    # A hair more than the product: 0.29 * 100 is below 29 in binary.
-    whole = [tuple(None if x is None else int(x * budget + 1e-6) for x in bounds[str(v)])
-             for v in amounts]  # fmt: skip
-    floors = {g: int(low or 0) for g, (low, _) in enumerate(whole)}
-    caps = {g: int(high) for g, (_, high) in enumerate(whole) if high is not None}
-    return floors, caps
+        whole = dict(zip(names, shares, strict=True))
+        return whole, whole
+
+    def amount(share: float) -> int:
+        # A hair more than the product: 0.29 * 100 is below 29 in binary.
+        return int(share * budget + 1e-6)
+
+    bounds = [(v, options.quota_bounds[str(v)]) for v in amounts]
+    floors = {v: amount(low) for v, (low, _) in bounds}
+    return floors, {v: amount(high) for v, (_, high) in bounds if high is not None}
 
 
-def rest_of(
-    budget: int, floors: Mapping[int, int], own: Sequence[Quota], options: SelectOptions
+def _rest_of(
+    budget: int, floors: Mapping[str | None, int], own: Quotas, options: SelectOptions
 ) -> int:
     """What the floors leave of a budget."""
     taken = sum(q.floor.size or 0 if options.sized else q.floor.num_documents for q in own)
@@ -153,60 +165,60 @@ def rest_of(
     return max(0, budget - (taken if fill else max(taken, sum(floors.values()))))
 
 
-def with_bounds(
-    rows: DataFrame, own: Sequence[Cut], quotas: Sequence[Sequence[Quota]]
-) -> DataFrame:
-    """Rows with KEYS, VALUE and the cuts that hold for their value, by target."""
+def placed(rows: DataFrame, rule: Rule, cuts: Sequence[Cut], quotas: Sequence[Quotas]) -> DataFrame:
+    """With FOR, the position of the target that takes each row (int), or null: of those whose cut
+    it reaches, the one it likes best.
+
+    Parameters
+    ----------
+    rows : frame with ID, KEYS and, with quotas, VALUE
+    cuts, quotas : of the first targets, or all
+    """
+    if not any(quotas) and len(cuts) == 1:
+        found = F.when(cuts[0].reached_by(F.col(KEYS)[0], F.col(ID)), F.lit(0))
+        return rows.withColumn(FOR, found)
+    takes = _takes if any(quotas) else lambda bounds, key: reached(bounds["rest"], key)
+    rows, bounds = _with_bounds(rows, rule.ranks, cuts, quotas)
+    return rows.withColumn(FOR, rule.best(F.col(KEYS), bounds, takes)["target"])
+
+
+def _takes(bounds: Column, key: Column) -> Column:
+    """Does the target take the row?"""
+    rest = _competes(bounds, key) & reached(bounds["rest"], key)
+    return reached(bounds["floor"], key) | rest
+
+
+def _competes(bounds: Column, key: Column) -> Column:
+    """Is the row below its value's floor for a target, and within its cap?"""
+    uncapped = bounds["cap"].isNull()
+    return ~reached(bounds["floor"], key) & (uncapped | reached(bounds["cap"], key))
+
+
+def _with_bounds(
+    rows: DataFrame, ranks: Sequence[int], cuts: Sequence[Cut], quotas: Sequence[Quotas]
+) -> tuple[DataFrame, Column]:
+    """The rows, and the cuts that hold for a row's value, by target (array)."""
     kind = rows.schema[ID].dataType.simpleString()
     cut = f"struct<key: double, id: {kind}, exclusive: boolean>"
-    bounds = f"struct<floor: {cut}, cap: {cut}, rest: {cut}>"
+    bounds = f"struct<floor: {cut}, cap: {cut}, rest: {cut}, rank: int, target: int>"
     by_value: dict[str | None, list[Any]] = {}
-    for rest, lists in zip(own, quotas, strict=True):
-        for q in lists:
-            facts = (_facts(q.floor), _facts(q.cap), _facts(rest))
-            by_value.setdefault(q.value, []).append(facts)
-    schema = f"of string, {_BOUNDS} array<{bounds}>"
-    frame = F.broadcast(rows.sparkSession.createDataFrame(list(by_value.items()), schema))
-    joined = rows.join(frame, F.col(VALUE).eqNullSafe(F.col("of")), "left").drop("of")
-    # Values without a quota: neither floor nor cap.
-    others = [
-        F.struct(
-            F.lit(None), F.lit(None),
-            F.struct(F.lit(c.key).cast("double"), F.lit(c.id).cast(kind), F.lit(c.exclusive)),
-        ).cast(bounds)
-        for c in own
-    ]  # fmt: skip
-    return joined.withColumn(_BOUNDS, F.coalesce(_BOUNDS, F.array(*others)))
+    others = []  # values without a quota have neither floor nor cap
+    for t, (rest, rank, own) in enumerate(zip(cuts, ranks, quotas, strict=True)):
+        facts = (F.lit(None), F.lit(None), F.struct(*map(F.lit, rest.bound)), F.lit(rank), F.lit(t))
+        others.append(F.struct(*facts).cast(bounds))
+        for q in own:
+            cap = None if q.cap is None else q.cap.bound
+            by_value.setdefault(q.value, []).append((q.floor.bound, cap, rest.bound, rank, t))
+    if not by_value:
+        return rows, F.array(*others)
+    joined = _joined(rows, by_value, f"{_BOUNDS} array<{bounds}>")
+    # Of both sides of the join: what is of one side only Spark may compute below it, where rows
+    # without a match are not yet.
+    known = F.when(F.col(VALUE).eqNullSafe(F.col(_OF)), F.col(_BOUNDS))
+    return joined.withColumn(_BOUNDS, F.coalesce(known, F.array(*others))), F.col(_BOUNDS)
 
 
-def _facts(cut: Cut | None) -> tuple[Any, ...] | None:
-    return None if cut is None else (cut.key, cut.id, cut.exclusive)
-
-
-def _reached(bound: Column, key: Column) -> Column:
-    """Is (key, id) in the list that the bound ends?"""
-    last, last_id, ids = bound["key"], bound["id"], F.col(ID)
-    by_id = F.when(bound["exclusive"], ids > last_id).otherwise(ids >= last_id)
-    everything = last.isNotNull() & last_id.isNull()
-    return F.coalesce(everything | (key > last) | ((key == last) & by_id), F.lit(False))
-
-
-def competes(key: Column, bounds: Column) -> Column:
-    """Is the row below its value's floor for a target, and within its cap?"""
-    capped = bounds["cap"].isNotNull()
-    return ~_reached(bounds["floor"], key) & (~capped | _reached(bounds["cap"], key))
-
-
-def placed(rows: DataFrame, own: Sequence[Cut], quotas: Sequence[Sequence[Quota]]) -> DataFrame:
-    """With FOR, the position of the first target that takes each row (int), or null."""
-
-    def takes(key: Column, bounds: Column) -> Column:
-        rest = competes(key, bounds) & _reached(bounds["rest"], key)
-        return F.coalesce(_reached(bounds["floor"], key) | rest, F.lit(False))
-
-    if len(own) == 1:
-        found = F.when(takes(F.col(KEYS)[0], F.col(_BOUNDS)[0]), F.lit(0))
-    else:
-        found = F.array_position(F.zip_with(KEYS, _BOUNDS, takes), True).cast("int") - 1
-        found = F.when(found >= 0, found)
-    return with_bounds(rows, own, quotas).withColumn(FOR, found)
+def _joined(rows: DataFrame, by_value: Mapping[str | None, Any], field: str) -> DataFrame:
+    """With a field that is known by value (_OF), or null."""
+    frame = rows.sparkSession.createDataFrame([*by_value.items()], f"{_OF} string, {field}")
+    return rows.join(F.broadcast(frame), F.col(VALUE).eqNullSafe(F.col(_OF)), "left")

@@ -33,7 +33,7 @@ class Rows:
     """Rows of a frame with ID and perhaps SIZE.
 
     table : all columns
-    place : int64[n] the rank of each id among all, rising; equal ids have neighbouring ranks
+    place : int64[n] the rank of each id among all, rising; equal ids have equal ranks
     sizes : int64[n], or None where budgets are of rows
     """
 
@@ -45,9 +45,8 @@ class Rows:
     def of(cls, table: pa.Table) -> Rows:
         """Rows of a table with ID and perhaps SIZE."""
         # Arrow orders strings as Spark does, by their bytes.
-        order = np.asarray(pc.sort_indices(table.column(ID))).astype(np.int64)
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
+        ranks = pc.rank(table.column(ID), tiebreaker="min") if len(table) else []
+        place = np.asarray(ranks).astype(np.int64)
         sizes = numbers(table, SIZE, np.int64) if SIZE in table.column_names else None
         return cls(table, place, sizes)
 
@@ -83,9 +82,7 @@ class Rows:
 
 def numbers(table: pa.Table, name: str, kind: Any) -> Any:
     """A column without nulls as a NumPy array."""
-    return np.asarray(table.column(name).combine_chunks().to_numpy(zero_copy_only=False)).astype(
-        kind, copy=False
-    )
+    return table.column(name).to_numpy().astype(kind, copy=False)
 
 
 def matrix(table: pa.Table, name: str, width: int) -> Floats:

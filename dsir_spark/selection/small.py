@@ -13,23 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dsir_spark.options import SelectOptions
-from dsir_spark.selection import allocation, cuts
-from dsir_spark.selection.allocation import Rule
-from dsir_spark.selection.cuts import Cut, cut_within
-from dsir_spark.selection.pool import COPY, ID, MEMBER, NOISE, RANKS, VALUE
-from dsir_spark.selection.quotas import Found, Quota, amounts_of, budgets_of, rest_of
+from dsir_spark.selection.cuts import Cut, cut_within, plain_cut
+from dsir_spark.selection.pool import COPY, MEMBER, NOISE, RANKS, VALUE
+from dsir_spark.selection.quotas import Candidates, Quotas
 from dsir_spark.selection.rows import Floats, Ints, Rows, matrix, numbers
 
-_BYTES = 100_000_000  # of a pool that the driver holds
+BYTES = 100_000_000  # of a pool that the driver holds
 
 
-def fits(num_rows: int, targets: int) -> bool:
-    """Is a pool of so many rows small?"""
-    return num_rows * allocation.row_bytes(targets) <= _BYTES
-
-
-class SmallPool:
+class SmallPool(Candidates):
     """The candidates, as `Pool.staged` gives them, on the driver.
 
     ranks : float64[rows, targets] before noise
@@ -42,11 +34,7 @@ class SmallPool:
         self.ranks: Floats = matrix(table, RANKS, targets)
         self.keys = self.ranks
         self.losers: list[Any] = []
-
-    @property
-    def size(self) -> int | None:
-        """Sum of the sizes of all rows, where budgets are of sizes."""
-        return None if self.rows.sizes is None else int(self.rows.sizes.sum())
+        self._left: dict[str | None, Ints] = {}
 
     def heat(self, temperatures: tuple[float, ...]) -> None:
         """Divide the ranks by temperatures, and add the noise."""
@@ -66,19 +54,16 @@ class SmallPool:
 
     def drop_copies(self) -> int:
         """Drop all rows of a value of COPY but those with its smallest id; how many."""
-        codes = _codes(self.rows.table.column(COPY))
-        first = np.full(codes.max(initial=-1) + 1, len(codes), np.int64)
-        place = _equal_places(self.rows)
-        here = codes >= 0
-        np.minimum.at(first, codes[here], place[here])
-        kept = ~here
-        kept[here] = place[here] == first[codes[here]]
-        return self._keep(kept)
+        codes, place = _codes(self.rows.table.column(COPY)), self.rows.place
+        first = np.full(codes.max(initial=-1) + 2, len(codes), np.int64)  # the last: of null
+        np.minimum.at(first, codes, place)
+        return self._keep((codes < 0) | (place == first[codes]))
 
     def drop_equal_ids(self) -> int:
         """Drop rows of an id but one; how many."""
-        place = _equal_places(self.rows)
-        return self._keep(place == self.rows.place, told=False)
+        kept = np.zeros(len(self.rows), bool)
+        kept[np.unique(self.rows.place, return_index=True)[1]] = True
+        return self._keep(kept, told=False)
 
     def limit_groups(self, most: int) -> int:
         """Drop rows that are not among the best of their group, by their largest key; how many."""
@@ -91,70 +76,38 @@ class SmallPool:
         kept[order] = (within < most) | (codes[order] < 0)
         return self._keep(kept)
 
-    def allocate(self, rule: Rule) -> Found:
-        """The cuts without quotas."""
-        keys = self.keys.copy()
-        # Of a target's own order, no more than all budgets together can be taken by all targets.
-        for t, budget in enumerate(rule.budgets):
-            order = self.rows.falling(keys[:, t])
-            most = self.rows.leading(order, sum(rule.budgets)) + 1 if budget > 0 else 0
-            keys[order[most:], t] = np.nan
-        found = allocation.settle(self.rows, keys, rule)
-        return Found.of(allocation.cuts_of(self.rows, keys, rule, found))
+    def amounts(self) -> dict[str | None, int]:
+        column = self.rows.table.column(VALUE)
+        codes = _codes(column)
+        order = np.argsort(codes, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(order) else []
+        self._left = {column[int(own[0])].as_py(): own for own in parts}
+        return {value: self.rows.amount(own) for value, own in self._left.items()}
 
-    def fill_quotas(self, budgets: Sequence[int], options: SelectOptions) -> Found:
-        """The cuts under quotas."""
-        rows, values = self.rows, self.rows.table.column(VALUE).to_pylist()
-        names: dict[str | None, int] = {}
-        codes = np.array([names.setdefault(v, len(names)) for v in values], np.int64)
-        counted = {v: rows.amount(np.flatnonzero(codes == c)) for v, c in names.items()}
-        amounts = amounts_of(counted, options)
-        found = Found.of([])
-        left = np.ones(len(rows), bool)
-        for t, budget in enumerate(budgets):
-            keys = self.keys[:, t]
-            floors, caps = budgets_of(budget, amounts, options)
-            competing, taken = left.copy(), np.zeros(len(rows), bool)
-            own = []
-            for g, value in enumerate(amounts):
-                order = rows.falling(keys, np.flatnonzero(left & (codes == names[value])))
-                inside = rows.leading(order, floors[g]) if floors[g] > 0 else 0
-                taken[order[:inside]], competing[order[:inside]] = True, False
-                floor = self._cut(keys, order, floors[g], grouped=True)
-                cap = None
-                if g in caps:
-                    cap = self._cut(keys, order, caps[g], grouped=True)
-                    below = rows.leading(order, caps[g]) if caps[g] > 0 else 0
-                    competing[order[below:]] = False
-                own.append(Quota(value, floor, cap))
-            rest = rest_of(budget, floors, own, options)
-            order = rows.falling(keys, np.flatnonzero(competing))
-            if rest > 0:
-                taken[order[: rows.leading(order, rest)]] = True
-            found.add(self._cut(keys, order, rest, grouped=False), tuple(own))
-            left &= ~taken
-        return found
+    def cuts_of_values(self, t: int, wanted: Sequence[tuple[str | None, int]]) -> list[Cut]:
+        return [self._cut(t, self._falling(t, value), budget, True) for value, budget in wanted]
 
-    def _cut(self, keys: Floats, order: Ints, budget: int, grouped: bool) -> Cut:
+    def take(self, t: int, own: Quotas, rest: int) -> Cut:
+        competing, taken = dict(self._left), np.zeros(len(self.rows), bool)
+        for q in own:
+            order, inside = self._falling(t, q.value), q.floor.num_documents
+            taken[order[:inside]] = True
+            competing[q.value] = order[inside : None if q.cap is None else q.cap.num_documents]
+        free = np.concatenate([np.zeros(0, np.int64), *competing.values()])
+        order = self.rows.falling(self.keys[:, t], free)
+        cut = self._cut(t, order, rest, False)
+        taken[order[: cut.num_documents]] = True
+        self._left = {value: rows[~taken[rows]] for value, rows in self._left.items()}
+        return cut
+
+    def _falling(self, t: int, value: str | None) -> Ints:
+        return self.rows.falling(self.keys[:, t], self._left[value])
+
+    def _cut(self, t: int, order: Ints, budget: int, grouped: bool) -> Cut:
         """As `cuts.exact_cuts` finds it."""
-        total = self.rows.amount(order)
-        plain = cuts.plain_cut(len(order), total, budget, self.rows.sizes is not None, grouped)
-        found = plain or cut_within(self.rows, keys, order, budget)
-        assert found is not None
-        return found
-
-
-def _equal_places(rows: Rows) -> Ints:
-    """int64[n] the ranks of ids, with equal ids at the smallest of theirs."""
-    order = np.argsort(rows.place)
-    ids = rows.table.column(ID).combine_chunks().take(pa.array(order))
-    new = np.ones(len(order), bool)
-    if len(order) > 1:
-        new[1:] = np.asarray(pc.not_equal(ids[1:], ids[:-1]))
-    starts = np.flatnonzero(new)
-    found = np.empty(len(order), np.int64)
-    found[order] = starts[np.cumsum(new) - 1]
-    return found
+        rows = self.rows
+        plain = plain_cut(len(order), rows.amount(order), budget, rows.sizes is not None, grouped)
+        return plain or cut_within(rows, self.keys[:, t], order, budget)
 
 
 def _codes(column: pa.ChunkedArray) -> Ints:

@@ -14,15 +14,14 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from dsir_spark.selection.pool import RANKS, SIZE
+from dsir_spark.selection.pool import RANKS
 from dsir_spark.selection.rows import Floats
 
 _BINS = 65_536
+Histogram = tuple[Floats, Floats]  # scores of n bins, nats, and rows in each
 
 
-def smallest_temperature(
-    low: np.ndarray[Any, Any], counts: np.ndarray[Any, Any], wanted: float, floor: float
-) -> float:
+def smallest_temperature(low: Floats, counts: Floats, wanted: float, floor: float) -> float:
     """The smallest T >= floor at which exp(low / T) has an effective sample size of `wanted`.
 
     Parameters
@@ -50,60 +49,48 @@ def smallest_temperature(
     return math.ceil(b * 1024 / floor) * floor / 1024
 
 
-def of_table(
-    pool: DataFrame, num_rows: int, budget: int, shares: Sequence[float], sized: bool, floor: float
-) -> tuple[float, ...]:
-    """The temperature of each target, by passes over a pool.
-
-    Parameters
-    ----------
-    pool : candidates, with RANKS and, if `sized`, SIZE
-    budget : rows wanted, or a sum of sizes
-    shares : of the budget, one a target
-    """
-    sizes = pool.agg(F.sum(SIZE)).collect()[0][0] if sized else None
-    ranks = pool.select(F.posexplode(RANKS).alias("at", "rank"))
-    ranks = ranks.where(F.abs("rank") < math.inf)
-    ends = {t: ends for t, *ends in ranks.groupBy("at").agg(F.min("rank"), F.max("rank")).collect()}
-    lows = [ends[t][0] if t in ends else 0.0 for t in range(len(shares))]
-    steps = [_step(*ends[t]) if t in ends else 1.0 for t in range(len(shares))]
-    low, step = (F.array(*[F.lit(x) for x in own])[F.col("at")] for own in (lows, steps))
-    counted = ranks.groupBy("at", F.floor((F.col("rank") - low) / step).alias("bin")).count()
-    bins: list[dict[int, int]] = [{} for _ in shares]
-    for t, at, n in counted.collect():
-        bins[t][at] = n
-    wanted = _wanted(num_rows, budget, sizes, shares)
+def found(
+    histograms: Sequence[Histogram], num_rows: int, budget: int, size: int | None,
+    shares: Sequence[float], floor: float,
+) -> tuple[float, ...]:  # fmt: skip
+    """The temperature of each target, for its share of a budget of rows, or, if `size` is the sum
+    of all sizes, of one of sizes."""
+    rows = float(budget) if size is None else budget * num_rows / max(1, size)
+    # Fewer than there are.
+    wanted = [min(rows * share / sum(shares), num_rows - 0.5) for share in shares]
     return tuple(
-        smallest_temperature(
-            np.array(sorted(own)) * step, np.array([float(own[b]) for b in sorted(own)]), w, floor
-        )
-        if own
-        else floor
-        for own, step, w in zip(bins, steps, wanted, strict=True)
+        smallest_temperature(*own, n, floor) if len(own[0]) else floor
+        for own, n in zip(histograms, wanted, strict=True)
     )
 
 
-def of_rows(
-    ranks: Floats, budget: int, size: int | None, shares: Sequence[float], floor: float
-) -> tuple[float, ...]:
-    """The same, of ranks (float64[rows, targets]) on the driver and the sum of all sizes."""
-    found = []
-    for t, wanted in enumerate(_wanted(len(ranks), budget, size, shares)):
-        own = ranks[np.isfinite(ranks[:, t]), t]
-        if not len(own):
-            found.append(floor)
-            continue
-        step = _step(own.min(), own.max())
-        bins, counts = np.unique(np.floor((own - own.min()) / step), return_counts=True)
-        found.append(smallest_temperature(bins * step, counts.astype(np.float64), wanted, floor))
-    return tuple(found)
+def histograms(pool: DataFrame, targets: int) -> list[Histogram]:
+    """Of the scores of each target, by two passes over a frame with RANKS."""
+    ranks = pool.select(F.posexplode(RANKS).alias("at", "rank"))
+    ranks = ranks.where(F.abs("rank") < math.inf)
+    lows, steps = [0.0] * targets, [1.0] * targets
+    for t, low, high in ranks.groupBy("at").agg(F.min("rank"), F.max("rank")).collect():
+        lows[t], steps[t] = low, _step(low, high)
+    low, step = (F.array(*[F.lit(x) for x in own])[F.col("at")] for own in (lows, steps))
+    counted = ranks.groupBy("at", F.floor((F.col("rank") - low) / step).alias("bin")).count()
+    bins: list[list[tuple[int, int]]] = [[] for _ in lows]
+    for t, *one in counted.collect():
+        bins[t].append(tuple(one))
+    numbers = [np.array(sorted(own), np.float64).reshape(-1, 2) for own in bins]
+    return [(own[:, 0] * step, own[:, 1]) for own, step in zip(numbers, steps, strict=True)]
+
+
+def histograms_of(ranks: Floats) -> list[Histogram]:
+    """The same, of float64[rows, targets] on the driver."""
+    found: list[Histogram] = []
+    for own in ranks.T:
+        own = own[np.isfinite(own)]
+        low = own.min(initial=math.inf)
+        step = _step(low, own.max(initial=-math.inf)) if len(own) else 1.0
+        bins, counts = np.unique(np.floor((own - low) / step), return_counts=True)
+        found.append((bins * step, counts.astype(np.float64)))
+    return found
 
 
 def _step(low: Any, high: Any) -> float:
     return float((high - low) / _BINS) or 1.0
-
-
-def _wanted(num_rows: int, budget: int, size: int | None, shares: Sequence[float]) -> list[float]:
-    """Rows for each target; fewer than there are."""
-    rows = float(budget) if size is None else budget * num_rows / max(1, size)
-    return [min(rows * share / sum(shares), num_rows - 0.5) for share in shares]
