@@ -129,10 +129,13 @@ def cli(context: click.Context) -> None:
               help="Column of raw to count before and after.")  # fmt: skip
 @click.option("--examples", type=click.IntRange(0, 100), default=3, show_default=True,
               help="Documents shown from the top, the middle and below the cut.")  # fmt: skip
+@click.option("--no-examples", is_flag=True, help="Show no texts and no n-grams.")
 @click.option("--html", type=click.Path(dir_okay=False), metavar="FILE",
               help="The page. Default: OUTPUT/report.html, or dsir-report.html.")  # fmt: skip
 @_options("report")
-def report(composition: tuple[str, ...], examples: int, html: str | None, **flags: Any) -> None:
+def report(
+    composition: tuple[str, ...], examples: int, no_examples: bool, html: str | None, **flags: Any
+) -> None:
     """Show what the latest run selected, and why; write it as a page."""
     options, where = _read("report", flags)
     from dsir_spark import job
@@ -140,7 +143,10 @@ def report(composition: tuple[str, ...], examples: int, html: str | None, **flag
 
     spark = session.build_session(**where)
     output = str(options.output)
-    facts = job.report_again(spark, output, composition, examples, progress.of(spark))
+    facts = job.report_again(
+        spark, output, composition, 0 if no_examples else examples, progress.of(spark),
+        options.allow_functions,
+    )  # fmt: skip
     _show(spark, output, facts, text.full, html=html)
 
 
@@ -155,7 +161,21 @@ def explain(ids: tuple[str, ...], number: int, **flags: Any) -> None:
     from dsir_spark import job
 
     spark = session.build_session(**where)
-    click.echo(job.explain(spark, str(options.output), ids, number))
+    functions = options.allow_functions
+    click.echo(job.explain(spark, str(options.output), ids, number, functions))
+
+
+@cli.command()
+@_options("runs")
+def runs(**flags: Any) -> None:
+    """List the runs under OUTPUT, those too that have not ended."""
+    options, where = _read("runs", flags)
+    from dsir_spark import runs as record
+    from dsir_spark import tables
+
+    spark = session.build_session(**where)
+    for line in record.listing(spark, tables.resolved(spark, str(options.output))):
+        click.echo(line)
 
 
 @cli.command()

@@ -7,6 +7,7 @@ there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -44,6 +45,30 @@ def quoted(name: str) -> Column:
     return F.col("`" + name.replace("`", "``") + "`")
 
 
+def found(df: DataFrame, name: str) -> str | None:
+    """The column that Spark finds by a name, as `df` spells it; None where there is none."""
+    if name in df.columns:
+        return name
+    alike = [c for c in df.columns if c.lower() == name.lower()]
+    exact = (df.sparkSession.conf.get("spark.sql.caseSensitive", "false") or "").lower() == "true"
+    return alike[0] if len(alike) == 1 and not exact else None
+
+
+def hashable(df: DataFrame, name: str) -> Column:
+    """An id column by which ids are hashed: whole numbers of any width as bigint.
+
+    The hash depends on a number's width: an id must not change with the type it is read as.
+    """
+    kind = df.schema[str(found(df, name))].dataType
+    if isinstance(kind, T.IntegralType):
+        return quoted(name).cast("bigint")
+    if isinstance(kind, T.DecimalType):  # unsigned of 64 bits come as decimal(20,0)
+        bits = F.lit(Decimal(1 << 64))
+        number = F.pmod(quoted(name), bits)
+        return F.when(number >= bits / 2, number - bits).otherwise(number).cast("bigint")
+    return quoted(name)
+
+
 def check_text_column(df: DataFrame, name: str, owner: str) -> None:
     """Raise a `ColumnError` unless `df` has a string column of this name."""
     _check_type(df, name, owner, "text_column", _STRINGS, "of type string")
@@ -51,7 +76,7 @@ def check_text_column(df: DataFrame, name: str, owner: str) -> None:
 
 def check_column(df: DataFrame, name: str, owner: str, option: str) -> None:
     """Raise a `ColumnError` that lists the columns there are unless `df` has this one."""
-    if name not in df.columns:
+    if found(df, name) is None:
         raise ColumnError(
             f"{option} {name!r} is not a column of {owner}; columns are {', '.join(df.columns)}"
         )
@@ -72,11 +97,12 @@ def _check_type(
     df: DataFrame, name: str, owner: str, option: str, kinds: tuple[type, ...], said: str
 ) -> None:
     check_column(df, name, owner, option)
-    found = df.schema[name].dataType
-    if not isinstance(found, kinds):
+    kind = df.schema[str(found(df, name))].dataType
+    whole = T.IntegralType in kinds and isinstance(kind, T.DecimalType) and kind.scale == 0
+    if not whole and not isinstance(kind, kinds):
         raise ColumnError(
-            f"{option} {name!r} of {owner} must be {said}; "
-            f"it is {found.simpleString()}: cast it or name another column"
+            f"{option} {name!r} of {owner} must be {said}; it is {kind.simpleString()}: name "
+            "another column, or a view that casts it"
         )
 
 

@@ -161,6 +161,7 @@ def ngram_counts(
     num_buckets: int = 10_000,
     tokenizer: str = "wordpunct",
     hash: str = "xxhash64",
+    allow_functions: bool = False,
 ) -> DataFrame:
     """`df` with each text's sparse vector of hashed n-gram counts.
 
@@ -169,7 +170,7 @@ def ngram_counts(
     """
     config = FitOptions.checked(
         {"text_column": text_column, "ngrams": ngrams, "num_buckets": num_buckets,
-         "tokenizer": tokenizer, "hash": hash}
+         "tokenizer": tokenizer, "hash": hash, "allow_functions": allow_functions}
     )  # fmt: skip
     check_text_column(df, text_column, "the DataFrame")
     refuse_columns(df, ["indices", "counts"])
@@ -282,39 +283,38 @@ class DSIRModel(Model):
         return passes.terms(rows, self.id_name, text_column, ratios, spec_of(self.config))
 
     def save(
-        self, place: str, *, spark: SparkSession | None = None, overwrite: bool = False,
-        run_id: str | None = None,
+        self, place: str, *, spark: SparkSession | None = None, overwrite: bool = False
     ) -> int:  # fmt: skip
-        """Write the model as a Delta table, a row for raw and each target; the table's version.
-
-        Columns: `name`, `counts` (array<bigint>, n-grams by bucket), totals, and `facts` (JSON).
+        """Write the model as a Delta table; the table's version.
 
         Raises
         ------
         TableError
             There is something at `place` and `overwrite` is not given.
         """
-        facts = json.dumps(self.facts(), sort_keys=True)
-        rows = [
-            (order, name, part.counts.tolist(), part.num_documents, part.num_null, part.num_blank,
-             part.num_tokens, facts)
-            for order, (name, part) in enumerate({"": self.raw, **self.targets}.items())
-        ]  # fmt: skip
-        frame = (spark or tables.active_session()).createDataFrame(rows, _MODEL).coalesce(1)
-        return tables.write(frame, place, overwrite=overwrite, run_id=run_id)
+        frame = as_frame(self, spark or tables.active_session())
+        return tables.write(frame, place, overwrite=overwrite).data
 
     @classmethod
     def load(
-        cls, place: str, *, spark: SparkSession | None = None, version: int | None = None
-    ) -> DSIRModel:
+        cls, place: str, *, spark: SparkSession | None = None, version: int | None = None,
+        allow_functions: bool = False,
+    ) -> DSIRModel:  # fmt: skip
         """The model that `save` wrote.
+
+        Parameters
+        ----------
+        allow_functions : bool
+            May its tokenizer be a function, which is imported and run?
 
         Raises
         ------
         TableError
             There is no model, or one of a newer format.
+        TokenizerError
+            Its tokenizer is a function, and functions are not allowed.
         """
-        frame = tables.read(spark or tables.active_session(), place, "delta", version=version)
+        frame = tables.read(spark or tables.active_session(), place, version=version)
         if "facts" not in frame.columns:
             raise TableError(f"{place} is not a model: it has columns {', '.join(frame.columns)}")
         rows = sorted(frame.collect(), key=lambda r: r["position"])
@@ -324,6 +324,9 @@ class DSIRModel(Model):
                 f"the model at {place} is of format {facts['format_version']}, this version of "
                 f"dsir_spark reads up to {FORMAT_VERSION}: upgrade it or fit again"
             )
+        if not allow_functions:
+            owner = f"the tokenizer of the model at {place},"
+            tokenizers.refuse_function(facts["config"]["tokenizer"], owner)
         parts = [
             BucketCounts(np.array(r["counts"], np.int64), r["num_documents"], r["num_null"],
                          r["num_blank"], r["num_tokens"])
@@ -338,3 +341,17 @@ class DSIRModel(Model):
             fitted_share=facts["fitted_share"],
             unicode_version=facts["unicode_version"],
         )
+
+
+def as_frame(model: Model, spark: SparkSession) -> DataFrame:
+    """A model as its table has it: a row for raw and each target.
+
+    Columns: `name`, `counts` (array<bigint>, n-grams by bucket), totals, and `facts` (JSON).
+    """
+    facts = json.dumps(model.facts(), sort_keys=True)
+    rows = [
+        (order, name, part.counts.tolist(), part.num_documents, part.num_null, part.num_blank,
+         part.num_tokens, facts)
+        for order, (name, part) in enumerate({"": model.raw, **model.targets}.items())
+    ]  # fmt: skip
+    return spark.createDataFrame(rows, _MODEL).coalesce(1)

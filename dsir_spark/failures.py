@@ -31,8 +31,15 @@ _KINDS = (
           "make room, or name another folder with --conf spark.local.dir=FOLDER or --output"),
     _Kind(r"AccessControlException|Permission denied|AccessDenied", "access is denied",
           "ask for the right to read, or to write there"),
-    _Kind(r"FileNotFoundException|FILE_NOT_EXIST|does not exist|NoSuchKey", "a file is gone",
-          "do not change or VACUUM the data while it is read; start again"),
+    _Kind(r"Relative path in absolute URI", "a file's name holds a colon, which Hadoop cannot read",
+          "rename it"),
+    _Kind(r"CANNOT_CREATE_LOG_PATH|ParentNotDirectory|NotDirectoryException|Read-only file system"
+          r"|Mkdirs failed|FileAlreadyExists|DELTA_PATH_DOES_NOT_EXIST.*write",
+          "no table can be made there",
+          "a file is in the way, or the right to write is missing: give another --output"),
+    _Kind(r"FileNotFoundException|FILE_NOT_EXIST|does not exist|NoSuchKey|DELTA_FILE_NOT_FOUND",
+          "a file is gone, deleted while it was read or, of an older version of a table, by VACUUM",
+          "run again on data that stands still"),
     _Kind(r"COLUMN_ALREADY_EXISTS|Found duplicate column", "two columns differ in case only",
           "give --conf spark.sql.caseSensitive=true, or rename one"),
     _Kind(r"native zStandard|native ?[Ss]nappy|CODEC_NOT_AVAILABLE|codec .*not available",
@@ -52,6 +59,11 @@ _KINDS = (
     _Kind(r"larger than max|RESOURCE_EXHAUSTED|message larger", "a message of Spark is too large",
           "give fewer --num-buckets, --match-steps or targets"),
 )  # fmt: skip
+
+
+def is_of_spark(error: BaseException) -> bool:
+    """Was it raised by Spark, in a task or in its driver?"""
+    return any(kind.__module__.split(".")[0] in ("pyspark", "py4j") for kind in type(error).__mro__)
 
 
 def told(error: BaseException) -> str | None:

@@ -5,29 +5,58 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyspark.errors import AnalysisException, ParseException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
-from dsir_spark import tables
-from dsir_spark.errors import ColumnError, TableError
+from dsir_spark import files, tables
+from dsir_spark.columns import quoted
+from dsir_spark.errors import ColumnError, DataError, TableError
 
 
 @dataclass(frozen=True)
 class Input:
     """A frame with its identity.
 
-    frame : without what `where` leaves out
+    frame : the rows that parse and that `where` keeps
     identity : place, format, and the Delta version or facts of the files
-    everything : with it
+    everything : all rows
+    dropped : conditions under which a row of `everything` is not in `frame`, by stage of the funnel
+    notes : what is left out or filled in, in sentences
     """
 
     frame: DataFrame
     identity: dict[str, Any]
     everything: DataFrame
+    dropped: dict[str, Column] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def check_unchanged(self, spark: SparkSession) -> None:
+        """Raise a `DataError` where files came, went or changed since they were looked at.
+
+        A Delta table is read at its version, whatever is written to it meanwhile.
+        """
+        if "listing" not in self.identity:
+            return
+        place, kind = self.identity["place"], self.identity["format"]
+        facts = files.find(spark, place, kind, place).facts
+        if facts != {name: self.identity[name] for name in facts}:
+            raise DataError(f"the files under {place} changed while they were read: run again on "
+                            "data that stands still")  # fmt: skip
+
+    def count_dropped(self) -> dict[str, int]:
+        """Rows left out, by stage of the funnel. It reads raw, but no text of columnar files."""
+        if not self.dropped:
+            return {}
+        counts = [F.count_if(condition).alias(name) for name, condition in self.dropped.items()]
+        # Spark counts no lines that do not parse unless it is asked of a column beside.
+        counts += [F.count(quoted(self.frame.columns[0])).alias("")]
+        row = self.everything.agg(*counts).first()
+        return {name: row[name] for name in self.dropped} if row is not None else {}
 
 
 def open_input(
@@ -42,14 +71,54 @@ def open_input(
     ColumnError
         `where` does not hold for its columns.
     """
-    found, version = tables.identity(spark, place, kind, owner)
-    frame = tables.read(spark, place, found["format"], owner, version=version)
-    return Input(_kept(frame, where, owner), found, frame)
+    named, version = not tables.is_path(place), None
+    if named or kind in (None, "delta"):
+        version = tables.delta_version(spark, place)
+    if named or kind == "delta" or version is not None:
+        read = tables.read(spark, place, owner, version.latest if version is not None else None)
+        identity: dict[str, Any] = {"place": place, "format": "table" if named else "delta"}
+        identity |= {"delta_version": version.data} if version is not None else {}
+        notes: list[str] = []
+    else:
+        found = files.find(spark, place, kind, owner)
+        read, notes = files.read(spark, found, owner)
+        identity, notes = {"place": place, "format": found.kind, **found.facts}, found.notes + notes
+    read = _without_void(read)
+    dropped, frame = {}, read
+    if files.UNPARSED in read.columns:
+        dropped["unparsed"] = F.col(files.UNPARSED).isNotNull()
+        frame = frame.where(~dropped["unparsed"]).drop(files.UNPARSED)
+    if where is not None:
+        frame = _kept(frame, where, owner)
+        dropped["filtered"] = ~F.coalesce(F.expr(where), F.lit(False))
+        if "unparsed" in dropped:
+            dropped["filtered"] &= ~dropped["unparsed"]
+    return Input(frame, identity, read, dropped, notes)
 
 
-def _kept(frame: DataFrame, where: str | None, owner: str) -> DataFrame:
-    if where is None:
+def _without_void(frame: DataFrame) -> DataFrame:
+    """Columns that hold nothing, and so have no type, as strings: no table stores them else."""
+    fields = [(f.name, _stored(f.dataType), f.dataType) for f in frame.schema.fields]
+    if all(new == old for _, new, old in fields):
         return frame
+    return frame.select(*[quoted(n) if new == old else quoted(n).cast(new).alias(n)
+                          for n, new, old in fields])  # fmt: skip
+
+
+def _stored(kind: T.DataType) -> T.DataType:
+    if isinstance(kind, T.NullType):
+        return T.StringType()
+    if isinstance(kind, T.ArrayType):
+        return T.ArrayType(_stored(kind.elementType), kind.containsNull)
+    if isinstance(kind, T.MapType):
+        return T.MapType(_stored(kind.keyType), _stored(kind.valueType), kind.valueContainsNull)
+    if isinstance(kind, T.StructType):
+        return T.StructType([T.StructField(f.name, _stored(f.dataType), f.nullable)
+                             for f in kind.fields])  # fmt: skip
+    return kind
+
+
+def _kept(frame: DataFrame, where: str, owner: str) -> DataFrame:
     try:
         kept = frame.where(where)
         kept.schema  # noqa: B018 - under Connect, only now is the predicate analysed
@@ -63,7 +132,9 @@ def _kept(frame: DataFrame, where: str | None, owner: str) -> DataFrame:
     return kept
 
 
-def as_recorded(spark: SparkSession, identity: Mapping[str, Any], owner: str) -> DataFrame:
+def as_recorded(
+    spark: SparkSession, identity: Mapping[str, Any], owner: str, where: str | None = None
+) -> DataFrame:
     """The rows that a run read, by the identity on its record.
 
     Raises
@@ -72,10 +143,11 @@ def as_recorded(spark: SparkSession, identity: Mapping[str, Any], owner: str) ->
         They are gone, or the files changed since.
     """
     place, kind = identity["place"], identity["format"]
-    if (version := identity.get("delta_version")) is not None:
-        version = tables.version_to_read(spark, place, version)
-        return tables.read(spark, place, kind, owner, version)
-    found = open_input(spark, place, None if kind == "table" else kind, owner)
+    if (data := identity.get("delta_version")) is not None:
+        version = tables.version_to_read(spark, place, data)
+        frame = tables.read(spark, place, owner, version)
+        return frame if where is None else _kept(frame, where, owner)
+    found = open_input(spark, place, None if kind == "table" else kind, owner, where)
     if found.identity != identity:
         raise TableError(f"the files of {owner} at {place} changed since the run: run again")
     return found.frame
@@ -84,7 +156,7 @@ def as_recorded(spark: SparkSession, identity: Mapping[str, Any], owner: str) ->
 def recorded_raw(spark: SparkSession, run: Mapping[str, Any]) -> DataFrame:
     """Raw as the run of a row of `runs` read it, without what its `where` left out."""
     where = json.loads(run["config"]).get("where")
-    return _kept(as_recorded(spark, json.loads(run["raw"]), "raw"), where, "raw")
+    return as_recorded(spark, json.loads(run["raw"]), "raw", where)
 
 
 def recorded_targets(spark: SparkSession, recorded: str) -> dict[str, DataFrame]:

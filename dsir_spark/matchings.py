@@ -36,8 +36,8 @@ def learn_matchings(model: M, raw: DataFrame, options: ResampleOptions) -> M:
     return dataclasses.replace(model, matchings=found)
 
 
-def save_matchings(model: M, place: str, *, spark: SparkSession, run_id: str | None = None) -> int:
-    """Write the steps of matched selection as a Delta table, a row a step; the table's version.
+def as_frame(model: Model, spark: SparkSession) -> DataFrame:
+    """The steps of matched selection, a row a step.
 
     Columns: `target`, `step` (from 0), `num_ngrams` (the budget), `threshold` (mean of p_target / q
     over a document's n-grams), `counts` (array<bigint>, n-grams taken by bucket).
@@ -47,13 +47,12 @@ def save_matchings(model: M, place: str, *, spark: SparkSession, run_id: str | N
         for name, m in model.matchings.items()
         for t, step in enumerate(m.steps)
     ]
-    frame = spark.createDataFrame(rows, _SCHEMA).coalesce(1)
-    return tables.write(frame, place, overwrite=True, run_id=run_id)
+    return spark.createDataFrame(rows, _SCHEMA).coalesce(1)
 
 
 def load_matchings(model: M, place: str, *, spark: SparkSession, version: int | None = None) -> M:
-    """The model with the steps that `save_matchings` wrote."""
-    rows = tables.read(spark, place, "delta", version=version).collect()
+    """The model with the steps of a table of `as_frame`'s rows."""
+    rows = tables.read(spark, place, version=version).collect()
     steps: dict[str, list[Step]] = {name: [] for name in model.targets}
     for r in sorted(rows, key=lambda r: r["step"]):
         step = Step(r["threshold"], np.array(r["counts"], np.int64), r["num_ngrams"])

@@ -37,7 +37,7 @@ __all__ = ["FitOptions", "JobOptions", "Options", "QualityRule", "ResampleOption
 _COLUMN = "the name of a column"
 _READING = ("run", "fit", "weigh", "resample")
 _SELECTING = ("run", "resample")
-_ALL = (*_READING, "report", "explain")
+_ALL = (*_READING, "report", "explain", "runs")
 _fit = functools.partial(option, commands=_READING)
 _select = functools.partial(option, commands=_SELECTING)
 
@@ -93,6 +93,9 @@ class FitOptions(Options):
         "text. The path of a Hugging Face tokenizer.json (or hf:PATH): token ids; the model keeps "
         "the file's content. module:function: a function str -> list of str, at the speed of "
         "Python.", "a name, a path or module:function")
+    allow_functions: bool = option(
+        False, "Run a tokenizer that is module:function, also one that a model names.",
+        commands=_ALL[:-1], exclude=True)
     hash: Literal["xxhash64", "sha256"] = _fit(
         "xxhash64", "Bucket of an n-gram: Spark SQL's pmod(xxhash64(ngram), num_buckets), or the "
         "reference package's int(sha256(ngram)) mod num_buckets.")
@@ -111,7 +114,7 @@ class FitOptions(Options):
         "hash of their ids; auto: 100,000 x num_buckets.",
         "all, auto or a whole number >= 1")
     chunk_words: Whole | None = _fit(
-        None, "Weigh and select chunks of N words of raw.", "a whole number of words >= 1", ge=1)
+        None, "Weigh and select chunks of N tokens of raw.", "a whole number of tokens >= 1", ge=1)
 
     def contradictions(self, names: tuple[str, ...] | None) -> list[str]:
         """See `Options.contradictions`; loads the tokenizer to see that it is one."""
@@ -120,7 +123,7 @@ class FitOptions(Options):
             # Here, because selection knows options and no texts, and the start has to be quick.
             from dsir_spark.features import tokenizers
 
-            found += tokenizers.problems(self.tokenizer)
+            found += tokenizers.problems(self.tokenizer, self.allow_functions)
         if self.target_dirichlet_smoothing != 0 and self.target_laplace_smoothing != 0:
             found.append("give target_laplace_smoothing or target_dirichlet_smoothing, not both")
         return found
@@ -308,6 +311,8 @@ class JobOptions(ResampleOptions, FitOptions):
     overwrite: bool = option(
         False, "Replace tables of an earlier run.", commands=("run", "fit", "weigh"))
     report: bool = _select(True, "Write the report page at the end.")
+    examples: bool = option(
+        True, "Show texts and n-grams in the report.", commands=_SELECTING)
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any], command: str | None = None) -> Self:

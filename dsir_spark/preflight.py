@@ -6,6 +6,8 @@ Everything here reads schemas, ids and the record, and raises errors of one line
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,16 +22,19 @@ from dsir_spark.columns import (
     check_id_column,
     check_size_column,
     check_text_column,
+    found,
     quoted,
     refuse_columns,
 )
 from dsir_spark.dsir import DSIRModel
-from dsir_spark.errors import ConfigError, DataError, TableError
+from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
 from dsir_spark.features import tokenizers
 from dsir_spark.inputs import Input, open_input
 from dsir_spark.options import FitOptions, JobOptions, ResampleOptions
-from dsir_spark.runs import MODEL, WEIGHTS, Run
+from dsir_spark.runs import MODEL, SELECTED, WEIGHTS, WRITES, Run
 from dsir_spark.scoring import distributions
+
+_log = logging.getLogger("dsir_spark")
 
 
 def resolved(spark: SparkSession, options: JobOptions) -> JobOptions:
@@ -54,11 +59,6 @@ def resolved(spark: SparkSession, options: JobOptions) -> JobOptions:
     return options.model_copy(update={**places, **given})
 
 
-def refuse_existing(run: Run, *names: str) -> None:
-    if not run.options.overwrite:
-        tables.refuse_existing(run.spark, str(run.options.output), names)
-
-
 def check_columns(
     run: Run, raw: Input, fit_options: FitOptions, targets: Sequence[str | None]
 ) -> None:
@@ -78,6 +78,26 @@ def check_columns(
     kept = (*options.keep, *options.needed_columns)
     added += [TEXT_HASH] if TEXT_HASH in map(str.lower, kept) else []
     refuse_columns(raw.frame, added, owner)
+    written = raw.frame if SELECTED in WRITES[run.command] else raw.frame.select(*map(quoted, kept))
+    if said := tables.unwritable(written.schema):
+        raise ColumnError(f"{owner}: {said}: leave it out by a view, or rename or cast it there")
+
+
+def open_inputs(run: Run, raw: Input) -> tuple[FitOptions, dict[str, Input]]:
+    """What `what_to_fit` finds, put on the run's record."""
+    fit_options, targets = what_to_fit(run, raw)
+    identities = {name: target.identity for name, target in targets.items()}
+    run.facts["target"] = json.dumps(identities, sort_keys=True)
+    put_on_record(run, {"raw": raw, **targets})
+    return fit_options, targets
+
+
+def put_on_record(run: Run, opened: Mapping[str, Input]) -> None:
+    """Raw's identity, and what was left out of the inputs, which is told too."""
+    run.facts["raw"] = json.dumps(opened["raw"].identity, sort_keys=True)
+    run.facts["notes"] = [note for one in opened.values() for note in one.notes]
+    for note in run.facts["notes"]:
+        warnings.warn(note, UserWarning, stacklevel=2)
 
 
 def what_to_fit(run: Run, raw: Input) -> tuple[FitOptions, dict[str, Input]]:
@@ -86,6 +106,8 @@ def what_to_fit(run: Run, raw: Input) -> tuple[FitOptions, dict[str, Input]]:
     fit_options = _with_id_column(options, raw)
     names = (None,) if options.single_target else tuple(options.target)
     check_columns(run, raw, fit_options, names)
+    text = found(raw.frame, fit_options.text_column)
+    fit_options = fit_options.model_copy(update={"text_column": text})
     targets = {}
     for name, place in options.target.items():
         owner = "target" if options.single_target else f"target {name}"
@@ -99,10 +121,16 @@ def _with_id_column(options: JobOptions, raw: Input) -> FitOptions:
     fit_options = options.part(FitOptions)
     if options.id_column is None:
         return fit_options
-    if "id_column" not in options.given and options.id_column not in raw.frame.columns:
+    name = found(raw.frame, options.id_column)
+    if "id_column" not in options.given and name is None:
+        _log.info(
+            "raw has no column %r (it has %s): ids are made from the texts, copies are one "
+            "document; name a column by --id-column", options.id_column,
+            ", ".join(raw.frame.columns),
+        )  # fmt: skip
         return fit_options.model_copy(update={"id_column": None})
     check_id_column(raw.frame, options.id_column, f"raw ({options.raw})")
-    return fit_options
+    return fit_options.model_copy(update={"id_column": name})
 
 
 def check_ids(run: Run, raw: Input, fit_options: FitOptions) -> None:
@@ -112,29 +140,41 @@ def check_ids(run: Run, raw: Input, fit_options: FitOptions) -> None:
         ids = raw.frame.select(quoted(fit_options.id_column).alias("id"))
         twice = ids.where(F.col("id").isNotNull()).groupBy("id").count().where("count > 1")
         first = F.min(F.struct("id", "count")).alias("first")
-        found = twice.agg(F.count("*").alias("n"), first).first()
-    if found is not None and found["n"]:
+        row = twice.agg(F.count("*").alias("n"), first).first()
+    if row is not None and row["n"]:
         raise DataError(
-            f"id_column {fit_options.id_column!r} is not unique: {found['n']} ids occur more than "
-            f"once, e.g. {found['first']['id']!r} {found['first']['count']} times; name a unique "
+            f"id_column {fit_options.id_column!r} is not unique: {row['n']} ids occur more than "
+            f"once, e.g. {row['first']['id']!r} {row['first']['count']} times; name a unique "
             "column, or none (id_column: null in the config) to make ids from the texts"
         )
 
 
-def model_of_record(run: Run) -> tuple[DSIRModel, dict[str, Any]]:
+def _record(run: Run, name: str, advice: str) -> tuple[tables.Version, Mapping[str, Any]]:
+    """The table of this name under the output, and the record that its commit holds."""
+    place, version = run.place(name), run.there[name] if name in run.there else None
+    version = version or tables.delta_version(run.spark, place)
+    if version is None:
+        there = {MODEL: "is no model", WEIGHTS: "are no weights"}[name]
+        raise TableError(f"there {there} at {place}: run `{advice}` first")
+    record: Mapping[str, Any] | None = version.record
+    if "raw" not in version.record:  # an earlier version of the package wrote it
+        wrote = F.col(f"{name}_version") == version.data
+        record = runs.latest(run.spark, str(run.options.output), wrote)
+    if record is None:
+        raise TableError(f"no run wrote the {name} at {place}: run `{advice} --overwrite`")
+    return version, record
+
+
+def model_of_record(run: Run) -> tuple[DSIRModel, Mapping[str, Any]]:
     """The model under the output and the run that wrote it; refused where it is another's."""
     place = run.place(MODEL)
-    version = tables.delta_version(run.spark, place)
-    if version is None:
-        raise TableError(f"there is no model at {place}: run `fit` first")
-    wrote = F.col("command").isin("fit", "run") & (F.col("model_version") == version.data)
-    earlier = runs.latest(run.spark, str(run.options.output), wrote)
-    if earlier is None:
-        raise TableError(f"no finished run wrote the model at {place}: run `fit --overwrite`")
-    model = DSIRModel.load(place, spark=run.spark, version=version.latest)
+    version, earlier = _record(run, MODEL, "fit")
+    model = DSIRModel.load(
+        place, spark=run.spark, version=version.latest, allow_functions=run.options.allow_functions
+    )
     differences = [
         f"{name} is {_shown(fitted)} in the model and {_shown(given)} here"
-        for name in sorted(run.options.given & FitOptions.model_fields.keys())
+        for name in sorted(run.options.given & model.config.model_dump().keys())
         if (fitted := getattr(model.config, name)) != (given := _resolved(run.options, name))
     ]
     if differences:
@@ -166,18 +206,10 @@ def _shown(value: Any) -> str:
     return repr(tokenizers.shown(value) if isinstance(value, str) else value)
 
 
-def weights_of_record(run: Run) -> dict[str, Any]:
-    """The run that wrote the weights under the output."""
-    place = run.place(WEIGHTS)
-    version = tables.delta_version(run.spark, place)
-    if version is None:
-        raise TableError(f"there are no weights at {place}: run `weigh` first")
-    # A matched resampling replaces the weights too; what it ranks by is of its own budget.
-    wrote = F.col("command").isin("weigh", "run") & (F.col("weights_version") == version.data)
-    earlier = runs.latest(run.spark, str(run.options.output), wrote)
-    if earlier is None:
-        raise TableError(f"no finished run wrote the weights at {place}: run `weigh --overwrite`")
-    return earlier
+def weights_of_record(run: Run) -> Mapping[str, Any]:
+    """The record of the run that wrote the weights under the output."""
+    version, earlier = _record(run, WEIGHTS, "weigh")
+    return {**earlier, "weights_version": version.data}
 
 
 def open_raw(run: Run, earlier: Mapping[str, Any], weighed: bool = False) -> Input:
@@ -203,7 +235,7 @@ def open_raw(run: Run, earlier: Mapping[str, Any], weighed: bool = False) -> Inp
         where = run.options.where
     run.options = run.options.model_copy(update={"where": where})
     raw = open_input(run.spark, place, kind, "raw", where)
-    run.facts["raw"] = json.dumps(raw.identity, sort_keys=True)
+    put_on_record(run, {"raw": raw})
     return raw
 
 

@@ -1,6 +1,8 @@
-"""The record: a row of the table `runs` for each run, and the stages of the run that goes on.
+"""The record: what each run began, wrote and ended, and the run that goes on.
 
-A run's row is its last commit: a table version that no row names is not there.
+A run appends a row to the table `runs` when it begins, which tries the output before the first
+pass, and one when it ends. Each table's commit holds the run's record so far: a table is there
+together with its record or not at all, and a run that died is gone on with from there.
 """
 
 from __future__ import annotations
@@ -11,22 +13,29 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyspark.sql import Column, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 import dsir_spark
 from dsir_spark import session, tables
-from dsir_spark.errors import TableError
+from dsir_spark.errors import DataError, DSIRError, TableError
 from dsir_spark.options import JobOptions
 
 MODEL, WEIGHTS, MATCH, SELECTED, DOCUMENTS, RUNS, REPORT = (
     "model", "weights", "match", "selected", "documents", "runs", "report",
 )  # fmt: skip
+# Tables that each command may write: of two commands at once that write the same, the one that
+# began later goes on.
+WRITES: dict[str, tuple[str, ...]] = {
+    "run": (MODEL, MATCH, WEIGHTS, SELECTED, DOCUMENTS), "fit": (MODEL,), "weigh": (WEIGHTS,),
+    "resample": (MATCH, WEIGHTS, SELECTED, DOCUMENTS),
+}  # fmt: skip
+STARTED, FINISHED = "started", "finished"
 
 SCHEMA = """
     run_id string, command string, started_at timestamp, dsir_spark_version string, config string,
@@ -38,8 +47,11 @@ SCHEMA = """
     effective_sample_size map<string, double>, kl_bound map<string, double>,
     match string, match_version bigint,
     model_version bigint, weights_version bigint, selected_version bigint,
-    seconds map<string, double>
+    seconds map<string, double>, state string, notes array<string>
 """
+_NAMES = [column.split()[0] for column in SCHEMA.replace("map<string, ", "map<").split(",")]
+_PASSING = ("overwrite", "report", "check_ids")  # options that leave what is written as it is
+_LOOKED_AT = 200  # rows of `runs` in which a run that has not ended is looked for
 
 Progress = Callable[[str], AbstractContextManager[None]]
 _log = logging.getLogger("dsir_spark")
@@ -52,10 +64,12 @@ def quiet(_: str) -> AbstractContextManager[None]:
 
 @dataclass
 class Run:
-    """What is known of a run so far; it becomes the row in `runs`.
+    """What is known of a run so far.
 
-    facts : columns of the row, filled in by the stages
+    facts : columns of its row, filled in by the stages
     seconds : of each stage that ended
+    unfinished : the row of the latest run of this command that has not ended, if it was the last
+    there : tables under the output when it began
     """
 
     spark: SparkSession
@@ -68,6 +82,101 @@ class Run:
     started_at: datetime.datetime = field(
         default_factory=lambda: datetime.datetime.now(datetime.timezone.utc)
     )
+    unfinished: dict[str, Any] | None = None
+    there: dict[str, tables.Version | None] = field(default_factory=dict)
+    _attempt: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _began: int = -1
+
+    def __post_init__(self) -> None:
+        """Look at what is under the output; nothing of raw is read, and nothing written.
+
+        Raises
+        ------
+        TableError
+            There are tables of another run, and `overwrite` is not given; or files of others.
+        """
+        for name in (*WRITES[self.command], RUNS):
+            self.there[name] = tables.refuse_foreign(self.spark, self.place(name))
+        if self.there[RUNS] is not None:
+            self.unfinished = _unfinished(self.spark, str(self.options.output), self.command)
+        if self.command != "resample" and not self.options.overwrite:
+            self._refuse_existing()
+
+    def _refuse_existing(self) -> None:
+        checked = [MODEL, WEIGHTS, SELECTED] if self.command == "run" else WRITES[self.command]
+        taken = [name for name in checked if self.there[name] is not None]
+        if not taken:
+            return
+        output, differences = self.options.output, self._differences()
+        if self.unfinished is None:
+            raise TableError(
+                f"{output} already holds {', '.join(taken)} of an earlier run: give "
+                "--overwrite to replace them, another --output, or use `resample` to select again "
+                "from its weights"
+            )
+        if differences:
+            raise TableError(
+                f"{output} holds a `{self.command}` that has not ended (run "
+                f"{self.unfinished['run_id']}), with other options: {differences}; give the same "
+                "to go on with it, --overwrite to begin anew, or another --output"
+            )
+
+    def _differences(self) -> str:
+        """What differs from the options of the run that has not ended, in words."""
+        if self.unfinished is None:
+            return ""
+        old, new = json.loads(self.unfinished["config"]), json.loads(self.options.to_json())
+        return ", ".join(
+            f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
+            for name in sorted(old.keys() | new.keys())
+            if name not in _PASSING and old.get(name) != new.get(name)
+        )
+
+    def begin(self) -> None:
+        """Put the run on record, with its inputs among the facts, before the first pass.
+
+        A run that has not ended, of the same options and inputs, is gone on with.
+
+        Raises
+        ------
+        TableError
+            The output cannot be written; or another run began there, whose inputs were others.
+        """
+        old = self.unfinished
+        if old is not None and not self._differences():
+            inputs = ("raw", "target", "model_fingerprint")
+            changed = [n for n in inputs if old[n] is not None and old[n] != self.facts.get(n)]
+            if not changed:
+                self.run_id = old["run_id"]
+                kept = [name for name in WRITES[self.command] if self._is_own(name)]
+                _log.info("going on with run %s of %s; there already: %s", self.run_id,
+                          old["started_at"], ", ".join(kept) or "nothing")  # fmt: skip
+            elif not self.options.overwrite and self.command != "resample":
+                raise TableError(
+                    f"{self.options.output} holds a `{self.command}` that has not ended (run "
+                    f"{old['run_id']}), and {' and '.join(changed)} changed since: give "
+                    "--overwrite to begin anew, or another --output"
+                )
+        self._append(STARTED)
+        began = [version for version, record in self._records() if record["attempt"] ==
+                 self._attempt]  # fmt: skip
+        self._began = began[0] if began else -1
+
+    def _is_own(self, name: str) -> bool:
+        there = self.there[name]
+        return there is not None and there.record.get(tables.RUN_ID) == self.run_id
+
+    def done(self, name: str) -> bool:
+        """Did this run write a table before it was gone on with? What it knew is known again."""
+        if not self._is_own(name):
+            return False
+        there = self.there[name]
+        assert there is not None
+        self.seconds |= there.record["seconds"]
+        self.facts |= {k: v for k, v in there.record.items() if k in _NAMES and k not in (
+            "run_id", "command", "started_at", "config", "seconds", "state")}  # fmt: skip
+        self.facts[f"{name}_version"] = there.data
+        return True
 
     @contextlib.contextmanager
     def stage(self, name: str, label: str) -> Iterator[None]:
@@ -82,9 +191,53 @@ class Run:
         """Where a table of this run is."""
         return tables.within(str(self.options.output), name)
 
-    def write(self, frame: Any, name: str) -> int:
-        """Write a table in one commit that names the run; its version."""
-        return tables.write(frame, self.place(name), overwrite=True, run_id=self.run_id)
+    def write(
+        self, frame: DataFrame, name: str, *, rows: int | None = None,
+        unchanged: Callable[[], None] = lambda: None,
+    ) -> int:  # fmt: skip
+        """Write a table in one commit that holds the record so far; its version.
+
+        rows : how many there must be; else what was there before is put back
+        unchanged : raises a `DSIRError` where the inputs changed meanwhile; the same then
+
+        Raises
+        ------
+        DataError
+            Other rows were written than were to be.
+        TableError
+            Another run that writes the same began later, or the table cannot be written.
+        """
+        self.refuse_outrun()
+        version = tables.write(frame, self.place(name), overwrite=True, record=self.record())
+        try:
+            unchanged()
+            if rows is not None and version.rows not in (None, rows):
+                raise DataError(
+                    f"{version.rows} rows came to be written to {name} where {rows} were to be: "
+                    "raw changed while it was read, or its ids do; run again on data that stands "
+                    "still"
+                )
+        except DSIRError:
+            before = self.there[name]
+            tables.restore(self.spark, self.place(name), before.latest if before else None)
+            raise
+        self.facts[f"{name}_version"] = version.data
+        return version.data
+
+    def refuse_outrun(self) -> None:
+        """Raise a `TableError` where a run that writes the same tables began later."""
+        own = set(WRITES[self.command])
+        for version, record in self._records():
+            later = version > self._began and record["attempt"] != self._attempt
+            if later and record["state"] == STARTED and own & set(WRITES[record["command"]]):
+                raise TableError(
+                    f"a later `{record['command']}` (run {record[tables.RUN_ID]}) began to write "
+                    f"to {self.options.output}: this one ends, and what was written stays"
+                )
+
+    def _records(self) -> list[tuple[int, dict[str, Any]]]:
+        found = tables.records(self.spark, self.place(RUNS), self._began)
+        return [(version, record) for version, record in found if "attempt" in record]
 
     def row(self) -> dict[str, Any]:
         """The row of `runs` as it is known now."""
@@ -98,29 +251,58 @@ class Run:
             **self.facts,
         }
 
+    def record(self) -> dict[str, Any]:
+        """What a commit of this run holds."""
+        row = {k: v for k, v in self.row().items() if k in _NAMES}
+        return {**row, "started_at": self.started_at.isoformat(), tables.RUN_ID: self.run_id}
+
     def finish(self) -> dict[str, Any]:
-        """Append the run's row, the last commit of the run; the row."""
-        row = self.row()
-        names = [column.split()[0] for column in SCHEMA.replace("map<string, ", "map<").split(",")]
-        frame = self.spark.createDataFrame([tuple(row.get(n) for n in names)], SCHEMA).coalesce(1)
-        tables.append(frame, self.place(RUNS), run_id=self.run_id)
+        """Append the run's last row; the row."""
+        self.refuse_outrun()
+        return self._append(FINISHED)
+
+    def _append(self, state: str) -> dict[str, Any]:
+        row = {**self.row(), "state": state}
+        values = [tuple(row.get(name) for name in _NAMES)]
+        frame = self.spark.createDataFrame(values, SCHEMA).coalesce(1)
+        own = {tables.RUN_ID: self.run_id, "command": self.command, "state": state}
+        tables.append(frame, self.place(RUNS), {**own, "attempt": self._attempt})
         return row
 
 
-def latest(spark: SparkSession, output: str, *conditions: Column) -> dict[str, Any] | None:
-    """The latest row of `runs` under all conditions, or None."""
+def _last(
+    spark: SparkSession, output: str, *conditions: Column, n: int = 1
+) -> list[dict[str, Any]]:
+    """The last rows of `runs` under all conditions, the latest first."""
     place = tables.within(output, RUNS)
-    if not tables.exists(spark, place):
-        return None
-    rows = tables.read(spark, place, "delta")
+    rows = tables.read(spark, place)
+    if "state" not in rows.columns:  # of a version before there was one
+        rows = rows.withColumn("state", F.lit(FINISHED))
     for condition in conditions:
         rows = rows.where(condition)
-    row = rows.orderBy(F.col("started_at").desc()).first()
-    if row is None:
-        return None
-    found = row.asDict(recursive=True)
+    found = rows.orderBy(F.col("started_at").desc(), F.col("state")).limit(n).collect()
     # Times come as those of this machine's zone, without saying so.
-    return {**found, "started_at": found["started_at"].astimezone(datetime.timezone.utc)}
+    utc = datetime.timezone.utc
+    return [
+        {**row.asDict(recursive=True), "started_at": row["started_at"].astimezone(utc)}
+        for row in found
+    ]
+
+
+def latest(spark: SparkSession, output: str, *conditions: Column) -> dict[str, Any] | None:
+    """The latest row of `runs`, of runs that ended, under all conditions; or None."""
+    if not tables.exists(spark, tables.within(output, RUNS)):
+        return None
+    ended = F.coalesce(F.col("state"), F.lit(FINISHED)) == FINISHED
+    return next(iter(_last(spark, output, ended, *conditions)), None)
+
+
+def _unfinished(spark: SparkSession, output: str, command: str) -> dict[str, Any] | None:
+    """The latest run, where it is of this command and has not ended."""
+    rows = _last(spark, output, n=_LOOKED_AT)
+    ended = {row["run_id"] for row in rows if row["state"] != STARTED}
+    last = next(iter(rows), None)
+    return last if last and last["command"] == command and last["run_id"] not in ended else None
 
 
 def latest_selection(spark: SparkSession, output: str) -> dict[str, Any]:
@@ -140,6 +322,40 @@ def latest_selection(spark: SparkSession, output: str) -> dict[str, Any]:
     return row
 
 
-def targets_by_place(run: dict[str, Any]) -> dict[str, str]:
+def listing(spark: SparkSession, output: str) -> list[str]:
+    """A line for each run under the output, the latest first: id, command, times, state.
+
+    Raises
+    ------
+    TableError
+        There is no run.
+    """
+    place = tables.within(output, RUNS)
+    if not tables.exists(spark, place):
+        raise TableError(f"there is no run at {place}: use `dsir-spark run` first")
+    found = dict[str, dict[str, Any]]()
+    for row in _last(spark, output, n=_LOOKED_AT):
+        kept = found.setdefault(row["run_id"], row)
+        if row["state"] != STARTED:
+            found[row["run_id"]] = {**row, "started_at": kept["started_at"]}
+    wrote: dict[str, list[str]] = {}
+    for name in WRITES["run"]:
+        there = tables.delta_version(spark, tables.within(output, name))
+        if there is not None:
+            wrote.setdefault(str(there.record.get(tables.RUN_ID)), []).append(name)
+    return [_line(row, wrote.get(row["run_id"], [])) for row in found.values()]
+
+
+def _line(row: Mapping[str, Any], wrote: list[str]) -> str:
+    took = sum((row["seconds"] or {}).values())
+    if row["state"] == STARTED:
+        state = f"not ended, wrote {', '.join(wrote) or 'nothing'}"
+    else:
+        selected = (row["funnel"] or {}).get("selected")
+        state = f"ended after {took:.0f} s" + (f", {selected:,} selected" if selected else "")
+    return f"{row['run_id']}  {row['started_at']:%Y-%m-%d %H:%M} UTC  {row['command']:8}  {state}"
+
+
+def targets_by_place(run: Mapping[str, Any]) -> dict[str, str]:
     """Names and places of the targets on record."""
     return {name: identity["place"] for name, identity in json.loads(run["target"]).items()}

@@ -7,33 +7,31 @@ in any case, and so is what exists on this machine.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import types as T
 
+from dsir_spark import failures, files
 from dsir_spark.errors import TableError
 
-_EXTENSIONS = {
-    "parquet": "parquet", "json": "json", "jsonl": "json", "ndjson": "json", "txt": "text",
-    "text": "text", "csv": "csv",
-}  # fmt: skip
-_COMPRESSIONS = ("gz", "gzip", "zst", "zstd", "bz2", "lz4", "snappy", "deflate")
-# The last part of a file's name, in front of a compression's.
-_ENDING = r"\.([^.]+?)(\.(" + "|".join(_COMPRESSIONS) + "))?$"
 # Delta stores names with these characters under column mapping only, which not all readers know:
 # tables without such names stay without it.
 _UNMAPPED = re.compile(r"[ ,;{}()\n\t=]")
-_MAPPED = (
+_NAMES = (
     "'delta.columnMapping.mode' = 'name', 'delta.minReaderVersion' = '2', "
     "'delta.minWriterVersion' = '5'"
 )
+# Types that a table begun without them must be told of.
+_TYPES = {"timestamp_ntz": "timestampNtz", "variant": "variantType"}
+RUN_ID = "dsir_spark_run"  # of the run that made a commit, in the commit's record
 _NAME_PART = r"(?:`(?:[^`]|``)+`|[^\s/\\:*?.`]+)"
 _TABLE_NAME = re.compile(rf"{_NAME_PART}(?:\.{_NAME_PART}){{1,2}}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -53,10 +51,14 @@ class Version:
 
     data : the last that changed rows, which identifies them
     latest : to read by; it is newer where maintenance went over the table since
+    record : what the commit of `data` says of itself, if one of this package made it
+    rows : how many that commit wrote; None where Delta does not tell
     """
 
     data: int
     latest: int
+    record: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    rows: int | None = field(default=None, compare=False)
 
 
 def active_session() -> SparkSession:
@@ -76,7 +78,7 @@ def active_session() -> SparkSession:
 def is_path(place: str) -> bool:
     """Is `place` a path (and not the name of a table)?"""
     named = _TABLE_NAME.fullmatch(place) and not place.startswith(".")
-    return not named or _extension(place) is not None or os.path.exists(place)
+    return not named or files.extension(place) is not None or os.path.exists(place)
 
 
 def within(output: str, name: str) -> str:
@@ -111,14 +113,14 @@ def contains(outer: str, inner: str) -> bool:
 
 def _on_this_machine(spark: SparkSession) -> bool:
     master = spark.conf.get("spark.master", "") or ""
-    files = spark.conf.get("spark.hadoop.fs.defaultFS", "file:///") or ""
-    return master.startswith("local") and files.startswith("file:")
+    default = spark.conf.get("spark.hadoop.fs.defaultFS", "file:///") or ""
+    return master.startswith("local") and default.startswith("file:")
 
 
 def _listed_folder(spark: SparkSession, place: str) -> str | None:
     """Where the files of a relative path are; None where there are none."""
     try:
-        first = _files(spark, place).select("path").first()
+        first = files.listed(spark, place).select("path").first()
     except PySparkException:
         return None
     found = re.search(re.escape("/" + place.strip("./")) + "(?=/|$)", first[0]) if first else None
@@ -139,11 +141,6 @@ def _quoted_name(place: str) -> str:
     )
 
 
-def _extension(place: str) -> str | None:
-    found = re.search(_ENDING, os.path.basename(place.rstrip("/")).lower())
-    return _EXTENSIONS.get(found.group(1)) if found else None
-
-
 def _sql_name(spark: SparkSession, place: str) -> str | None:
     """The table as SQL names it; None where a relative path holds no table.
 
@@ -155,13 +152,6 @@ def _sql_name(spark: SparkSession, place: str) -> str | None:
     if not place.startswith("/") and not _SCHEME.match(place):
         return None
     return "delta.`" + place.replace("`", "``") + "`"
-
-
-def _literal(place: str) -> str:
-    """A path that Spark's readers do not take for a pattern, where it is there as it is spelt."""
-    if os.path.exists(place):
-        return re.sub(r"([\[\]{}*?\\])", r"\\\1", place)
-    return place
 
 
 def _reason(error: Exception) -> str:
@@ -181,7 +171,7 @@ def delta_version(spark: SparkSession, place: str) -> Version | None:
         return None
     try:
         rows = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").collect()
-        if rows and rows[0]["operation"] in _MAINTENANCE:
+        if rows and rows[0]["operation"] in {*_MAINTENANCE, "RESTORE"}:
             rows = spark.sql(f"DESCRIBE HISTORY {name} LIMIT {_HISTORY}").collect()
     except PySparkException as error:
         # That nothing is there, or no Delta table, has many names; what else is wrong is an error:
@@ -189,80 +179,54 @@ def delta_version(spark: SparkSession, place: str) -> Version | None:
         if not isinstance(error, AnalysisException) or re.search(_REFUSED, str(error)):
             raise TableError(f"cannot look at the table {place} ({_reason(error)})") from None
         return None
-    if not rows:
-        return None
-    changed = [r["version"] for r in rows if r["operation"] not in _MAINTENANCE]
-    return Version(int(changed[0] if changed else rows[-1]["version"]), int(rows[0]["version"]))
+    return _last_change(rows) if rows else None
 
 
-def _files(spark: SparkSession, place: str) -> DataFrame:
-    """Names, sizes and times of the files under a path, listed by Spark and never read."""
-    listing = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
-    return listing.load(_literal(place)).select("path", "length", "modificationTime")
+def _last_change(rows: list[Row]) -> Version:
+    """The last commit that changed rows, of a history from the newest."""
+    latest, at = int(rows[0]["version"]), int(rows[0]["version"])
+    found = rows[-1]
+    for row in rows:
+        if row["version"] > at or row["operation"] in _MAINTENANCE:
+            continue
+        if row["operation"] == "RESTORE":  # what was restored is what that commit wrote
+            at = int(row["operationParameters"]["version"])
+            continue
+        found = row
+        break
+    rows_written = (found["operationMetrics"] or {}).get("numOutputRows")
+    return Version(int(found["version"]), latest, _record_of(found),
+                   None if rows_written is None else int(rows_written))  # fmt: skip
 
 
-def identity(
-    spark: SparkSession, place: str, kind: str | None, owner: str
-) -> tuple[dict[str, Any], int | None]:
-    """What tells this input from another: place, format, and Delta version or the files' facts.
-
-    Beside it the version of a Delta table that is the latest now.
-
-    Parameters
-    ----------
-    kind : its format, or None: found by the log folder or the names of the files
-
-    Raises
-    ------
-    TableError
-        Nothing is there, or its files have names that do not tell.
-    """
-    if not is_path(place) or kind in (None, "delta"):
-        found = delta_version(spark, place)
-        name = "delta" if is_path(place) else "table"
-        if found is not None:
-            facts = {"place": place, "format": name, "delta_version": found.data}
-            return facts, found.latest
-        if not is_path(place):
-            return {"place": place, "format": name}, None
-    file = F.element_at(F.split("path", "/"), -1)
+def _record_of(row: Row) -> dict[str, Any]:
     try:
-        row = (
-            _files(spark, place)
-            .agg(
-                F.count("*").alias("files"),
-                F.sum("length").alias("bytes"),
-                F.bit_xor(F.xxhash64("path", "length", "modificationTime")).alias("listing"),
-                F.min(file).alias("first"),
-                F.collect_set(F.regexp_extract(F.lower(file), _ENDING, 1)).alias("endings"),
-            )
-            .first()
-        )
-    except AnalysisException as error:
-        raise TableError(f"{owner}: there is nothing at {place} ({_reason(error)})") from None
-    if row is None or not row["files"]:
-        raise TableError(f"{owner}: {place} holds no files")
-    facts = {fact: row[fact] for fact in ("files", "bytes", "listing")}
-    kind = kind or _format_of(place, row["endings"], row["first"], owner)
-    return {"place": place, "format": kind, **facts}, None
+        found = json.loads(row["userMetadata"] or "{}")
+    except ValueError:  # another's
+        return {}
+    return found if isinstance(found, dict) and RUN_ID in found else {}
 
 
-def _format_of(place: str, endings: list[str], first: str, owner: str) -> str:
-    """The one format that the endings of the files stand for."""
-    kinds = {_EXTENSIONS.get(ending) for ending in endings} - {None}
-    found = _extension(place) or (kinds.pop() if len(kinds) == 1 else None)
-    if found is None:
-        raise TableError(
-            f"{owner}: the format of {place} is not clear from its file names ({first}, ...): "
-            f"name it with --{owner.split()[0]}-format"
-        )
-    return found
+def records(spark: SparkSession, place: str, after: int = -1) -> list[tuple[int, dict[str, Any]]]:
+    """Versions and records of the commits since version `after`, the newest first."""
+    limit = f" LIMIT {_HISTORY}"
+    rows = spark.sql(f"DESCRIBE HISTORY {_sql_name(spark, place)}{limit}").collect()
+    return [(r["version"], _record_of(r)) for r in rows if r["version"] > after]
+
+
+def restore(spark: SparkSession, place: str, version: int | None) -> None:
+    """Put back the rows of a version; None: there was no table, and an empty one is left."""
+    name = _sql_name(spark, place)
+    if version is None:
+        spark.sql(f"DELETE FROM {name}").collect()
+    else:
+        spark.sql(f"RESTORE TABLE {name} TO VERSION AS OF {version}").collect()
 
 
 def read(
-    spark: SparkSession, place: str, kind: str, owner: str = "input", version: int | None = None
+    spark: SparkSession, place: str, owner: str = "input", version: int | None = None
 ) -> DataFrame:
-    """The frame at a place; of a Delta table the given version, or the latest.
+    """A table; of a Delta table the given version, or the latest.
 
     Raises
     ------
@@ -273,20 +237,12 @@ def read(
     if version is not None:
         reader = reader.option("versionAsOf", version)
     try:
-        if not is_path(place):
-            frame = reader.table(_quoted_name(place))
-        elif kind == "csv":
-            frame = reader.options(header=True, multiLine=True, escape='"').csv(_literal(place))
-        elif kind == "text":
-            frame = reader.text(_literal(place)).withColumnRenamed("value", "text")
-        elif kind == "delta":
-            frame = reader.format(kind).load(place)
-        else:
-            frame = reader.format(kind).load(_literal(place))
+        named = not is_path(place)
+        frame = reader.table(_quoted_name(place)) if named else reader.format("delta").load(place)
         # Under Spark Connect nothing is looked up before the schema is asked for.
         frame.schema  # noqa: B018
     except PySparkException as error:
-        raise TableError(f"{owner}: cannot read {place} as {kind} ({_reason(error)})") from None
+        raise TableError(f"{owner}: cannot read {place} ({_reason(error)})") from None
     return frame
 
 
@@ -304,23 +260,31 @@ def exists(spark: SparkSession, place: str) -> bool:
     return delta_version(spark, place) is not None
 
 
-def refuse_existing(spark: SparkSession, output: str, names: tuple[str, ...]) -> None:
-    """Raise a `TableError` that names what is in the way of an output."""
-    taken = [name for name in names if exists(spark, within(output, name))]
-    if taken:
-        raise TableError(
-            f"{output} already holds {', '.join(taken)} of an earlier run: give --overwrite to "
-            "replace them, another --output, or use `resample` to select again from its weights"
-        )
+def refuse_foreign(spark: SparkSession, place: str) -> Version | None:
+    """The table at `place`, or None where nothing is.
+
+    Raises
+    ------
+    TableError
+        There are files that belong to no table: they are not ours to write among.
+    """
+    found = delta_version(spark, place)
+    if found is None and is_path(place):
+        with contextlib.suppress(PySparkException):
+            if (first := files.listed(spark, place).select("path").first()) is not None:
+                raise TableError(f"{place} holds files that are no table of Delta ({first['path']},"
+                                 " ...): move them, or give another --output")  # fmt: skip
+    return found
 
 
 def write(
-    frame: DataFrame, place: str, *, overwrite: bool = False, run_id: str | None = None
-) -> int:
-    """Write a frame as a Delta table in one commit, with the run's id in its metadata; its version.
+    frame: DataFrame, place: str, *, overwrite: bool = False,
+    record: Mapping[str, Any] | None = None,
+) -> Version:  # fmt: skip
+    """Write a frame as a Delta table in one commit that holds a record; its version.
 
-    Over a table that is there, a name that needs column mapping costs a commit before, of the
-    property alone.
+    Over a table that is there, types and names that need a feature of Delta's cost a commit before,
+    of the property alone.
 
     Raises
     ------
@@ -328,22 +292,25 @@ def write(
         Something is there already, or the place cannot be written.
     """
     spark = frame.sparkSession
-    writer = _writer(frame, run_id).mode("overwrite" if overwrite else "errorifexists")
+    writer = _writer(frame, record).mode("overwrite" if overwrite else "errorifexists")
     if overwrite:
         writer = writer.option("overwriteSchema", "true")
-    if _needs_mapping(frame.schema):
+    needed = _features(frame.schema)
+    if _NAMES in needed:
         writer = writer.option("delta.columnMapping.mode", "name")
-        if overwrite and exists(spark, place):
-            # The writer's options set properties of new tables only.
-            spark.sql(f"ALTER TABLE {_sql_name(spark, place)} SET TBLPROPERTIES ({_MAPPED})")
+    if needed and overwrite and exists(spark, place):
+        # The writer's options set properties of new tables only.
+        spark.sql(
+            f"ALTER TABLE {_sql_name(spark, place)} SET TBLPROPERTIES ({', '.join(needed)})"
+        ).collect()
     _save(writer, place)
     version = delta_version(spark, place)
     if version is None:
         raise TableError(f"{place} was removed while it was written")
-    return version.data
+    return version
 
 
-def append(frame: DataFrame, place: str, *, run_id: str) -> None:
+def append(frame: DataFrame, place: str, record: Mapping[str, Any]) -> None:
     """Append rows to a Delta table, or begin it; columns that it lacks are added.
 
     Raises
@@ -352,14 +319,12 @@ def append(frame: DataFrame, place: str, *, run_id: str) -> None:
         The place cannot be written.
     """
     # Tables of an earlier version lack the columns of a later one.
-    _save(_writer(frame, run_id).mode("append").option("mergeSchema", "true"), place)
+    _save(_writer(frame, record).mode("append").option("mergeSchema", "true"), place)
 
 
-def _writer(frame: DataFrame, run_id: str | None) -> DataFrameWriter:
+def _writer(frame: DataFrame, record: Mapping[str, Any] | None) -> DataFrameWriter:
     writer = frame.write.format("delta")
-    if run_id is None:
-        return writer
-    return writer.option("userMetadata", json.dumps({"dsir_spark_run": run_id}))
+    return writer if record is None else writer.option("userMetadata", json.dumps(record))
 
 
 def _save(writer: DataFrameWriter, place: str) -> None:
@@ -368,14 +333,49 @@ def _save(writer: DataFrameWriter, place: str) -> None:
             writer.save(place)
         else:
             writer.saveAsTable(_quoted_name(place))
-    except AnalysisException as error:
-        raise TableError(f"cannot write {place} ({_reason(error)})") from None
+    except Exception as error:
+        # A path's folder, or a catalog's: what is wrong with it has many classes.
+        said = failures.told(error)
+        if said is None and not isinstance(error, AnalysisException):
+            raise
+        output = place.rpartition(".")[0]
+        other = "" if is_path(place) else f"; a folder of this name is ./{output}"
+        raise TableError(f"cannot write {place}: {said or _reason(error)}{other}") from error
 
 
-def _needs_mapping(kind: T.DataType) -> bool:
-    """Has a field, at any depth, a name that Delta stores under column mapping only?"""
+def unwritable(schema: T.StructType, within: str = "") -> str | None:
+    """What keeps rows of a schema from being written, in words; None where nothing does."""
+    names = [f.name.lower() for f in schema.fields]
+    for f in schema.fields:
+        name = f"{within}{f.name}"
+        if names.count(f.name.lower()) > 1:
+            return f"two columns are named {name}, but for upper and lower case"
+        for kind in _kinds(f.dataType):
+            if isinstance(kind, T.StructType) and (said := unwritable(kind, f"{name}.")):
+                return said
+            if "interval" in kind.simpleString() and not isinstance(kind, T.StructType):
+                return f"column {name} is of type {kind.simpleString()}, which Delta does not store"
+    return None
+
+
+def _features(schema: T.StructType) -> list[str]:
+    """Properties that a Delta table needs for names and types of these columns, at any depth."""
+    kinds = list(_kinds(schema))
+    names = [f.name for kind in kinds if isinstance(kind, T.StructType) for f in kind.fields]
+    needed = [_NAMES] if any(map(_UNMAPPED.search, names)) else []
+    types = {kind.typeName() for kind in kinds}
+    return needed + [f"'delta.feature.{f}' = 'supported'" for t, f in _TYPES.items() if t in types]
+
+
+def _kinds(kind: T.DataType) -> Iterator[T.DataType]:
+    """A type and all types within it."""
+    yield kind
+    inner: list[T.DataType] = []
     if isinstance(kind, T.StructType):
-        return any(_UNMAPPED.search(f.name) or _needs_mapping(f.dataType) for f in kind.fields)
-    if isinstance(kind, T.ArrayType):
-        return _needs_mapping(kind.elementType)
-    return isinstance(kind, T.MapType) and any(map(_needs_mapping, (kind.keyType, kind.valueType)))
+        inner = [f.dataType for f in kind.fields]
+    elif isinstance(kind, T.ArrayType):
+        inner = [kind.elementType]
+    elif isinstance(kind, T.MapType):
+        inner = [kind.keyType, kind.valueType]
+    for part in inner:
+        yield from _kinds(part)

@@ -178,3 +178,11 @@ def kl_reduction(target_counts, raw_counts, selected_counts):
     """KL(target || raw) - KL(target || selected), the paper's metric."""
     p, raw, selected = map(distribution, (target_counts, raw_counts, selected_counts))
     return kl(p, raw) - kl(p, selected)
+
+
+def chunks(text, size, pattern):
+    """First and last character of each chunk of `size` tokens of a text, by a token's pattern."""
+    spans = [m.span() for m in pattern.finditer(text)]
+    starts = [a for a, _ in spans[size::size]]
+    ends = [b for _, b in spans[size - 1 : len(spans) - 1 : size]]
+    return list(zip([0, *starts], [*ends, len(text)], strict=True))

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from test_features import HOSTILE
 
 from dsir_spark import features
+from dsir_spark.features import terms
 from dsir_spark.features.quality import STOP_WORDS
+from dsir_spark.features.tokenizers import TokenizerError
 
 texts = st.text(st.one_of(st.sampled_from(HOSTILE + "aB  \n\t1"), st.characters(codec="utf-8")))
 lists = st.lists(st.one_of(st.none(), texts), max_size=5)
@@ -55,22 +57,49 @@ def test_quality_facts_of_long_texts():
 
 @settings(max_examples=300, deadline=None)
 @given(lists, st.integers(1, 4))
-@example([" a  b c ", None, "", " "], 2)
-def test_chunks_are_those_of_the_paper(rows, words):
+@example([" a  b c ", None, "", " ", "\u0130x \u6f22\u5b57 a\nb"], 2)
+def test_chunks_hold_so_many_tokens(rows, size):
     array = pa.concat_arrays([pa.array(["x \u00e9 y"]), pa.array(rows, pa.string())]).slice(1)
-    starts, ends, found = (part.to_pylist() for part in features.chunks(array, words))
-    for text, *places, chunks in zip(rows, starts, ends, found, strict=True):
-        if text is None:
-            assert chunks is None
-            continue
-        split = text.split(" ")
-        assert chunks == [" ".join(split[j : j + words]) for j in range(0, len(split), words)]
-        assert [text[a:b] for a, b in zip(*places, strict=True)] == chunks
+    for tokenizer in ("wordpunct", "wordpunct_cjk"):
+        found = (part.to_pylist() for part in features.chunks(array, size, tokenizer))
+        for text, starts, ends, chunks in zip(rows, *found, strict=True):
+            if text is None:
+                assert chunks is starts is ends is None
+                continue
+            assert chunks == [text[a:b] for a, b in zip(starts, ends, strict=True)]
+            if "\u0130" not in text:
+                spans = oracle.chunks(text, size, terms.pattern(tokenizer))
+                assert list(zip(starts, ends, strict=True)) == spans
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text", "size", "expected"),
+    [
+        ("wordpunct", "\u0130\u0130 a", 2, ["\u0130", "\u0130", "a"]),  # lower case is two tokens
+        ("bytes", "a\u00e9b cd", 2, ["a\u00e9", "b ", "cd"]),  # no character is cut
+        ("re:split", "a", 1, None),
+        ("test_documents:letters", "ab cd\u6f22 e", 3, ["ab", "cd\u6f22", "e"]),  # nor a word
+        ("test_documents:letters", " \n ", 3, [" \n "]),
+        ("test_documents:letters", "abcd \u00e9\u00e9 x", 3, ["abcd", "\u00e9\u00e9 x"]),
+    ],
+)
+def test_chunks_of_other_tokenizers(tokenizer, text, size, expected):
+    if expected is None:
+        with pytest.raises(TokenizerError, match="fails on"):
+            features.chunks(pa.array([text]), size, tokenizer)
+        return
+    found = features.chunks(pa.array([text]), size, tokenizer)
+    starts, ends, chunks = (part.to_pylist()[0] for part in found)
+    assert chunks == expected == [text[a:b] for a, b in zip(starts, ends, strict=True)]
+
+
+def letters(text):
+    return list(text)
 
 
 def test_no_texts():
     none = pa.array([], pa.string())
     assert features.text_hashes(none).shape == (0, 2)
     assert len(features.quality_facts(none).digits) == 0
-    assert [len(x) for x in features.chunks(none, 3)] == [0, 0, 0]
+    assert [len(x) for x in features.chunks(none, 3, "wordpunct")] == [0, 0, 0]
     assert np.array_equal(features.quality_facts(pa.array([None], pa.string())).digits, [0])

@@ -171,15 +171,16 @@ def test_run_writes_four_tables_of_one_commit_each(spark, done):
     weights = delta(spark, output / "weights")
     assert weights.columns == ["id", "log_weight", "num_tokens", "text_hash", "topic"]
     assert (selected.count(), weights.count()) == (50, 504)
-    assert delta(spark, output / "runs").count() == 1
+    states = [r["state"] for r in delta(spark, output / "runs").orderBy("state").collect()]
+    assert states == ["finished", "started"]
     own = {r["id"]: (r["log_weight"], r["num_tokens"]) for r in weights.collect()}
     for row in selected.collect():
         assert (row["log_weight"], row["num_tokens"]) == own[row["id"]]
         assert row["topic"] == "cooking"
     for name in ("model", "weights", "selected", "runs"):
         history = spark.sql(f"DESCRIBE HISTORY delta.`{output}/{name}`").collect()
-        assert len(history) == 1
-        assert json.loads(history[0]["userMetadata"]) == {"dsir_spark_run": facts["run_id"]}
+        assert len(history) == 1 + (name == "runs")
+        assert json.loads(history[0]["userMetadata"])["dsir_spark_run"] == facts["run_id"]
 
 
 def test_funnel_adds_up_and_bad_rows_are_counted(done):
@@ -226,7 +227,10 @@ def test_a_cut_that_fails_leaves_weights_to_go_on_from(spark, data, tmp_path):
     rest = {"num_to_sample": 50, "seed": 3, "min_example_length": 10}
     facts = again(spark, tmp_path / "out", **rest, quota_column="topic", quotas="raw")
     assert facts["funnel"]["selected"] == 50 and facts["weights_version"] == 0
-    assert delta(spark, tmp_path / "out" / "runs").count() == 2
+    states = delta(spark, tmp_path / "out" / "runs").select("command", "state").collect()
+    assert sorted(map(tuple, states)) == [
+        ("resample", "finished"), ("resample", "started"), ("run", "started")
+    ]  # fmt: skip
 
 
 def test_separate_targets_share_the_documents(spark, data, tmp_path):
@@ -265,13 +269,15 @@ def test_ids_are_made_from_texts_and_copies_enter_once(spark, tmp_path):
     assert selected.columns[0] == "content_id"
 
 
-def test_a_line_that_does_not_parse_is_a_row_without_id_and_text(spark, data, tmp_path):
+def test_lines_that_do_not_parse_are_left_out_and_counted(spark, data, tmp_path):
     words = " ".join(COOKING)
     lines = [json.dumps({"id": i, "text": f"{words} {i}"}) for i in range(30)]
     raw = write_lines(tmp_path / "raw.jsonl", [*lines[:10], "{broken", *lines[10:]])
     target = write_lines(tmp_path / "target.txt", [words, "salt the soup"])
     facts = run(spark, options(data, tmp_path / "out", raw=raw, target=target, num_to_sample=7))
-    assert (facts["funnel"]["candidates"], facts["funnel"]["read"]) == (30, 31)
+    funnel = facts["funnel"]
+    assert (funnel["candidates"], funnel["unparsed"], funnel["read"]) == (30, 1, 31)
+    assert delta(spark, tmp_path / "out" / "selected").columns[:2] == ["id", "text"]
 
 
 def test_delta_input_is_read_at_its_version(spark, data, tmp_path):
@@ -353,7 +359,8 @@ def test_mistakes_are_one_line_and_write_nothing(spark, data, tmp_path):
         with pytest.raises(kind, match=said) as caught:
             run(spark, chosen)
         assert "\n" not in str(caught.value)
-        assert not (tmp_path / "out").exists()
+        written = {path.name for path in tmp_path.glob("out/*")}
+        assert written <= {"runs"}  # that it began
 
 
 def test_every_budget_and_filter_of_a_run(spark, data, tmp_path):

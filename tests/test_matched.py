@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsir_spark import DSIR, job
+from dsir_spark import DSIR, job, tables
 from dsir_spark.errors import ConfigError, DataError
 from dsir_spark.features import (
     FeatureSpec,
@@ -24,7 +24,7 @@ from dsir_spark.features import (
     score,
     sums,
 )
-from dsir_spark.matchings import learn_matchings, load_matchings, save_matchings
+from dsir_spark.matchings import as_frame, learn_matchings, load_matchings
 from dsir_spark.options import JobOptions, ResampleOptions
 from dsir_spark.scoring import distributions, matched, matching, scorers
 from dsir_spark.scoring.documents import spec_of
@@ -294,12 +294,9 @@ def test_steps_are_the_same_from_memory_and_from_texts(spark, monkeypatch):
     model = DSIR(num_buckets=300).fit(raw, targets)
     options = ResampleOptions.checked({**OPTIONS, "match_tokens": 15_000, "match_steps": 3})
     found = [learn_matchings(model, raw.repartition(5), options)]
-    save_matchings(found[0], str(spark.conf.get("spark.sql.warehouse.dir")) + "/match", spark=spark)
-    found.append(
-        load_matchings(
-            model, str(spark.conf.get("spark.sql.warehouse.dir")) + "/match", spark=spark
-        )
-    )
+    place = str(spark.conf.get("spark.sql.warehouse.dir")) + "/match"
+    tables.write(as_frame(found[0], spark), place, overwrite=True)
+    found.append(load_matchings(model, place, spark=spark))
     monkeypatch.setattr(matching, "HELD", 0)
     found.append(learn_matchings(model, raw.coalesce(1), options))
     for other in found[1:]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import numpy as np
 import oracle
@@ -60,9 +61,9 @@ def test_chunks_are_weighed_and_selected(frames):
     texts = {i: text for i, text, _ in corpus()[0]}
     chunks = {}
     for i, text in texts.items():
-        split = (text or "").split(" ")
-        for at in range(0, len(split), 8):
-            chunks[f"{i}#{at // 8}"] = None if text is None else " ".join(split[at : at + 8])
+        spans = [] if text is None else oracle.chunks(text, 8, re.compile(r"\w+|[^\w\s]+"))
+        chunks |= {f"{i}#{n}": text[a:b] for n, (a, b) in enumerate(spans)}
+        chunks |= {f"{i}#0": None} if text is None else {}
     expected = oracle.bucket_counts([t for t in chunks.values() if t], 2, 97)
     assert model.raw.counts.tolist() == expected
     options = {"num_to_sample": 40, "seed": 3, "min_example_length": 5}

@@ -34,11 +34,13 @@ def fit(missed=0.0, kl=1.0, cjk=None, smoothed=False, tokenizer="wordpunct", wan
     return FitFacts((own,), smoothed, tokenizer, wanted, there, "documents")
 
 
-def weighed(method="sample", copies=0, spread=1.0, correlation=0.0, in_raw=0, shares=(0.5, 0.5)):
+def weighed(method="sample", copies=0, spread=1.0, correlation=0.0, in_raw=0, shares=(0.5, 0.5),
+            unparsed=0):  # fmt: skip
     own = WeightTarget("t", spread, correlation, in_raw, 1)
     numbers = {"raw": 10, "raw_share": shares[1], "selected": 9, "selected_share": shares[0]}
     value = {"value": "w\u202eb", "candidates": 5, **numbers}
-    return WeightFacts(method, 70, copies, (own,), (Composition("source", (value,)),), drawn())
+    composed = (Composition("source", (value,)),)
+    return WeightFacts(method, 70, copies, 100, unparsed, (own,), composed, drawn())
 
 
 def selected(method="sample", kl=0.2, random=0.1, size=50.0, short=0, candidates=10, median=100.0,
@@ -73,6 +75,7 @@ def drawn(n=4):
         ("follows_length", weighed(correlation=0.8), weighed("match", correlation=-0.8)),
         ("dominates", weighed(shares=(0.95, 0.2)), weighed(shares=(0.95, 0.9))),
         ("copies", weighed(copies=30), weighed(copies=1)),
+        ("unparsed", weighed(unparsed=2), weighed(unparsed=0)),
         ("contamination", weighed(in_raw=3), weighed(in_raw=0)),
         ("worse_than_random", selected(kl=-0.2, random=-0.1), selected(kl=0.2, random=-0.1)),
         ("worse_than_random", selected(kl=-0.2, random=-0.1), selected(kl=None)),
@@ -90,7 +93,7 @@ def test_each_check_is_provoked_and_not(name, shown, silent):
 
 def test_each_rule_has_a_name_of_its_own():
     names = [rule.name for rules in checks.RULES.values() for rule in rules]
-    assert len(set(names)) == len(names) == 13
+    assert len(set(names)) == len(names) == 14
 
 
 def test_warnings_of_one_kind_are_one_entry_worst_first():

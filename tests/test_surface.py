@@ -30,7 +30,9 @@ MAY_IMPORT = {
     "columns": "errors",
     "fields": "errors",
     "options": "errors fields features",
-    "tables": "errors",
+    "failures": "",
+    "files": "errors failures",
+    "tables": "errors failures files",
     "scoring": f"{_VALUES} features",
     "selection": _VALUES,
     "resampling": f"{_VALUES} scoring selection",
@@ -39,14 +41,14 @@ MAY_IMPORT = {
     "report": f"{_MODEL} dsir",
     "session": "errors",
     "progress": "",
-    "failures": "",
     "demo_data": "",
-    "inputs": "errors columns tables",
+    "inputs": "errors columns files tables",
     "runs": "errors options tables session",
     "preflight": f"{_MODEL} dsir inputs runs",
     "job": f"{_MODEL} dsir report inputs runs preflight",
     "startup": "errors options tables",
-    "cli": "errors fields options session progress failures startup demo_data job report",
+    "cli": "errors fields options session progress failures startup tables runs demo_data job "
+           "report",
     "__main__": "cli",
 }  # fmt: skip
 
@@ -106,8 +108,8 @@ def test_only_what_spark_connect_has(name):
                         and node.value.attr == "conf"), at  # fmt: skip
 
 
-FIT = """ngrams num_buckets tokenizer hash text_column id_column target_laplace_smoothing
-target_dirichlet_smoothing num_tokens_to_fit chunk_words""".split()
+FIT = """ngrams num_buckets tokenizer allow_functions hash text_column id_column
+target_laplace_smoothing target_dirichlet_smoothing num_tokens_to_fit chunk_words""".split()
 RESAMPLE = """num_to_sample num_tokens_to_sample size_column method seed min_example_length quality
 normalize temperature proportions allocation duplicates group_column max_per_group quota_column
 quotas quota_shortfall match_steps match_tokens""".split()
@@ -119,13 +121,14 @@ MODEL = dsir_spark.DSIRModel
     [
         (dsir_spark.DSIR, "", FIT),
         (dsir_spark.DSIR.fit, "self raw target", []),
-        (dsir_spark.ngram_counts, "df text_column ngrams num_buckets tokenizer hash", []),
+        (dsir_spark.ngram_counts, "df text_column ngrams num_buckets tokenizer hash "
+         "allow_functions", []),
         (MODEL.transform, "self df", []),
         (MODEL.weigh, "self raw keep text_hash quality", []),
         (MODEL.resample, "self raw weights", RESAMPLE),
         (MODEL.explain, "self df", []),
-        (MODEL.save, "self place spark overwrite run_id", []),
-        (MODEL.load, "place spark version", []),
+        (MODEL.save, "self place spark overwrite", []),
+        (MODEL.load, "place spark version allow_functions", []),
     ],
 )
 def test_public_surface(function, own, options):

@@ -18,6 +18,7 @@ from test_features import check, texts
 from dsir_spark import DSIR, DSIRModel, cli, features, job, ngram_counts
 from dsir_spark.errors import ConfigError, TableError
 from dsir_spark.features import FeatureSpec, terms, tokenizers
+from dsir_spark.features.tokenizers import TokenizerError
 from dsir_spark.options import JobOptions
 
 FUNCTION = "tokens_of_a_test:halves"
@@ -125,7 +126,7 @@ def test_korean_and_thai_by_hand():
 )
 def test_tokenizers_are_refused_at_once(tokenizer, said):
     with pytest.raises(ConfigError, match=said) as caught:
-        DSIR(tokenizer=tokenizer)
+        DSIR(tokenizer=tokenizer, allow_functions=True)
     assert "\n" not in str(caught.value)
 
 
@@ -142,10 +143,10 @@ def test_files_that_are_no_tokenizers(tmp_path, monkeypatch, files):
 
 def test_the_command_line_refuses_before_spark_starts(capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["run", "--tokenizer", "no_such_module_here:f", "--raw", "a", "--target", "b",
+        cli.main(["run", "--tokenizer", "shlex:split", "--raw", "a", "--target", "b",
                   "--output", "c", "--num-to-sample", "1"])  # fmt: skip
     assert stopped.value.code == 2
-    assert "cannot be imported" in capsys.readouterr().err
+    assert "give --allow-functions" in capsys.readouterr().err
 
 
 ROWS = [(f"d{i}", " ".join(random.Random(i).choices("\ud55c\uad6d data \u6f22\u5b57 of .".split(),
@@ -168,10 +169,10 @@ def test_model_and_selection_through_spark(spark, tmp_path, files, kind):
         tokenizer = f"hf:{moved}"
     if kind == "function":
         with pytest.warns(UserWarning, match="Python function"):
-            DSIR(tokenizer=tokenizer)
+            DSIR(tokenizer=tokenizer, allow_functions=True)
     raw = spark.createDataFrame(ROWS, "id string, text string").repartition(3)
     target = raw.where("id < 'd3'")
-    options = {"num_buckets": 101, "tokenizer": tokenizer}
+    options = {"num_buckets": 101, "tokenizer": tokenizer, "allow_functions": True}
     model = DSIR(**options).fit(raw, target)
     assert model.fingerprint == DSIR(**options).fit(raw.repartition(1), target).fingerprint
     assert model.fingerprint != DSIR(num_buckets=101).fit(raw, target).fingerprint
@@ -183,7 +184,10 @@ def test_model_and_selection_through_spark(spark, tmp_path, files, kind):
     model.save(str(tmp_path / "model"), spark=spark)
     if kind == "hf":
         moved.unlink()
-    again = DSIRModel.load(str(tmp_path / "model"), spark=spark)
+    if kind == "function":  # a model from elsewhere runs nothing
+        with pytest.raises(TokenizerError, match=r"shlex:split is a function, .*allow_f"):
+            DSIRModel.load(str(tmp_path / "model"), spark=spark)
+    again = DSIRModel.load(str(tmp_path / "model"), spark=spark, allow_functions=True)
     assert again.fingerprint == model.fingerprint
     ratios = model.log_ratio["target"].tolist()
     expected = {}

@@ -4,7 +4,6 @@ from dsir_spark.features.arrow import (
     NgramCounts,
     QualityFacts,
     buckets_in_order,
-    chunks,
     compile_kernels,
     count_ngrams,
     decoded,
@@ -13,6 +12,7 @@ from dsir_spark.features.arrow import (
     sparse_counts,
     text_hashes,
 )
+from dsir_spark.features.chunking import chunks
 from dsir_spark.features.quality import QUALITY
 from dsir_spark.features.spec import MAX_BUCKETS, FeatureSpec
 

@@ -105,7 +105,7 @@ def text_hashes(texts: pa.Array) -> Int64:
     """
     from dsir_spark.features import folding
 
-    data, offsets = _text_buffers(texts)
+    data, offsets = text_buffers(texts)
     longest = int(np.diff(offsets).max(initial=0))
     scratch = np.empty(folding.GROWTH * longest + splitting.BEYOND, np.uint8)
     found = np.empty((len(texts), 2), np.int64)
@@ -153,58 +153,6 @@ def sparse_counts(texts: pa.Array, spec: FeatureSpec) -> tuple[pa.ListArray, pa.
     )
 
 
-def chunks(texts: pa.Array, words: int) -> tuple[pa.ListArray, pa.ListArray, pa.ListArray]:
-    """Each text cut into chunks of `words` words, the rest kept, as the paper cuts raw documents.
-
-    A word is what stands between two single blanks (U+0020), as in ``text.split(" ")``.
-
-    Returns
-    -------
-    starts, ends : list<int64>
-        Characters (code points) of the text before the chunk, and up to its end; the blank after a
-        chunk belongs to none.
-    texts : list<string>
-        Null for null texts, all three.
-    """
-    data, offsets = _text_buffers(texts)
-    base = int(offsets[0])
-    text = data[base : int(offsets[-1])]
-    begins = offsets[:-1] - base
-    blanks = np.flatnonzero(text == 0x20)
-    owner_first = np.searchsorted(blanks, begins)
-    owner = np.searchsorted(offsets - base, blanks, side="right") - 1
-    rank = np.arange(len(blanks)) - owner_first[owner]
-    at = (rank + 1) % words == 0
-    breaks, owner = blanks[at], owner[at]
-    missing = texts.is_null().to_numpy(zero_copy_only=False)
-    per_text = np.bincount(owner, minlength=len(texts)) + ~missing
-    indptr = np.concatenate([[0], np.cumsum(per_text)])
-    starts = np.empty(int(indptr[-1]), np.int64)
-    ends = np.empty_like(starts)
-    first, last = np.zeros(len(starts), bool), np.zeros(len(starts), bool)
-    first[indptr[:-1][~missing]] = True
-    last[indptr[1:][~missing] - 1] = True
-    starts[first], ends[last] = begins[~missing], (offsets[1:] - base)[~missing]
-    starts[~first], ends[~last] = breaks + 1, breaks
-    # Code points before each byte: a sum over stretches, not a number for each byte.
-    leads = np.concatenate([(text & 0xC0) != 0x80, [False]])
-    edges = np.stack([starts, ends], axis=1).ravel()
-    between = np.add.reduceat(leads, edges, dtype=np.int64) if len(edges) else edges
-    between[np.append(edges[1:], edges[-1:]) == edges] = 0  # of nothing, reduceat gives one item
-    before = np.concatenate([[0], np.cumsum(between)])[: len(edges)]
-    before -= np.repeat(before[2 * indptr[:-1][~missing]], 2 * per_text[~missing])
-    # Chunks and the blanks between them are one run of bytes: no text is copied until `take`.
-    buffers = [None, pa.py_buffer(np.append(edges, edges[-1:])), pa.py_buffer(text)]
-    runs = pa.Array.from_buffers(pa.large_string(), len(edges), buffers)
-    values = runs.take(pa.array(np.arange(0, len(edges), 2)))
-    lists = pa.array(indptr, pa.int32(), mask=np.append(missing, False))
-    return (
-        pa.ListArray.from_arrays(lists, pa.array(before[0::2])),
-        pa.ListArray.from_arrays(lists, pa.array(before[1::2])),
-        pa.ListArray.from_arrays(lists, values.cast(pa.string())),
-    )
-
-
 def compile_kernels(spec: FeatureSpec) -> None:
     """Compile for this spec now, so that the workers of this machine find the result on disk."""
     tiny = pa.array(["a b", None])
@@ -222,7 +170,7 @@ def _documents(texts: pa.Array, tokenizer: str) -> passes.Documents:
         split, gap = listing.split_bytes, 0
     elif tokenizer != "wordpunct":
         split, texts = listing.split_listed, _listed(texts, tokenizers.splitter(tokenizer))
-    return passes.Documents(*_text_buffers(texts), table(), split, gap)
+    return passes.Documents(*text_buffers(texts), table(), split, gap)
 
 
 def _listed(texts: pa.Array, split: tokenizers.Splitter) -> pa.Array:
@@ -251,7 +199,7 @@ def decoded(text: bytes) -> str:
         return re.sub("[\udc80-\udcff]", "\ufffd", text.decode(errors="surrogateescape"))
 
 
-def _text_buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], Int64]:
+def text_buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], Int64]:
     """Bytes (uint8[*], read-only) and offsets (int64[n + 1]) of an array of texts; null is empty.
 
     The arrays always have the same types and flags, so that the kernel is compiled once.

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dsir_spark.features import arrow
+from dsir_spark.features import arrow, chunking
 from dsir_spark.features import terms as ngram_terms
 from dsir_spark.features.quality import QUALITY
 from dsir_spark.features.spec import FeatureSpec
@@ -266,10 +266,10 @@ def _scored(
     return texts.filter(pa.array(long_enough)), means(totals[long_enough], sizes), sizes
 
 
-def cut_chunks(texts: pa.Array, words: int) -> pa.StructArray:
-    """`arrow.chunks` as a struct: starts, ends (list<int64>) and texts (list<string>)."""
+def cut_chunks(texts: pa.Array, size: int, tokenizer: str) -> pa.StructArray:
+    """`chunking.chunks` as a struct: starts, ends (list<int64>) and texts (list<string>)."""
     return pa.StructArray.from_arrays(
-        list(arrow.chunks(texts, words)), names=["starts", "ends", "texts"]
+        list(chunking.chunks(texts, size, tokenizer)), names=["starts", "ends", "texts"]
     )
 
 

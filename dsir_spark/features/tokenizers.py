@@ -62,9 +62,23 @@ def resolved(tokenizer: str) -> str:
     return tokenizer
 
 
-def problems(tokenizer: Any) -> list[str]:
-    """What is wrong with the tokenizer, found by loading it; a sentence, or none."""
+def refuse_function(tokenizer: str, owner: str) -> None:
+    """Raise a `TokenizerError` if the tokenizer is a function: code that somebody else may name."""
+    if is_function(tokenizer):
+        raise TokenizerError(
+            f"{owner} {tokenizer} is a function, whose module would be imported and run here: if "
+            "you trust it, give --allow-functions (allow_functions=True)"
+        )
+
+
+def problems(tokenizer: Any, functions: bool) -> list[str]:
+    """What is wrong with the tokenizer, found by loading it; a sentence, or none.
+
+    functions : may it be one?
+    """
     try:
+        if isinstance(tokenizer, str) and not functions:
+            refuse_function(tokenizer, "tokenizer")
         resolved(tokenizer)
     except TokenizerError as error:
         return [str(error)]

@@ -105,6 +105,9 @@ RULES: dict[type, tuple[Rule, ...]] = {
             "Ask for less, or give more raw text."),
     ),
     WeightFacts: (
+        Rule("unparsed", "", lambda f, _: f.unparsed / max(1, f.read), ">", 0.001,
+            "{f.unparsed:,} of {f.read:,} rows of raw do not parse and were left out ({n:.1%}).",
+            "Look at the files: one may be of another format, or not one JSON object a line."),
         Rule("copies", "", lambda f, _: f.copies / max(1, f.copies + f.candidates), ">", 0.05,
             "{n:.0%} of the documents are copies of others and were left out.",
             "Texts that differ in a few words pass: cluster near-duplicates and give "

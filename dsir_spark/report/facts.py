@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 LABELS = {
-    "read": "read", "filtered": "left out by where", "null_id": "without id",
+    "read": "read", "unparsed": "did not parse", "filtered": "left out by where",
+    "null_id": "without id",
     "null_text": "without text", "blank": "blank", "too_short": "too short",
     "quality_length": "quality: length", "quality_repeating": "quality: repetition",
     "quality_informative": "quality: information", "quality_numeric": "quality: digits",
@@ -108,6 +109,8 @@ class WeightFacts:
     method: str
     candidates: int
     copies: int
+    read: int
+    unparsed: int
     targets: tuple[WeightTarget, ...]
     composition: tuple[Composition, ...]
     sample: Any = field(repr=False, compare=False)  # a `candidates.Sample`

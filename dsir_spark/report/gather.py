@@ -83,9 +83,11 @@ def gather_weights(
     if selection.pool.ids_from_content:
         chosen = chosen.dropDuplicates([selection.pool.id_column])
     composition = _compositions(columns, weights, chosen, selection.is_candidate())
-    number, copies = selection.funnel["candidates"], selection.funnel["duplicate_text"]
-    method = selection.options.method
-    return WeightFacts(method, number, copies, tuple(found), composition, sample)
+    rows = {"unparsed": 0, **selection.funnel}
+    return WeightFacts(
+        selection.options.method, rows["candidates"], rows["duplicate_text"], rows["read"],
+        rows["unparsed"], tuple(found), composition, sample,
+    )  # fmt: skip
 
 
 def gather(

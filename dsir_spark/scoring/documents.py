@@ -12,6 +12,7 @@ from dsir_spark.columns import (
     CHUNK_ID,
     CONTENT_ID,
     check_id_column,
+    hashable,
     quoted,
     refuse_columns,
 )
@@ -67,7 +68,8 @@ def documents(raw: DataFrame, config: FitOptions) -> DataFrame:
         return named
     refuse_columns(named, list(CHUNK_COLUMNS))
     ids = config.id_column or CONTENT_ID
-    return passes.chunked(named, config.text_column, ids, config.chunk_words)
+    size, tokenizer = config.chunk_words, config.tokenizer
+    return passes.chunked(named, config.text_column, ids, size, tokenizer)
 
 
 def sampled(raw: DataFrame, config: FitOptions, salt: str, slices: int) -> DataFrame:
@@ -81,7 +83,7 @@ def sampled(raw: DataFrame, config: FitOptions, salt: str, slices: int) -> DataF
         ids = content_id(quoted(config.text_column))
     else:
         check_id_column(raw, config.id_column, "raw")
-        ids = quoted(config.id_column)
+        ids = hashable(raw, config.id_column)
     return raw.where(F.pmod(F.xxhash64(F.lit(salt), ids), F.lit(SLICES)) < slices)
 
 

@@ -85,7 +85,9 @@ def with_scores(
     return inner.select(*[quoted(c) for c in kept], *found)
 
 
-def chunked(df: DataFrame, text_column: str, id_column: str, words: int) -> DataFrame:
+def chunked(
+    df: DataFrame, text_column: str, id_column: str, size: int, tokenizer: str
+) -> DataFrame:
     """A row for each chunk of each text: the chunk in place of the text, and where it is from.
 
     Adds CHUNK_ID (string; the document's id, #, the number), `chunk` (int, from 0), `num_chunks`
@@ -98,7 +100,7 @@ def chunked(df: DataFrame, text_column: str, id_column: str, words: int) -> Data
             T.StructField("texts", T.ArrayType(T.StringType())),
         ]
     )
-    cut = _text_udf(partial(batches.cut_chunks, words=words), struct)
+    cut = _text_udf(partial(batches.cut_chunks, size=size, tokenizer=tokenizer), struct)
     others = [quoted(c) for c in df.columns if c != text_column]
     inner = df.select(*others, cut(quoted(text_column)).alias(STRUCT))
     zipped = F.arrays_zip(

@@ -61,7 +61,8 @@ def find(
         Quotas that these rows cannot fill.
     """
     pool.check(rows, options)
-    search = _Find(rows, pool, options, [(shares or {}).get(t, 1.0) for t in pool.targets])
+    own = [(shares or {}).get(t, 1.0) for t in pool.targets]
+    search = _Find(rows, pool.of(rows), options, own)
     return search.on_driver() if search.is_small else search.on_spark()
 
 

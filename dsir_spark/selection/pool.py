@@ -6,13 +6,14 @@ filtered by a cut found elsewhere. What a score means is the caller's business.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from dsir_spark.columns import check_id_column, check_size_column, quoted
+from dsir_spark.columns import check_id_column, check_size_column, hashable, quoted
 from dsir_spark.errors import ColumnError
 from dsir_spark.options import SelectOptions
 from dsir_spark.selection import keys
@@ -45,6 +46,7 @@ class Pool:
         competes; null is equal to nothing. None: no copies are dropped
     ids_from_content : are rows of equal id copies of one candidate?
     temperature_floor : the smallest that `temperature="auto"` gives
+    hashed_ids : the id as it is hashed; `of` knows it by the type that a table's ids have
     """
 
     id_column: str
@@ -55,6 +57,11 @@ class Pool:
     copies: str | None = None
     ids_from_content: bool = False
     temperature_floor: float = 1.0
+    hashed_ids: Column | None = None
+
+    def of(self, rows: DataFrame) -> Pool:
+        """The pool of a table's rows, or of any with ids of its type."""
+        return dataclasses.replace(self, hashed_ids=hashable(rows, self.id_column))
 
     @property
     def targets(self) -> tuple[str | None, ...]:
@@ -64,7 +71,7 @@ class Pool:
     @property
     def ids(self) -> Column:
         """The id."""
-        return quoted(self.id_column)
+        return quoted(self.id_column) if self.hashed_ids is None else self.hashed_ids
 
     @property
     def stage_names(self) -> tuple[str, ...]:

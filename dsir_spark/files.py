@@ -1,0 +1,348 @@
+"""Files under a path: which of them are data, in what format, and the columns that they share.
+
+Spark's readers take a folder for files of one kind and one schema, and say nothing of the rest:
+they skip files in folders below, read a `license.json` as data, and give all files the columns of
+the first. Here the files are listed first; what is left out is said.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+from urllib.parse import unquote
+
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, DataFrameReader, Row, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from dsir_spark import failures
+from dsir_spark.errors import DSIRError, TableError
+
+FORMATS = {
+    "parquet": "parquet", "json": "json", "jsonl": "json", "ndjson": "json", "txt": "text",
+    "text": "text", "csv": "csv",
+}  # fmt: skip
+UNPARSED = "__dsir_unparsed"  # the line of a row that does not parse (string); else null
+
+_COMPRESSIONS = ("gz", "gzip", "zst", "zstd", "bz2", "lz4", "snappy", "deflate")
+# The last part of a file's name, in front of a compression's.
+_ENDING = r"\.([^.]+?)(\.(" + "|".join(_COMPRESSIONS) + "))?$"
+# Files of another ending with less than this share of the bytes are no data: a README, a manifest.
+_BESIDE = 0.1
+_NAMED = 1_000  # files that may be named one by one to Spark
+_COMPARED = 200  # files whose schemas are compared, to name two that differ
+
+
+@dataclass(frozen=True)
+class Files:
+    """The data files at a place.
+
+    kind : Spark's name of their format
+    facts : number, bytes, and a hash of names, sizes and times, which tell them from others
+    keys : columns that come from folders named key=value
+    options : of Spark's reader, so that it reads these files and no others
+    notes : what is left out, in sentences
+    """
+
+    place: str
+    kind: str
+    facts: dict[str, int]
+    keys: tuple[str, ...]
+    options: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+
+
+def extension(place: str) -> str | None:
+    """The format that a file's name stands for."""
+    found = re.search(_ENDING, os.path.basename(place.rstrip("/")).lower())
+    return FORMATS.get(found.group(1)) if found else None
+
+
+def literal(place: str) -> str:
+    """A path that Spark's readers do not take for a pattern, where it is there as it is spelt."""
+    return _escaped(place) if os.path.exists(place) else place
+
+
+def _escaped(path: str) -> str:
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
+
+
+def listed(spark: SparkSession, place: str) -> DataFrame:
+    """Names, sizes and times of the files under a path, listed by Spark and never read."""
+    listing = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
+    return listing.load(literal(place)).select("path", "length", "modificationTime")
+
+
+def find(spark: SparkSession, place: str, kind: str | None, owner: str) -> Files:
+    """The data files at a place.
+
+    Parameters
+    ----------
+    kind : their format, or None: found by the endings of their names
+    owner : whose they are, for messages
+
+    Raises
+    ------
+    TableError
+        Nothing is there, or the names do not tell the format.
+    """
+    try:
+        groups = [r.asDict(recursive=True) for r in _by_ending(spark, place, kind).collect()]
+    except PySparkException as error:
+        raise TableError(f"{owner}: there is nothing at {place} ({_reason(error)})") from None
+    if not groups:
+        raise TableError(f"{owner}: {place} holds no files")
+    chosen, found = _data(groups, place, kind, owner)
+    rest = [group for group in groups if group not in chosen]
+    options, notes = {}, []
+    if rest:
+        endings = {end for group in chosen for end in group["endings"]}
+        options["pathGlobFilter"] = "*{" + ",".join(sorted(endings)) + "}"
+        n, names = sum(g["files"] for g in rest), ", ".join(sorted(g["first"] for g in rest))
+        notes.append(
+            f"{owner}: {n} {_files(n)} under {place} {'is' if n == 1 else 'are'} left out, having "
+            f"other endings than the data ({names}{', ...' if n > len(rest) else ''})"
+        )
+    keys = {tuple(key) for group in chosen for key in group["keys"]}
+    if len(keys) > 1 or any(group["nested"] for group in chosen):
+        options["recursiveFileLookup"] = "true"
+        if any(keys):
+            named = sorted({name for key in keys for name in key})
+            notes.append(f"{owner}: folders named {', '.join(n + '=' for n in named)} are read, but"
+                         " are no columns: other files lie outside of them")  # fmt: skip
+        keys = set()
+    facts = {name: sum(g[name] for g in chosen) for name in ("files", "bytes")}
+    facts["listing"] = reduce(lambda a, b: a ^ b, (group["listing"] for group in chosen))
+    own = next(iter(keys), ())
+    return Files(place, found, facts, own, options, notes)
+
+
+def _by_ending(spark: SparkSession, place: str, kind: str | None) -> DataFrame:
+    """A row for each ending that stands for a format, and one for all other files."""
+    parts = F.split(F.regexp_replace("path", r"^[^:/]+:(//[^/]*)?/+", ""), "/")
+    # Folders between the place and the file; a pattern has as many parts as what it stands for.
+    own = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?", "", place).strip("/").split("/")
+    depth = len(own) if own != [""] else 0
+    folders = F.slice("parts", depth + 1, F.greatest(F.size("parts") - depth - 1, F.lit(0)))
+    ending = F.regexp_extract(F.lower("name"), _ENDING, 1)
+    known = F.when(ending.isin(*FORMATS, kind or ""), ending).otherwise("")
+    rows = listed(spark, place).select("*", parts.alias("parts"))
+    rows = rows.select("*", F.element_at("parts", -1).alias("name"), folders.alias("folders"))
+    full = F.when(known != "", F.regexp_extract("name", _ENDING.replace(r"\.(", r"(\.", 1), 0))
+    return rows.groupBy(known.alias("ending")).agg(
+        F.count("*").alias("files"),
+        F.sum("length").alias("bytes"),
+        F.bit_xor(F.xxhash64("path", "length", "modificationTime")).alias("listing"),
+        F.min("name").alias("first"),
+        F.collect_set(full).alias("endings"),
+        F.max(F.exists("folders", lambda f: ~f.rlike("^[^=]+=."))).alias("nested"),
+        F.collect_set(F.transform(F.filter("folders", lambda f: f.rlike("^[^=]+=.")),
+                                  lambda f: F.split(f, "=")[0])).alias("keys"),
+    )
+
+
+def _data(
+    groups: list[dict[str, Any]], place: str, kind: str | None, owner: str
+) -> tuple[list[dict[str, Any]], str]:
+    """The groups of files that are data, and their format."""
+    known = [g for g in groups if FORMATS.get(g["ending"], g["ending"]) == (kind or "") or (
+        kind is None and g["ending"])]  # fmt: skip
+    kind = kind or (None if known else extension(place))
+    if not known and kind:
+        return groups, kind
+    total = sum(g["bytes"] for g in groups)
+    main = max(known, key=lambda g: (g["bytes"], g["files"]), default=None)
+    found = kind or (FORMATS[main["ending"]] if main else None)
+    chosen = [g for g in known if FORMATS.get(g["ending"], g["ending"]) == found and (
+        g["ending"] != "json" or g["bytes"] >= _BESIDE * total or len(known) == 1)]  # fmt: skip
+    rest = sum(g["bytes"] for g in groups if g not in chosen)
+    if found is None or (kind is None and rest > _BESIDE * total):
+        names = ", ".join(g["first"] for g in groups)
+        raise TableError(
+            f"{owner}: the format of {place} is not clear from its file names ({names}, ...): "
+            f"name the files by a pattern ('{place}/*.jsonl'), or give --{owner.split()[0]}-format"
+        )
+    return chosen, found
+
+
+def read(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame, list[str]]:
+    """The rows of the files, united by the names of their columns; and what is to be said of them.
+
+    Rows that do not parse have their line in UNPARSED, a column that is there only if there may be
+    such rows. Values of folders named key=value stay texts (00, 1e3).
+
+    Raises
+    ------
+    TableError
+        Spark cannot read the files, or a column is of types that cannot be united.
+    """
+    try:
+        return _read(spark, found, owner)
+    except Exception as error:  # of a footer that is read, classic sessions raise one of py4j's
+        if isinstance(error, DSIRError) or not failures.is_of_spark(error):
+            raise
+        said = failures.told(error) or f"cannot be read as {found.kind} ({_reason(error)})"
+        place = "" if found.place in said else f" {found.place}:"
+        raise TableError(f"{owner}:{place} {said}") from None
+
+
+def _read(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame, list[str]]:
+    reader = spark.read.format(found.kind).options(**found.options)
+    place = literal(found.place)
+    if found.kind == "csv":
+        return _read_csv(spark, found, owner)
+    if found.kind == "parquet":
+        schema, notes = _merged(spark, found, owner)
+        return _typed(reader, place, schema, found.keys), notes
+    if found.kind == "json":
+        reader = reader.option("columnNameOfCorruptRecord", UNPARSED)
+        schema = reader.load(place).schema
+        if schema.names == [UNPARSED]:
+            raise TableError(
+                f"{owner}: {found.place} is not JSON lines, one object a line: write it so, e.g. "
+                f"by jq -c '.[]'"
+            )
+        return _typed(reader, place, schema, found.keys), []
+    frame = _typed(reader, place, reader.load(place).schema, found.keys)
+    return (frame.withColumnRenamed("value", "text") if found.kind == "text" else frame), []
+
+
+def _typed(
+    reader: DataFrameReader, place: str | list[str], schema: T.StructType, keys: Sequence[str]
+) -> DataFrame:
+    """Read by a schema, with the columns that come from folders as texts."""
+    fields = [
+        T.StructField(f.name, T.StringType()) if f.name in keys else f for f in schema.fields
+    ]
+    return reader.schema(T.StructType(fields)).load(place)
+
+
+def _merged(spark: SparkSession, found: Files, owner: str) -> tuple[T.StructType, list[str]]:
+    """The columns of all Parquet files; only their footers are read."""
+    reader = spark.read.options(**found.options)
+    place, merging = literal(found.place), reader.option("mergeSchema", found.facts["files"] > 1)
+    try:
+        return merging.parquet(place).schema, []
+    except Exception as error:
+        if not failures.is_of_spark(error):
+            raise
+        if difference := _difference(spark, found, owner):
+            raise TableError(difference) from None
+        # A file of 0 bytes has no footer and no rows: Spark reads on, unless it is the first.
+        reader.parquet(place)
+        named = [_escaped(path) for path in _paths(spark, found, _NAMED)]
+        return merging.parquet(*named).schema, [f"{owner}: {failures.told(error)}; it is left out"]
+
+
+def _paths(spark: SparkSession, found: Files, n: int) -> list[str]:
+    """The first data files of more than 0 bytes, by name."""
+    rows = listed(spark, found.place).where("length > 0").orderBy("path").limit(n).collect()
+    endings = tuple(found.options.get("pathGlobFilter", "").strip("*{}").split(","))
+    return [path for row in rows if (path := unquote(row["path"])).endswith(endings)]
+
+
+def _difference(spark: SparkSession, found: Files, owner: str) -> str | None:
+    """Two files and the column that they have of different types; None where there are none."""
+    seen: dict[str, tuple[str, str]] = {}
+    for path in _paths(spark, found, _COMPARED):
+        try:
+            fields = spark.read.parquet(_escaped(path)).schema.fields
+        except Exception as error:
+            if not failures.is_of_spark(error):
+                raise
+            return f"{owner}: {failures.told(error) or _reason(error)}"
+        for name, kind in _leaves(fields):
+            first, before = seen.setdefault(name.lower(), (path, kind))
+            if kind != before:
+                return (
+                    f"{owner}: column {name} is {before} in {first} and {kind} in {path}: write "
+                    "all files with one type, or name those of one type by a pattern"
+                )
+    return None
+
+
+def _read_csv(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame, list[str]]:
+    """CSV with a header in each file, whose columns may stand in another order in each."""
+    lines = spark.read.options(**found.options).text(literal(found.place))
+    line = F.col("value")
+    # Rows of a file's first part stand in one partition, in the file's order.
+    number = F.when(F.col("_metadata.file_block_start") == 0, F.monotonically_increasing_id())
+    quotes = F.length(line) - F.length(F.regexp_replace(line, '"', ""))
+    numbered = lines.select(
+        F.col("_metadata.file_path").alias("path"), line, number.alias("n"), quotes.alias("quotes")
+    )
+    of_files = numbered.groupBy("path").agg(
+        F.min_by("value", "n").alias("header"), (F.sum("quotes") % 2).alias("open")
+    )
+    headers = of_files.groupBy("header").agg(
+        F.count("*").alias("files"), F.min("path").alias("first"), F.sum("open").alias("open"),
+        F.min(F.when(F.col("open") == 1, F.col("path"))).alias("opened"),
+        F.slice(F.collect_list("path"), 1, _NAMED).alias("paths"),
+    ).orderBy("first").collect()  # fmt: skip
+    reader = (
+        spark.read.format("csv")
+        .options(**found.options, header=True, multiLine=True, escape='"')
+        .option("columnNameOfCorruptRecord", UNPARSED)
+    )
+    notes = [
+        f"{owner}: {unquote(r['opened'])} has an odd number of quotes: a text whose quote is not "
+        "closed takes in all rows up to the next one"
+        for r in headers if r["open"]
+    ]  # fmt: skip
+    if len(headers) <= 1:
+        return _parsed_csv(reader, literal(found.place), found.keys), notes
+    frames, more = _by_header(reader, headers, found, owner)
+    return reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), frames), notes + more
+
+
+def _parsed_csv(
+    reader: DataFrameReader, place: str | list[str], keys: Sequence[str]
+) -> DataFrame:
+    schema = reader.load(place).schema
+    marked = T.StructType([*schema.fields, T.StructField(UNPARSED, T.StringType())])
+    return _typed(reader, place, marked, keys)
+
+
+def _by_header(
+    reader: DataFrameReader, headers: list[Row], found: Files, owner: str
+) -> tuple[list[DataFrame], list[str]]:
+    """A frame for the files of each header."""
+    if sum(r["files"] for r in headers) > _NAMED:
+        first, second = (unquote(r["first"]) for r in headers[:2])
+        raise TableError(f"{owner}: {first} and {second} have other columns, or in another order, "
+                         f"and so have more than {_NAMED} files: write them alike")  # fmt: skip
+    if found.keys:
+        reader = reader.option("basePath", literal(found.place))
+    names = [next(csv.reader([r["header"].lstrip("\ufeff")]), []) for r in headers]
+    every = list(dict.fromkeys(name for header in names for name in header))
+    notes = [
+        f"{owner}: {unquote(row['first'])} has no column {', '.join(missing)}, which other files "
+        "have: null in its rows"
+        for row, header in zip(headers, names, strict=True)
+        if (missing := [name for name in every if name not in header])
+    ]  # fmt: skip
+    paths = [[_escaped(unquote(path)) for path in row["paths"]] for row in headers]
+    return [_parsed_csv(reader, own, found.keys) for own in paths], notes
+
+
+def _leaves(fields: Sequence[T.StructField], within: str = "") -> Iterator[tuple[str, str]]:
+    """Names and types of columns, those in structs too."""
+    for f in fields:
+        if isinstance(f.dataType, T.StructType):
+            yield from _leaves(f.dataType.fields, f"{within}{f.name}.")
+        else:
+            yield within + f.name, f.dataType.simpleString()
+
+
+def _files(n: int) -> str:
+    return "file" if n == 1 else "files"
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300]
