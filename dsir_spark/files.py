@@ -93,7 +93,7 @@ def find(spark: SparkSession, place: str, kind: str | None, owner: str) -> Files
         Nothing is there, or the names do not tell the format.
     """
     try:
-        groups = [r.asDict(recursive=True) for r in _by_ending(spark, place, kind).collect()]
+        groups = [r.asDict(recursive=True) for r in _by_ending(spark, place).collect()]
     except PySparkException as error:
         raise TableError(f"{owner}: there is nothing at {place} ({_reason(error)})") from None
     if not groups:
@@ -123,7 +123,7 @@ def find(spark: SparkSession, place: str, kind: str | None, owner: str) -> Files
     return Files(place, found, facts, own, options, notes)
 
 
-def _by_ending(spark: SparkSession, place: str, kind: str | None) -> DataFrame:
+def _by_ending(spark: SparkSession, place: str) -> DataFrame:
     """A row for each ending that stands for a format, and one for all other files."""
     parts = F.split(F.regexp_replace("path", r"^[^:/]+:(//[^/]*)?/+", ""), "/")
     # Folders between the place and the file; a pattern has as many parts as what it stands for.
@@ -131,7 +131,7 @@ def _by_ending(spark: SparkSession, place: str, kind: str | None) -> DataFrame:
     depth = len(own) if own != [""] else 0
     folders = F.slice("parts", depth + 1, F.greatest(F.size("parts") - depth - 1, F.lit(0)))
     ending = F.regexp_extract(F.lower("name"), _ENDING, 1)
-    known = F.when(ending.isin(*FORMATS, kind or ""), ending).otherwise("")
+    known = F.when(ending.isin(*FORMATS), ending).otherwise("")
     rows = listed(spark, place).select("*", parts.alias("parts"))
     rows = rows.select("*", F.element_at("parts", -1).alias("name"), folders.alias("folders"))
     full = F.when(known != "", F.regexp_extract("name", _ENDING.replace(r"\.(", r"(\.", 1), 0))
@@ -151,15 +151,14 @@ def _data(
     groups: list[dict[str, Any]], place: str, kind: str | None, owner: str
 ) -> tuple[list[dict[str, Any]], str]:
     """The groups of files that are data, and their format."""
-    known = [g for g in groups if FORMATS.get(g["ending"], g["ending"]) == (kind or "") or (
-        kind is None and g["ending"])]  # fmt: skip
+    known = [g for g in groups if g["ending"] and kind in (None, FORMATS.get(g["ending"]))]
     kind = kind or (None if known else extension(place))
     if not known and kind:
         return groups, kind
     total = sum(g["bytes"] for g in groups)
     main = max(known, key=lambda g: (g["bytes"], g["files"]), default=None)
     found = kind or (FORMATS[main["ending"]] if main else None)
-    chosen = [g for g in known if FORMATS.get(g["ending"], g["ending"]) == found and (
+    chosen = [g for g in known if FORMATS[g["ending"]] == found and (
         g["ending"] != "json" or g["bytes"] >= _BESIDE * total or len(known) == 1)]  # fmt: skip
     rest = sum(g["bytes"] for g in groups if g not in chosen)
     if found is None or (kind is None and rest > _BESIDE * total):
@@ -225,19 +224,23 @@ def _typed(
 
 def _merged(spark: SparkSession, found: Files, owner: str) -> tuple[T.StructType, list[str]]:
     """The columns of all Parquet files; only their footers are read."""
-    reader = spark.read.options(**found.options)
-    place, merging = literal(found.place), reader.option("mergeSchema", found.facts["files"] > 1)
+    place = literal(found.place)
+
+    def schema(merge: bool, *paths: str) -> T.StructType:
+        reader = spark.read.options(**found.options).option("mergeSchema", merge)
+        return reader.parquet(*paths).schema
+
     try:
-        return merging.parquet(place).schema, []
+        return schema(found.facts["files"] > 1, place), []
     except Exception as error:
         if not failures.is_of_spark(error):
             raise
         if difference := _difference(spark, found, owner):
             raise TableError(difference) from None
         # A file of 0 bytes has no footer and no rows: Spark reads on, unless it is the first.
-        reader.parquet(place)
+        schema(False, place)
         named = [_escaped(path) for path in _paths(spark, found, _NAMED)]
-        return merging.parquet(*named).schema, [f"{owner}: {failures.told(error)}; it is left out"]
+        return schema(True, *named), [f"{owner}: {failures.told(error)}; it is left out"]
 
 
 def _paths(spark: SparkSession, found: Files, n: int) -> list[str]:
@@ -285,40 +288,36 @@ def _read_csv(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame,
         F.min(F.when(F.col("open") == 1, F.col("path"))).alias("opened"),
         F.slice(F.collect_list("path"), 1, _NAMED).alias("paths"),
     ).orderBy("first").collect()  # fmt: skip
-    reader = (
-        spark.read.format("csv")
-        .options(**found.options, header=True, multiLine=True, escape='"')
-        .option("columnNameOfCorruptRecord", UNPARSED)
-    )
     notes = [
         f"{owner}: {unquote(r['opened'])} has an odd number of quotes: a text whose quote is not "
         "closed takes in all rows up to the next one"
         for r in headers if r["open"]
     ]  # fmt: skip
     if len(headers) <= 1:
-        return _parsed_csv(reader, literal(found.place), found.keys), notes
-    frames, more = _by_header(reader, headers, found, owner)
+        return _parsed_csv(spark, found, literal(found.place)), notes
+    frames, more = _by_header(spark, headers, found, owner)
     return reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), frames), notes + more
 
 
 def _parsed_csv(
-    reader: DataFrameReader, place: str | list[str], keys: Sequence[str]
-) -> DataFrame:
-    schema = reader.load(place).schema
+    spark: SparkSession, found: Files, place: str | list[str], **more: str
+) -> DataFrame:  # fmt: skip
+    reader = spark.read.format("csv").options(**found.options, **more)
+    reader = reader.options(header=True, multiLine=True, escape='"')
+    schema = reader.option("columnNameOfCorruptRecord", UNPARSED).load(place).schema
     marked = T.StructType([*schema.fields, T.StructField(UNPARSED, T.StringType())])
-    return _typed(reader, place, marked, keys)
+    return _typed(reader, place, marked, found.keys)
 
 
 def _by_header(
-    reader: DataFrameReader, headers: list[Row], found: Files, owner: str
+    spark: SparkSession, headers: list[Row], found: Files, owner: str
 ) -> tuple[list[DataFrame], list[str]]:
     """A frame for the files of each header."""
     if sum(r["files"] for r in headers) > _NAMED:
         first, second = (unquote(r["first"]) for r in headers[:2])
         raise TableError(f"{owner}: {first} and {second} have other columns, or in another order, "
                          f"and so have more than {_NAMED} files: write them alike")  # fmt: skip
-    if found.keys:
-        reader = reader.option("basePath", literal(found.place))
+    base = {"basePath": literal(found.place)} if found.keys else {}
     names = [next(csv.reader([r["header"].lstrip("\ufeff")]), []) for r in headers]
     every = list(dict.fromkeys(name for header in names for name in header))
     notes = [
@@ -328,13 +327,14 @@ def _by_header(
         if (missing := [name for name in every if name not in header])
     ]  # fmt: skip
     paths = [[_escaped(unquote(path)) for path in row["paths"]] for row in headers]
-    return [_parsed_csv(reader, own, found.keys) for own in paths], notes
+    return [_parsed_csv(spark, found, own, **base) for own in paths], notes
 
 
 def _leaves(fields: Sequence[T.StructField], within: str = "") -> Iterator[tuple[str, str]]:
     """Names and types of columns, those in structs too."""
     for f in fields:
         if isinstance(f.dataType, T.StructType):
+            yield within + f.name, "struct"
             yield from _leaves(f.dataType.fields, f"{within}{f.name}.")
         else:
             yield within + f.name, f.dataType.simpleString()

@@ -53,8 +53,6 @@ class Input:
         if not self.dropped:
             return {}
         counts = [F.count_if(condition).alias(name) for name, condition in self.dropped.items()]
-        # Spark counts no lines that do not parse unless it is asked of a column beside.
-        counts += [F.count(quoted(self.frame.columns[0])).alias("")]
         row = self.everything.agg(*counts).first()
         return {name: row[name] for name in self.dropped} if row is not None else {}
 
@@ -86,8 +84,11 @@ def open_input(
     read = _without_void(read)
     dropped, frame = {}, read
     if files.UNPARSED in read.columns:
-        dropped["unparsed"] = F.col(files.UNPARSED).isNotNull()
-        frame = frame.where(~dropped["unparsed"]).drop(files.UNPARSED)
+        # Spark refuses to ask for that column alone: a condition that always holds names another.
+        other = next(name for name in read.columns if name != files.UNPARSED)
+        beside = F.hash(quoted(other)) >= F.lit(-(1 << 31))
+        dropped["unparsed"] = F.col(files.UNPARSED).isNotNull() & beside
+        frame = frame.where(F.col(files.UNPARSED).isNull() & beside).drop(files.UNPARSED)
     if where is not None:
         frame = _kept(frame, where, owner)
         dropped["filtered"] = ~F.coalesce(F.expr(where), F.lit(False))

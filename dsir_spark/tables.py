@@ -353,7 +353,7 @@ def unwritable(schema: T.StructType, within: str = "") -> str | None:
         for kind in _kinds(f.dataType):
             if isinstance(kind, T.StructType) and (said := unwritable(kind, f"{name}.")):
                 return said
-            if "interval" in kind.simpleString() and not isinstance(kind, T.StructType):
+            if "interval" in kind.typeName():
                 return f"column {name} is of type {kind.simpleString()}, which Delta does not store"
     return None
 

@@ -1,0 +1,205 @@
+"""Files as people have them: which are read, what is left out, and what is said."""
+
+from __future__ import annotations
+
+import bz2
+import datetime
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dsir_spark import inputs, tables
+from dsir_spark.errors import ColumnError, DataError, DSIRError, TableError
+
+pytestmark = pytest.mark.spark
+
+ROWS = [{"id": f"d{i}", "text": f"salt the soup {i}", "source": "ab"[i % 2]} for i in range(8)]
+
+
+def lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def parquet(rows, schema=None):
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def csv(names, rows=ROWS):
+    values = [[row[name] for name in names] for row in rows]
+    return "".join(",".join(line) + "\n" for line in [names, *values])
+
+
+
+JSONL, PARQUET = lines(ROWS), parquet(ROWS)
+NAMES = ["id", "source", "text"]
+TIMES = parquet([{"t": 1}], pa.schema({"t": pa.timestamp("ns")}))
+OPENED = 'id,text\na,"salt\nb,"soup"\nc,"pot"\n'
+
+# Files by name; place; rows; columns; what is said (of what is left out, or in the error).
+READ = {
+    "folders in folders": ({"r/a.jsonl": lines(ROWS[:3]), "r/x/y/b.jsonl": lines(ROWS[3:])},
+                           "r", 8, NAMES, None),
+    "folders only": ({"r/x/a.parquet": PARQUET}, "r", 8, NAMES, None),
+    "texts in folders": ({"r/a.txt": "one\ntwo\n", "r/x/b.txt": "three\n"}, "r", 3, ["text"], None),
+    "some in folders of keys": ({"r/a.jsonl": lines(ROWS[:3]), "r/k=1/b.jsonl": lines(ROWS[3:])},
+                                "r", 8, NAMES, "folders named k= are read, but are no columns"),
+    "keys stay texts": ({"r/k=00/a.jsonl": lines(ROWS[:3]), "r/k=1e3/b.jsonl": lines(ROWS[3:])},
+                        "r", 8, [*NAMES, "k"], None),
+    "a pattern": ({"r/x/a.jsonl": lines(ROWS[:3]), "r/y/z/b.jsonl": lines(ROWS[3:])},
+                  "r/*", 8, NAMES, None),
+    "a manifest beside lines": ({"r/a.jsonl": JSONL * 3, "r/manifest.json": '{\n "kept": 1\n}'},
+                                "r", 24, NAMES, r"1 file under .* is left out.*manifest\.json"),
+    "a readme beside Parquet": ({"r/a.parquet": PARQUET, "r/README.md": "#", "r/license.json": "[]",
+                                 "r/NOTICE": "x", "r/_SUCCESS": "", "r/.a.crc": "x"},
+                                "r", 8, NAMES, r"3 files under .*left out.*NOTICE, license\."),
+    "lines of two endings": ({"r/a.jsonl": lines(ROWS[:4]), "r/b.ndjson": lines(ROWS[4:])},
+                             "r", 8, NAMES, None),
+    "compressed": ({"r/a.jsonl.gz": gzip.compress(JSONL.encode()),
+                    "r/b.JSONL.bz2": bz2.compress(b'{"id": "x", "text": "y"}\n'),
+                    "r/c.jsonl.gz": gzip.compress(b"")}, "r", 9, NAMES, None),
+    "columns in another order": ({"r/a.csv": csv(["id", "text"], ROWS[:3]),
+                                  "r/b.csv": csv(["text", "id"], ROWS[3:])},
+                                 "r", 8, ["id", "text"], None),
+    "a column that one lacks": ({"r/a.csv": csv(["id", "text"], ROWS[:3]),
+                                 "r/b.csv": csv(NAMES, ROWS[3:])},
+                                "r", 8, ["id", "text", "source"], r"a\.csv has no column source"),
+    "Parquet, a column that one lacks": (
+        {"r/a.parquet": parquet([{"id": "x", "text": "y"}]), "r/b.parquet": PARQUET},
+        "r", 9, ["id", "text", "source"], None),
+    "Parquet, a field that one lacks": (
+        {"r/a.parquet": parquet([{"m": {"a": 1}}]), "r/b.parquet": parquet([{"m": {"b": "x"}}])},
+        "r", 2, ["m"], None),
+    "a BOM": ({"r.csv": "\ufeff" + csv(NAMES)}, "r.csv", 8, NAMES, None),
+    "line ends in a text": ({"r.csv": 'id,text\na,"b\nc"\n'}, "r.csv", 1, ["id", "text"], None),
+    "a quote that stays open": ({"r.csv": OPENED}, "r.csv", None, ["id", "text"],
+                                r"r\.csv has an odd number of quotes"),
+    "an array on a line": ({"r.json": json.dumps(ROWS)}, "r.json", 8, NAMES, None),
+    "an empty file that is not the first": (
+        {"r/a.parquet": PARQUET, "r/b.parquet": PARQUET, "r/z.parquet": b""},
+        "r", 16, NAMES, r"z\.parquet .*left out"),
+    "odd names": ({"r 5% [v1] {a,b} #2/x ?&é.jsonl": JSONL}, "r 5% [v1] {a,b} #2", 8, NAMES, None),
+    "nothing in a column": ({"r.parquet": parquet([{"text": "a", "n": None, "l": [None]}])},
+                            "r.parquet", 1, ["text", "n", "l"], None),
+}  # fmt: skip
+REFUSED = {
+    "types that differ": (
+        {"r/a.parquet": parquet([{"id": 1}]), "r/b.parquet": parquet([{"id": "x"}])},
+        "r", r"column id is bigint in .*a\.parquet and string in .*b\.parquet"),
+    "a struct and a text": (
+        {"r/a.parquet": parquet([{"m": {"u": "x"}}]), "r/b.parquet": parquet([{"m": "x"}])},
+        "r", r"column m is struct in .*a\.parquet and string in .*b\.parquet"),
+    "fields that differ": (
+        {"r/a.parquet": parquet([{"m": {"u": "x"}}]), "r/b.parquet": parquet([{"m": {"u": 1}}])},
+        "r", r"column m\.u is string in .*a\.parquet and bigint in"),
+    "two formats": ({"r/a.parquet": PARQUET, "r/b.jsonl": JSONL * 20}, "r", "files by a pattern"),
+    "no endings": ({"r/a": JSONL}, "r", "give --raw-format"),
+    "nothing": ({}, "r", "there is nothing at"),
+    "JSON that is not lines": ({"r.json": json.dumps(ROWS, indent=1)}, "r.json", "not JSON lines"),
+    "keys that differ in case": ({"r.jsonl": '{"a": {"b": 1, "B": 2}}\n'}, "r.jsonl",
+                                 "two columns differ in case only: give --conf spark.sql.caseSens"),
+    "nanoseconds": ({"r.parquet": TIMES}, "r.parquet", "nanoseconds.*--conf spark.sql.legacy"),
+    "a cut-off Parquet file": ({"r/a.parquet": PARQUET, "r/b.parquet": PARQUET[:-9]}, "r",
+                               r"b\.parquet is broken or not of its format"),
+    "an empty file first": ({"r/a.parquet": b"", "r/b.parquet": PARQUET}, "r",
+                            r"a\.parquet is broken or not of its format"),
+    "a colon": ({"r/10:00.jsonl": JSONL}, "r", "a file's name holds a colon"),
+}  # fmt: skip
+
+
+def made(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_files_are_read(spark, tmp_path, name):
+    files, place, rows, columns, said = READ[name]
+    made(tmp_path, files)
+    found = inputs.open_input(spark, str(tmp_path / place), None, "raw")
+    assert sorted(found.frame.columns) == sorted(columns)
+    assert rows is None or found.frame.count() == rows
+    notes = " ".join(found.notes)
+    assert (notes == "") == (said is None)
+    if said is not None:
+        with pytest.raises(AssertionError, match=said):
+            raise AssertionError(notes)
+    found.check_unchanged(spark)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_files_are_refused_in_a_line(spark, tmp_path, name):
+    files, place, said = REFUSED[name]
+    made(tmp_path, files)
+    with pytest.raises(DSIRError, match=said) as caught:
+        inputs.open_input(spark, str(tmp_path / place), None, "raw").frame.collect()
+    assert "\n" not in str(caught.value)
+
+
+def test_columns_and_values_of_what_is_united(spark, tmp_path):
+    files, place, *_ = READ["columns in another order"]
+    made(tmp_path, files)
+    frame = inputs.open_input(spark, str(tmp_path / place), None, "raw").frame
+    assert {(r["id"], r["text"]) for r in frame.collect()} == {(r["id"], r["text"]) for r in ROWS}
+    files, place, *_ = READ["keys stay texts"]
+    made(tmp_path / "k", files)
+    frame = inputs.open_input(spark, str(tmp_path / "k" / place), None, "raw").frame
+    assert {r["k"] for r in frame.collect()} == {"00", "1e3"}
+    files, place, *_ = READ["nothing in a column"]
+    made(tmp_path / "n", files)
+    frame = inputs.open_input(spark, str(tmp_path / "n" / place), None, "raw").frame
+    tables.write(frame, str(tmp_path / "written"))
+
+
+def test_rows_that_do_not_parse_are_counted(spark, tmp_path):
+    made(tmp_path, {"r/a.jsonl": JSONL, "r/b.jsonl": "{broken\n" * 3,
+                    "c.csv": csv(NAMES) + "a\n" + "a,b,c,d\n"})  # fmt: skip
+    raw = inputs.open_input(spark, str(tmp_path / "r"), None, "raw", "source = 'a'")
+    assert raw.count_dropped() == {"unparsed": 3, "filtered": 4} and raw.frame.count() == 4
+    raw = inputs.open_input(spark, str(tmp_path / "c.csv"), None, "raw")
+    assert raw.count_dropped() == {"unparsed": 2} and raw.frame.count() == 8
+    raw = inputs.open_input(spark, str(tmp_path / "r" / "a.jsonl"), None, "raw")
+    assert raw.count_dropped() == {}
+
+
+def test_files_that_change_are_seen(spark, tmp_path):
+    made(tmp_path, {"r/a.jsonl": JSONL})
+    raw = inputs.open_input(spark, str(tmp_path / "r"), None, "raw")
+    made(tmp_path, {"r/README.md": "no data"})
+    raw.check_unchanged(spark)
+    made(tmp_path, {"r/b.jsonl": JSONL})
+    with pytest.raises(DataError, match="changed while they were read"):
+        raw.check_unchanged(spark)
+    with pytest.raises(TableError, match="changed since the run"):
+        inputs.as_recorded(spark, raw.identity, "raw")
+
+
+@pytest.mark.parametrize(
+    "predicate", ["rand() < 0.5", "uuid() > 'a'", "monotonically_increasing_id() > 1"]
+)
+def test_predicates_that_change_are_refused(spark, tmp_path, predicate):
+    made(tmp_path, {"r.jsonl": JSONL})
+    with pytest.raises(ColumnError, match="it is not deterministic"):
+        inputs.open_input(spark, str(tmp_path / "r.jsonl"), None, "raw", predicate)
+
+
+def test_what_delta_does_not_store_is_known(spark, tmp_path):
+    frame = spark.range(1)
+    whole = frame.selectExpr("id", "interval 1 day as i")
+    assert "column i is of type interval day, which" in str(tables.unwritable(whole.schema))
+    inner = frame.selectExpr("id", "array(named_struct('x', interval 1 month)) as a")
+    assert "column a.x is of type interval month" in str(tables.unwritable(inner.schema))
+    twice = frame.selectExpr("struct(1 as x, 2 as X) as s")
+    assert "two columns are named s.X" in str(tables.unwritable(twice.schema)).replace("s.x", "s.X")
+    assert tables.unwritable(frame.schema) is None
+    place = str(tmp_path / "t")
+    tables.write(frame, place)
+    later = frame.selectExpr("id", "timestamp_ntz'2024-01-01 00:00:00' as at")
+    tables.write(later, place, overwrite=True)
+    assert tables.read(spark, place).first()["at"] == datetime.datetime(2024, 1, 1)
