@@ -23,6 +23,13 @@ class _Kind:
     remedy: str
 
 
+_BROKEN = _Kind(r"is not a Parquet file|Could not read footer|CANNOT_READ_FOOTER|FAILED_READ_FILE"
+                r"|CANNOT_READ_FILE|EOFException|ZipException|not in GZIP|MalformedInput|corrupt"
+                r"|ZStandard|Premature EOF|Unexpected end", "is broken or not of its format",
+                "take it out, or leave it out by --conf spark.sql.files.ignoreCorruptFiles=true")
+# Frames of a stack in which a file is read.
+_READERS = (r"at org\.apache\.(parquet\.|hadoop\.io\.compress\.|spark\.sql\.execution\.datasources"
+            r"\.(FileScanRDD|\w+\.\w*Reader))")  # fmt: skip
 # The first that fits, from the special to the general.
 _KINDS = (
     _Kind(r"TIMESTAMP\(NANOS", "has times in nanoseconds, which Spark does not read",
@@ -47,10 +54,7 @@ _KINDS = (
     _Kind(r"PARQUET_COLUMN_DATA_TYPE_MISMATCH|SchemaColumnConvertNotSupported|PARQUET_TYPE_ILLEGAL"
           r"|Illegal Parquet type|CONVERT", "has a column of another type than the files before it",
           "write all files with one schema"),
-    _Kind(r"is not a Parquet file|Could not read footer|CANNOT_READ_FOOTER|FAILED_READ_FILE"
-          r"|CANNOT_READ_FILE|EOFException|ZipException|not in GZIP|MalformedInput|corrupt"
-          r"|ZStandard|Premature EOF|Unexpected end", "is broken or not of its format",
-          "take it out, or give --conf spark.sql.files.ignoreCorruptFiles=true to leave it out"),
+    _BROKEN,
     _Kind(r"ConcurrentAppend|ConcurrentDelete|ConcurrentModification|ConcurrentWrite"
           r"|MetadataChanged|ProtocolChanged|DELTA_CONCURRENT", "another run wrote the same table",
           "let one run end before the next begins"),
@@ -70,15 +74,16 @@ def told(error: BaseException) -> str | None:
     """The line for a failure that the user can put right; None for one that is ours."""
     messages = list(_messages(error))
     whole = "\n".join(messages)
-    for kind in _KINDS:
-        if not re.search(kind.pattern, whole):
-            continue
-        named = _FILE.search(next((m for m in messages if _FILE.search(m)), ""))
-        where = named.group(1).rstrip(".:)]") if named else ""
-        said = f"{where} {kind.said}" if kind.said.startswith(("has", "is ")) else kind.said
-        at = f" ({where})" if where and where not in said else ""
-        return f"{said.strip()}{at}: {kind.remedy}"
-    return None
+    kind = next((kind for kind in _KINDS if re.search(kind.pattern, whole)), None)
+    if kind is None and "PythonException" not in whole and re.search(_READERS, whole):
+        kind = _BROKEN  # readers trip over broken bytes in ways without a name of their own
+    if kind is None:
+        return None
+    named = _FILE.search(next((m for m in messages if _FILE.search(m)), ""))
+    where = named.group(1).rstrip(".:)]") if named else ""
+    said = f"{where or 'a file'} {kind.said}" if kind.said.startswith(("has", "is ")) else kind.said
+    at = f" ({where})" if where and where not in said else ""
+    return f"{said.strip()}{at}: {kind.remedy}"
 
 
 def _messages(error: BaseException) -> Iterator[str]:

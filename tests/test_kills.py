@@ -1,0 +1,187 @@
+"""Real kills: the driver in and between all stages, Python workers and executors in each pass."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.errors import AnalysisException
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+WORDS = {
+    "cooking": "boil the water add salt and stir the soup until it is thick then serve it".split(),
+    "sailing": "hoist the sail and steer the boat against the wind until the harbour".split(),
+}
+# What the command line logs when a stage ends, in order; the kill is at once, and in the middle
+# of what comes next.
+STAGES = ("checking that ids", "counting n-grams", "writing the model", "weighing raw",
+          "finding the cut", "writing the selected", "measuring what")  # fmt: skip
+ROWS = 60_000
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Raw large enough for a pass to last some seconds, and a target."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = random.Random(5)
+    made = {topic: [" ".join(rng.choices(words, k=12)) for _ in range(500)]
+            for topic, words in WORDS.items()}  # fmt: skip
+    (folder / "raw").mkdir()
+    for part in range(6):
+        texts = [" ".join(rng.choices(made[("cooking", "sailing")[i % 2]], k=12))
+                 for i in range(ROWS // 6)]  # fmt: skip
+        ids = [f"d{part}-{i}" for i in range(len(texts))]
+        pq.write_table(pa.table({"id": ids, "text": texts}), folder / "raw" / f"{part}.parquet")
+    pq.write_table(pa.table({"text": made["cooking"][:200]}), folder / "target.parquet")
+    return folder
+
+
+def command(data, output, *more):
+    return [
+        sys.executable, "-W", "ignore", "-m", "dsir_spark.cli", "run", "--raw", str(data / "raw"),
+        "--target", str(data / "target.parquet"), "--output", str(output), "--num-to-sample",
+        "900", "--seed", "3", "--no-report", "--min-example-length", "5", *more,
+    ]  # fmt: skip
+
+
+def killed(arguments, after, share, seconds, whole):
+    """Run a command and kill it when the line of a stage is out and a share of the next has gone.
+
+    whole : with the JVM; else that lives on for a moment and may write
+    """
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                               text=True, start_new_session=True)  # fmt: skip
+    lines = []
+    assert process.stderr is not None
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith(after):
+            time.sleep(share * seconds)
+            break
+    (os.killpg if whole else os.kill)(process.pid, signal.SIGKILL)
+    process.stderr.close()
+    process.wait()
+    return lines
+
+
+def bits(spark, output):
+    found = []
+    for name in ("model", "weights", "selected"):
+        rows = spark.read.format("delta").load(str(output / name)).collect()
+        found.append(sorted(map(str, rows)))
+    return found
+
+
+class Reader(threading.Thread):
+    """Polls the selected documents of an output, as somebody does who trains from them."""
+
+    def __init__(self, spark, output):
+        super().__init__(daemon=True)
+        self.spark, self.output, self.seen, self.stop = spark, output, set(), threading.Event()
+
+    def run(self):
+        while not self.stop.wait(0.5):
+            try:
+                rows = self.spark.read.format("delta").load(str(self.output / "selected"))
+                self.seen.add(frozenset(r["id"] for r in rows.select("id").collect()))
+            except AnalysisException:  # nothing yet
+                self.seen.add(frozenset())
+
+
+def test_a_driver_killed_in_and_between_all_stages(spark, data, tmp_path):
+    """Killed fourteen times over an earlier selection, each time gone on with: the same bits."""
+    started = time.monotonic()
+    done = subprocess.run(command(data, tmp_path / "whole"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    stage = (time.monotonic() - started) / 8
+    expected = bits(spark, tmp_path / "whole")
+    earlier = command(data, tmp_path / "out", "--num-buckets", "500")
+    assert subprocess.run(earlier, capture_output=True).returncode == 0
+    reader = Reader(spark, tmp_path / "out")
+    first = {frozenset(r["id"] for r in spark.read.format("delta").load(
+        str(tmp_path / "out" / "selected")).collect())}  # fmt: skip
+    reader.start()
+    arguments = command(data, tmp_path / "out", "--overwrite")
+    logs = []
+    for i, after in enumerate(STAGES):
+        for share in (0.0, 0.5):
+            logs.append("".join(killed(arguments, after, share, stage, whole=i % 2 == 0)))
+    ended = subprocess.run(arguments, capture_output=True, text=True)
+    reader.stop.set()
+    reader.join()
+    assert ended.returncode == 0, ended.stderr
+    assert bits(spark, tmp_path / "out") == expected
+    last = frozenset(r["id"] for r in spark.read.format("delta").load(
+        str(tmp_path / "out" / "selected")).collect())  # fmt: skip
+    assert reader.seen <= first | {last} and len(reader.seen) == 2
+    # Finished stages are not run again: each pass ended once, at whichever start.
+    everything = "".join([*logs, ended.stderr])
+    assert "there already: model, weights, selected" in ended.stderr
+    for stage_of in ("counting n-grams", "weighing raw"):
+        ends = everything.count(f"{stage_of} of raw and target:" if "n-grams" in stage_of
+                                else f"{stage_of}:")  # fmt: skip
+        assert 1 <= ends <= 2, everything  # once more where it died before the table was committed
+
+
+@pytest.mark.parametrize("stages", [("weigh", "weighing raw"), ("resample", "finding the cut")])
+def test_a_single_stage_killed(spark, data, tmp_path, stages):
+    name, after = stages
+    output = ["--output", str(tmp_path / "out")]
+    start = [sys.executable, "-W", "ignore", "-m", "dsir_spark.cli"]
+    fit = ["fit", "--raw", str(data / "raw"), "--target", str(data / "target.parquet"), *output]
+    assert subprocess.run([*start, *fit], capture_output=True).returncode == 0
+    sampled = ["--num-to-sample", "900", "--seed", "3", "--min-example-length", "5", "--no-report"]
+    steps = {"weigh": ["weigh", *output], "resample": ["resample", *output, *sampled]}
+    if name == "resample":
+        assert subprocess.run([*start, *steps["weigh"]], capture_output=True).returncode == 0
+    for before, share in (("checking", 0.4), (after, 0.0), (after, 0.3)):
+        seen = "finding" if name == "resample" and before == "checking" else before
+        killed([*start, *steps[name]], seen, share, 2.0, whole=share > 0)
+    for step in ("weigh", "resample") if name == "weigh" else ("resample",):
+        done = subprocess.run([*start, *steps[step]], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    done = subprocess.run(command(data, tmp_path / "whole"), capture_output=True, text=True)
+    assert bits(spark, tmp_path / "out")[1:] == bits(spark, tmp_path / "whole")[1:]
+
+
+def test_workers_killed_in_each_pass_and_tasks_run_twice(spark, data, tmp_path):
+    """Python workers die under retried tasks, with speculation on: the same bits."""
+    done = subprocess.run(command(data, tmp_path / "whole"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    more = ["--master", "local[2,8]", "--conf", "spark.speculation=true", "--conf",
+            "spark.speculation.multiplier=1",
+            "--conf", "spark.sql.files.maxPartitionBytes=400000"]  # fmt: skip
+    process = subprocess.Popen(command(data, tmp_path / "out", *more), stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    deaths = 0
+    while process.poll() is None:
+        time.sleep(1.5)
+        workers = python_workers(process.pid)
+        if workers and deaths < 6:
+            os.kill(workers[-1], signal.SIGKILL)
+            deaths += 1
+    assert process.stderr is not None
+    assert process.returncode == 0, process.stderr.read()[-3000:]
+    assert deaths >= 2
+    assert bits(spark, tmp_path / "out") == bits(spark, tmp_path / "whole")
+
+
+def python_workers(parent):
+    """Processes of pyspark's workers below a process, the daemon that forks them first."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    below, found = {parent}, []
+    for _ in range(5):
+        below |= {int(pid) for pid, ppid, _ in rows if int(ppid) in below}
+    for pid, _, args in rows:
+        if int(pid) in below and "pyspark.daemon" in args:
+            found.append(int(pid))
+    return found

@@ -1,0 +1,257 @@
+"""Runs that die, meet each other, or find their tables changed: nothing good is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_end_to_end import again, data, delta, options, run, texts_of  # noqa: F401 - a fixture
+
+from dsir_spark import cli, job, runs, tables
+from dsir_spark.errors import ColumnError, DataError, TableError
+
+pytestmark = pytest.mark.spark
+BUDGET = {"num_to_sample": 20, "min_example_length": 10}
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+def dying(monkeypatch, name, after):
+    """A run that dies when it has written, or is about to write, the table of this name."""
+    write = tables.write
+
+    def killed(frame, place, **more):
+        if place.endswith(f"/{name}") and not after:
+            raise Killed
+        version = write(frame, place, **more)
+        if place.endswith(f"/{name}"):
+            raise Killed
+        return version
+
+    monkeypatch.setattr(tables, "write", killed)
+
+
+def bits(spark, output):
+    """All that readers of the three tables see, without times and the run's id."""
+    found = [delta(spark, output / name).collect() for name in ("model", "weights", "selected")]
+    return [sorted(rows, key=str) for rows in found]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(spark, data, tmp_path_factory):  # noqa: F811
+    output = tmp_path_factory.mktemp("whole") / "out"
+    run(spark, options(data, output))
+    return bits(spark, output)
+
+
+@pytest.mark.parametrize("name", ["model", "weights", "selected"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_run_that_died_is_gone_on_with(
+    spark, data, tmp_path, monkeypatch, caplog, undisturbed, name, after  # noqa: F811
+):  # fmt: skip
+    chosen = options(data, tmp_path / "out")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        dying(patch, name, after)
+        run(spark, chosen)
+    (line,) = runs.listing(spark, str(tmp_path / "out"))
+    order = ["model", "weights", "selected"]
+    kept = order[: order.index(name) + after]
+    assert f"not ended, wrote {', '.join(kept) or 'nothing'}" in line
+    if kept:
+        with pytest.raises(TableError, match=r"that has not ended .*seed was 3 and is 4; give the"):
+            run(spark, {**chosen, "seed": 4})
+    with caplog.at_level("INFO", "dsir_spark"):
+        facts = run(spark, chosen)
+    assert f"there already: {', '.join(kept) or 'nothing'}" in caplog.text
+    assert bits(spark, tmp_path / "out") == undisturbed
+    for table in kept:
+        assert len(tables.records(spark, str(tmp_path / "out" / table))) == 1
+    assert {"fit", "weigh", "cut", "select"} - set(facts["seconds"]) <= {"fit", "weigh", "select"}
+    (line,) = runs.listing(spark, str(tmp_path / "out"))
+    assert "ended after" in line and "50 selected" in line and facts["run_id"] in line
+
+
+def test_a_resampling_that_died_and_one_of_a_run_that_died(
+    spark, data, tmp_path, monkeypatch  # noqa: F811
+):  # fmt: skip
+    """`resample` goes on from the weights of a run that did not end."""
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        dying(patch, "selected", False)
+        run(spark, options(data, tmp_path / "out"))
+    first = again(spark, tmp_path / "out", **BUDGET)
+    matched = {**BUDGET, "method": "match", "match_steps": 2}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        dying(patch, "weights", True)
+        again(spark, tmp_path / "out", **matched)
+    facts = again(spark, tmp_path / "out", **matched)
+    assert facts["run_id"] != first["run_id"] and facts["weights_version"] == 1
+    assert len(tables.records(spark, str(tmp_path / "out" / "match"))) == 1
+    assert job.report_again(spark, str(tmp_path / "out"), examples=0).selection.selected == 20
+
+
+def test_other_data_is_not_gone_on_with(spark, data, tmp_path, monkeypatch):  # noqa: F811
+    shutil.copytree(data / "parquet", tmp_path / "raw")
+    chosen = options(data, tmp_path / "out", raw=str(tmp_path / "raw"))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        dying(patch, "model", True)
+        run(spark, chosen)
+    shutil.copy(data / "good.parquet", tmp_path / "raw" / "more.parquet")
+    with pytest.raises(TableError, match="and raw changed since: give --overwrite"):
+        run(spark, {**chosen, "check_ids": False})
+    assert run(spark, {**chosen, "check_ids": False, "overwrite": True})["funnel"]["read"] == 1005
+
+
+def test_of_two_runs_the_later_goes_on(spark, data, tmp_path, monkeypatch):  # noqa: F811
+    chosen = options(data, tmp_path / "out", overwrite=True)
+    write, others = tables.write, []
+
+    def met(frame, place, **more):
+        version = write(frame, place, **more)
+        if place.endswith("/weights") and not others:
+            others.append(None)
+            others.append(run(spark, {**chosen, "seed": 9, "num_to_sample": 30}))
+        return version
+
+    monkeypatch.setattr(tables, "write", met)
+    with pytest.raises(TableError, match=r"a later `run` \(run \w+\) began to write"):
+        run(spark, chosen)
+    assert delta(spark, tmp_path / "out" / "selected").count() == 30
+    assert runs.latest_selection(spark, str(tmp_path / "out"))["run_id"] == others[1]["run_id"]
+    assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
+
+
+def test_what_was_there_is_put_back_when_other_rows_are_written(
+    spark, data, tmp_path, monkeypatch  # noqa: F811
+):  # fmt: skip
+    """Raw that changes while it is read, in number of rows or in its files."""
+    run(spark, options(data, tmp_path / "out"))
+    good, rows_of = texts_of(spark, tmp_path / "out"), job.resampling.selected_rows
+    with monkeypatch.context() as patch:
+        patch.setattr(job.resampling, "selected_rows", lambda *a, **k: rows_of(*a, **k).limit(3))
+        with pytest.raises(DataError, match="3 rows came to be written to selected where 20 were"):
+            again(spark, tmp_path / "out", **BUDGET)
+    assert texts_of(spark, tmp_path / "out") == good
+    shutil.copytree(data / "parquet", tmp_path / "raw")
+    chosen = options(data, tmp_path / "new", raw=str(tmp_path / "raw"))
+
+    def grown(*of, **more):
+        shutil.copy(data / "good.parquet", tmp_path / "raw" / "more.parquet")
+        return rows_of(*of, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.resampling, "selected_rows", grown)
+        with pytest.raises(DataError, match="changed while they were read"):
+            run(spark, chosen)
+    assert delta(spark, tmp_path / "new" / "selected").count() == 0
+    assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
+
+
+def test_maintenance_leaves_a_run_as_it_is(spark, data, tmp_path):  # noqa: F811
+    spark.read.parquet(str(data / "parquet")).repartition(3).write.format("delta").save(
+        str(tmp_path / "raw")
+    )
+    run(spark, options(data, tmp_path / "out", raw=str(tmp_path / "raw")))
+    for place in (tmp_path / "out" / "weights", tmp_path / "out" / "model", tmp_path / "raw"):
+        spark.sql(f"OPTIMIZE delta.`{place}`").collect()
+        spark.sql(f"ALTER TABLE delta.`{place}` SET TBLPROPERTIES ('a' = 'b')").collect()
+        spark.sql(f"VACUUM delta.`{place}`").collect()
+    assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
+    assert job.report_again(spark, str(tmp_path / "out"), examples=1)
+
+
+def test_places_in_any_spelling_are_one(spark, data, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(data)
+    chosen = options(data, tmp_path / "o [1] {x} #5%", raw="parquet/", target="./cooking.parquet")
+    run(spark, chosen)
+    with pytest.raises(TableError, match="already holds model, weights, selected"):
+        run(spark, chosen)
+    for raw in ("parquet", "./parquet", str(data / "parquet"), f"file:{data}/parquet"):
+        facts = again(spark, chosen["output"], raw=raw, target=f"file:{data}/cooking.parquet",
+                      **BUDGET)  # fmt: skip
+    monkeypatch.chdir("/")
+    assert json.loads(facts["raw"])["place"] == str(data / "parquet")
+    assert job.explain(spark, chosen["output"], ["c1"])
+
+
+def test_where_belongs_to_the_record(spark, data, tmp_path):  # noqa: F811
+    run(spark, options(data, tmp_path / "out", where="topic = 'sailing'"))
+    again(spark, tmp_path / "out", **BUDGET)
+    topics = delta(spark, tmp_path / "out" / "selected").select("topic").distinct().collect()
+    assert [r["topic"] for r in topics] == ["sailing"]
+    with pytest.raises(TableError, match="were made where topic = 'sailing', not where topic ="):
+        again(spark, tmp_path / "out", where="topic = 'cooking'", **BUDGET)
+
+
+def test_what_is_not_ours_is_left_alone(spark, data, tmp_path):  # noqa: F811
+    shutil.copytree(data / "parquet", tmp_path / "out" / "selected")
+    before = sorted(p.name for p in (tmp_path / "out" / "selected").iterdir())
+    for more in ({}, {"overwrite": True}):
+        with pytest.raises(TableError, match="holds files that are no table of Delta"):
+            run(spark, options(data, tmp_path / "out", **more))
+    assert sorted(p.name for p in (tmp_path / "out" / "selected").iterdir()) == before
+    (tmp_path / "file").write_text("x")
+    for output in (tmp_path / "file" / "out", "/proc/none/out"):
+        with pytest.raises(TableError, match=r"cannot write .*: no table can be made there"):
+            run(spark, options(data, output))
+    with pytest.raises(TableError, match=r"a folder of this name is \./results.v2"):
+        run(spark, options(data, "results.v2"))
+
+
+def test_ids_and_names_as_spark_finds_them(spark, data, tmp_path, caplog):  # noqa: F811
+    """Ids of any width give one sample; an id by another case is one; where none is, it is said."""
+    good = spark.read.parquet(str(data / "good.parquet")).selectExpr(
+        "row_number() over (order by id) as id", "text"
+    )
+    chosen = {}
+    for kind in ("int", "bigint", "smallint", "decimal(20,0)"):
+        place = str(tmp_path / kind)
+        good.selectExpr(f"cast(id as {kind}) as ID", "text as Text").write.parquet(place)
+        run(spark, options(data, tmp_path / "out", raw=place, temperature=50, overwrite=True))
+        selected = delta(spark, tmp_path / "out" / "selected")
+        assert selected.dtypes[0] == ("ID", kind)
+        chosen[kind] = sorted(int(r["ID"]) for r in selected.collect())
+    assert len({tuple(ids) for ids in chosen.values()}) == 1
+    good.selectExpr("id as doc_id", "text").write.parquet(str(tmp_path / "doc_id"))
+    with caplog.at_level("INFO", "dsir_spark"):
+        run(spark, options(data, tmp_path / "other", raw=str(tmp_path / "doc_id")))
+    assert "has no column 'id' (it has doc_id, text): ids are made from the texts" in caplog.text
+
+
+def test_what_cannot_be_stored_is_told_before_the_first_pass(spark, data, tmp_path):  # noqa: F811
+    place = str(tmp_path / "raw")
+    good = spark.read.parquet(str(data / "good.parquet"))
+    good.selectExpr("*", "interval 1 day as i").write.parquet(place)
+    with pytest.raises(ColumnError, match="column i is of type interval day, which Delta does not"):
+        run(spark, options(data, tmp_path / "out", raw=place))
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_text_leaves_raw_by_the_report(spark, data, tmp_path):  # noqa: F811
+    """Nor an n-gram, with --no-examples: in the page, its JSON, the table, the record."""
+    output = str(tmp_path / "out")
+    for examples in (True, False):
+        chosen = options(data, output, report=True, examples=examples, overwrite=True)
+        facts = run(spark, chosen)["facts"]
+        page = job.write_report(spark, facts, output)
+        shown = [Path(page).read_text("utf-8"), Path(page).with_suffix(".json").read_text("utf-8")]
+        row = delta(spark, f"{output}/report").orderBy("written_at").collect()[-1]
+        record = delta(spark, f"{output}/runs").collect()
+        commits = spark.sql(f"DESCRIBE HISTORY delta.`{output}/selected`").collect()
+        shown.append(row["facts"])
+        words = ("boil", "harbour", "hoist")
+        assert all(any(word in text for word in words) == examples for text in shown)
+        assert not any(word in str((record, commits)) for word in words)
+
+
+def test_the_command_lists_runs(spark, data, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(cli.session, "build_session", lambda **_: spark)
+    run(spark, options(data, tmp_path / "out"))
+    again(spark, tmp_path / "out", **BUDGET)
+    cli.main(["runs", "--output", str(tmp_path / "out")])
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[4] for line in shown] == ["resample", "run"]
+    assert all("ended after" in line for line in shown)
