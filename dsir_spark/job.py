@@ -281,9 +281,12 @@ def _cut(
     run: Run, model: DSIRModel, raw: Input, targets: Mapping[str, DataFrame]
 ) -> tuple[DataFrame, Selection, report.WeightFacts]:
     """The weights table of the run and what is selected by it; nothing is written."""
-    weights = _read(run.spark, run.place(WEIGHTS), run.facts["weights_version"])
+    weights = run.read(WEIGHTS)
     with run.stage("cut", "finding the cut-off"):
-        selection = resampling.find_selection(model, weights, run.options.part(ResampleOptions))
+        there = run.there[WEIGHTS]
+        selection = resampling.find_selection(
+            model, weights, run.options.part(ResampleOptions), there.rows if there else None
+        )
         selection.funnel.update(_dropped(raw, selection.funnel))
         own = [c for c in run.options.keep if c in weights.columns]
         weighed = report.gather_weights(model, selection, weights, targets, own)
@@ -319,7 +322,7 @@ def _select(
             )  # fmt: skip
             unchanged = functools.partial(raw.check_unchanged, run.spark)
             run.write(rows, SELECTED, rows=selection.num_selected, unchanged=unchanged)
-    selected = _read(run.spark, run.place(SELECTED), run.facts["selected_version"])
+    selected = run.read(SELECTED)
     if options.whole_documents is not None and not run.done(DOCUMENTS):
         with run.stage("documents", "writing the documents whose chunks were selected"):
             share = options.whole_documents

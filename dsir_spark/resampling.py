@@ -78,8 +78,12 @@ def _quality_stages(rule: QualityRule | None) -> list[tuple[str, Column]]:
     return list(zip(names, broken, strict=True))
 
 
-def find_selection(model: Model, weights: DataFrame, options: ResampleOptions) -> Selection:
+def find_selection(
+    model: Model, weights: DataFrame, options: ResampleOptions, num_rows: int | None = None
+) -> Selection:
     """The cut-offs of a resampling, found from a weights table alone.
+
+    num_rows : of the table, if known
 
     Raises
     ------
@@ -98,7 +102,8 @@ def find_selection(model: Model, weights: DataFrame, options: ResampleOptions) -
             f"{', '.join(weights.columns)}: weigh with the same options"
         )
     own = shares(model.targets, options.proportions)
-    return find(weights, pool_of(model, options), options, dict(zip(model.names, own, strict=True)))
+    by_name = dict(zip(model.names, own, strict=True))
+    return find(weights, pool_of(model, options), options, by_name, num_rows)
 
 
 def require_budget(options: ResampleOptions) -> None:

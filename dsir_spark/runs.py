@@ -69,7 +69,7 @@ class Run:
     facts : columns of its row, filled in by the stages
     seconds : of each stage that ended
     unfinished : the row of the latest run of this command that has not ended, if it was the last
-    there : tables under the output when it began
+    there : tables under the output when it began, or as it wrote them
     """
 
     spark: SparkSession
@@ -157,10 +157,13 @@ class Run:
                     f"{old['run_id']}), and {' and '.join(changed)} changed since: give "
                     "--overwrite to begin anew, or another --output"
                 )
+        there = self.there[RUNS]
+        before = -1 if there is None else there.latest
         self._append(STARTED)
-        began = [version for version, record in self._records() if record["attempt"] ==
-                 self._attempt]  # fmt: skip
-        self._began = began[0] if began else -1
+        self._began = before + 1
+        if tables.exists(self.spark, self.place(RUNS), before + 2):  # another's was between
+            own = [v for v, record in self._records() if record["attempt"] == self._attempt]
+            self._began = own[0] if own else -1
 
     def _is_own(self, name: str) -> bool:
         there = self.there[name]
@@ -208,7 +211,9 @@ class Run:
             Another run that writes the same began later, or the table cannot be written.
         """
         self.refuse_outrun()
-        version = tables.write(frame, self.place(name), overwrite=True, record=self.record())
+        version = tables.write(
+            frame, self.place(name), overwrite=True, record=self.record(), counted=rows is not None
+        )
         try:
             unchanged()
             if rows is not None and version.rows not in (None, rows):
@@ -222,10 +227,19 @@ class Run:
             tables.restore(self.spark, self.place(name), before.latest if before else None)
             raise
         self.facts[f"{name}_version"] = version.data
+        self.there[name] = version
         return version.data
+
+    def read(self, name: str) -> DataFrame:
+        """A table that the run wrote, or that was there when it began."""
+        version, place = self.there[name], self.place(name)
+        assert version is not None
+        return tables.read(self.spark, place, place, version.latest)
 
     def refuse_outrun(self) -> None:
         """Raise a `TableError` where a run that writes the same tables began later."""
+        if not tables.exists(self.spark, self.place(RUNS), self._began + 1):
+            return
         own = set(WRITES[self.command])
         for version, record in self._records():
             later = version > self._began and record["attempt"] != self._attempt

@@ -174,10 +174,7 @@ def delta_version(spark: SparkSession, place: str) -> Version | None:
         if rows and rows[0]["operation"] in {*_MAINTENANCE, "RESTORE"}:
             rows = spark.sql(f"DESCRIBE HISTORY {name} LIMIT {_HISTORY}").collect()
     except PySparkException as error:
-        # That nothing is there, or no Delta table, has many names; what else is wrong is an error:
-        # taken for "nothing there" it would let a table be replaced.
-        if not isinstance(error, AnalysisException) or re.search(_REFUSED, str(error)):
-            raise TableError(f"cannot look at the table {place} ({_reason(error)})") from None
+        _refuse_other_than_nothing(place, error)
         return None
     return _last_change(rows) if rows else None
 
@@ -233,16 +230,18 @@ def read(
     TableError
         Nothing is there, or Spark cannot read it.
     """
-    reader = spark.read
-    if version is not None:
-        reader = reader.option("versionAsOf", version)
     try:
-        named = not is_path(place)
-        frame = reader.table(_quoted_name(place)) if named else reader.format("delta").load(place)
-        # Under Spark Connect nothing is looked up before the schema is asked for.
-        frame.schema  # noqa: B018
+        return _loaded(spark, place, version)
     except PySparkException as error:
         raise TableError(f"{owner}: cannot read {place} ({_reason(error)})") from None
+
+
+def _loaded(spark: SparkSession, place: str, version: int | None) -> DataFrame:
+    reader = spark.read if version is None else spark.read.option("versionAsOf", version)
+    named = not is_path(place)
+    frame = reader.table(_quoted_name(place)) if named else reader.format("delta").load(place)
+    # Under Spark Connect nothing is looked up before the schema is asked for.
+    frame.schema  # noqa: B018
     return frame
 
 
@@ -255,9 +254,21 @@ def version_to_read(spark: SparkSession, place: str, data: int) -> int:
     return now.latest if now is not None and now.data == data else data
 
 
-def exists(spark: SparkSession, place: str) -> bool:
-    """Is there a table at `place`?"""
-    return delta_version(spark, place) is not None
+def exists(spark: SparkSession, place: str, version: int | None = None) -> bool:
+    """Is there a table at `place`, and of this version? It starts no job, which a history does."""
+    try:
+        _loaded(spark, place, version)
+    except PySparkException as error:
+        _refuse_other_than_nothing(place, error)
+        return False
+    return True
+
+
+def _refuse_other_than_nothing(place: str, error: PySparkException) -> None:
+    # That nothing is there, or no Delta table, has many names; what else is wrong is an error:
+    # taken for "nothing there" it would let a table be replaced.
+    if not isinstance(error, AnalysisException) or re.search(_REFUSED, str(error)):
+        raise TableError(f"cannot look at the table {place} ({_reason(error)})") from None
 
 
 def refuse_foreign(spark: SparkSession, place: str) -> Version | None:
@@ -279,12 +290,14 @@ def refuse_foreign(spark: SparkSession, place: str) -> Version | None:
 
 def write(
     frame: DataFrame, place: str, *, overwrite: bool = False,
-    record: Mapping[str, Any] | None = None,
+    record: Mapping[str, Any] | None = None, counted: bool = True,
 ) -> Version:  # fmt: skip
     """Write a frame as a Delta table in one commit that holds a record; its version.
 
     Over a table that is there, types and names that need a feature of Delta's cost a commit before,
     of the property alone.
+
+    counted : is it asked how many rows were written?
 
     Raises
     ------
@@ -292,18 +305,21 @@ def write(
         Something is there already, or the place cannot be written.
     """
     spark = frame.sparkSession
-    writer = _writer(frame, record).mode("overwrite" if overwrite else "errorifexists")
-    if overwrite:
+    # To write over nothing would have Delta look for files to remove, by a job.
+    over = overwrite and exists(spark, place)
+    writer = _writer(frame, record).mode("overwrite" if over else "errorifexists")
+    if over:
         writer = writer.option("overwriteSchema", "true")
     needed = _features(frame.schema)
     if _NAMES in needed:
         writer = writer.option("delta.columnMapping.mode", "name")
-    if needed and overwrite and exists(spark, place):
+    if needed and over:
         # The writer's options set properties of new tables only.
-        spark.sql(
-            f"ALTER TABLE {_sql_name(spark, place)} SET TBLPROPERTIES ({', '.join(needed)})"
-        ).collect()
+        properties = f"SET TBLPROPERTIES ({', '.join(needed)})"
+        spark.sql(f"ALTER TABLE {_sql_name(spark, place)} {properties}").collect()
     _save(writer, place)
+    if not over and not counted:
+        return Version(0, 0, record or {})
     version = delta_version(spark, place)
     if version is None:
         raise TableError(f"{place} was removed while it was written")

@@ -8,6 +8,7 @@ either side as there are documents, so nothing has to be known before; all come 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 SAMPLED = 5_000
+OF = "__dsir_of"  # what a row of weights is one of: names (array of strings), or null
 RANK, KEY, SCORE, LENGTH, RANK_SELECTED, LENGTH_SELECTED = range(6)
 _RANK_STEPS, _KEY_STEPS, _SHOWN = 240, 2_048, 60
 _WIDEST = 512.0  # nats: exp(2 * half of it) is a double
@@ -72,8 +74,8 @@ def position(selection: Selection) -> Column:
     return F.coalesce(*named)
 
 
-def draw(selection: Selection, weights: DataFrame) -> Sample:
-    """About 5,000 candidates; one query, without a shuffle."""
+def draw(selection: Selection, weights: DataFrame) -> tuple[Sample, dict[str, int]]:
+    """About 5,000 candidates, and the rows of each name that is in the array OF; one query."""
     pool, funnel, sized = selection.pool, selection.funnel, selection.options.sized
     population = funnel["candidates"] + funnel["over_max_per_group"]
     if not pool.ids_from_content:  # of equal ids, a copy is no row of its own
@@ -81,12 +83,20 @@ def draw(selection: Selection, weights: DataFrame) -> Sample:
     # A few more, so that five thousand are never too few by chance.
     least = max(0.0, 1.0 - (SAMPLED + 5 * math.sqrt(SAMPLED)) / max(1, population))
     noise, size = selection.uniform_key(), pool.whole_size() if sized else F.lit(0)
-    rows = weights.where(selection.is_candidate() & (noise >= F.lit(least))).select(
+    row = F.struct(
         quoted(pool.id_column).alias("id"), noise.alias("noise"), F.col(NUM_TOKENS).alias("tokens"),
         size.alias("size"), F.array(*_ranks(selection)).alias("ranks"),
         F.array(*selection.keys()).alias("keys"),
     )  # fmt: skip
-    drawn = sorted(to_arrow(rows).to_pylist(), key=lambda r: (r["noise"], r["id"]), reverse=True)
+    row = F.when(selection.is_candidate() & (noise >= F.lit(least)), row)
+    rows = weights.select(OF, row.alias("row")).where("row is not null or " + OF + " is not null")
+    counts = F.count("*").alias("n"), F.collect_list("row").alias("rows")
+    found = to_arrow(rows.groupBy(OF).agg(*counts))
+    groups, number = found.to_pylist(), Counter[str]()
+    for group in groups:
+        number.update(dict.fromkeys(group[OF] or (), group["n"]))
+    drawn = [own for group in groups for own in group["rows"]]
+    drawn.sort(key=lambda r: (r["noise"], r["id"]), reverse=True)
     if pool.ids_from_content:
         drawn = list({row["id"]: row for row in drawn}.values())
 
@@ -94,11 +104,12 @@ def draw(selection: Selection, weights: DataFrame) -> Sample:
         return np.array([row[name] for row in drawn], kind).reshape(len(drawn), *shape)
 
     targets = len(selection.targets)
-    return Sample(
+    sample = Sample(
         [row["id"] for row in drawn], column("tokens", np.int64),
         column("size", np.int64) if sized else None, column("ranks", np.float64, targets),
         column("keys", np.float64, targets), population, least,
     )  # fmt: skip
+    return sample, number
 
 
 def rank_correlation(a: Float64 | Int64, b: Float64 | Int64) -> float:

@@ -20,6 +20,7 @@ from dsir_spark.columns import NUM_TOKENS, TARGET, TEXT_HASH, quoted
 from dsir_spark.features import arrow
 from dsir_spark.options import ResampleOptions
 from dsir_spark.report import candidates, checks, detail, facts, texts
+from dsir_spark.report.candidates import OF
 from dsir_spark.report.facts import Facts, FitFacts, WeightFacts
 from dsir_spark.scoring import matched
 from dsir_spark.scoring.counts import count_named
@@ -29,7 +30,6 @@ from dsir_spark.scoring.model import Model
 from dsir_spark.selection import Selection
 
 Frames = Mapping[str, DataFrame]
-_OF = "__dsir_of"
 _VALUES = 1_000  # of a column, those with most selected documents first
 _COUNTED = ("raw", "candidates", "selected")
 
@@ -72,13 +72,15 @@ def gather_weights(
     targets : by name, those whose texts are looked for in raw
     columns : of weights, whose values are counted before and after
     """
-    sample = candidates.draw(selection, weights)
-    in_raw = _in_raw(model, selection, weights, targets)
+    marked = _with_targets(model, weights, targets)
+    sample, in_raw = candidates.draw(selection, marked)
+    selected = _count_selected(selection, weights, marked) if in_raw else {}
     found = []
     for ranks, name in zip(sample.ranks.T, model.targets, strict=True):
         spread = float(ranks.std()) if len(sample.ids) > 2 else 0.0
         correlation = candidates.rank_correlation(sample.num_tokens, ranks)
-        found.append(facts.WeightTarget(name, spread, correlation, *in_raw.get(name, (0, 0))))
+        both = in_raw.get(name, 0), selected.get(name, 0)
+        found.append(facts.WeightTarget(name, spread, correlation, *both))
     chosen = selection.filter(weights, weights)
     if selection.pool.ids_from_content:
         chosen = chosen.dropDuplicates([selection.pool.id_column])
@@ -152,25 +154,25 @@ def _run(run: Mapping[str, Any]) -> facts.Run:
     )  # fmt: skip
 
 
-def _in_raw(
-    model: Model, selection: Selection, weights: DataFrame, targets: Frames
-) -> dict[str, tuple[int, int]]:
-    """Documents of raw that are texts of a target but for case and blanks; of them selected."""
+def _with_targets(model: Model, weights: DataFrame, targets: Frames) -> DataFrame:
+    """Weights with OF: the targets of which a document is a text but for case and blanks."""
     if TEXT_HASH not in weights.columns or not targets:
-        return {}
+        return weights.withColumn(OF, F.lit(None).cast("array<string>"))
     text = quoted(model.config.text_column)
-    named = [f.select(F.lit(name).alias(_OF), text) for name, f in targets.items()]
+    named = [f.select(F.lit(name).alias(OF), text) for name, f in targets.items()]
     hashed = model.scored(
-        functools.reduce(DataFrame.union, named), matched=False, text_hash=True, keep=[_OF]
+        functools.reduce(DataFrame.union, named), matched=False, text_hash=True, keep=[OF]
     )
-    hashes = hashed.where(F.col(NUM_TOKENS) > 0).select(_OF, TEXT_HASH).distinct()
-    found = weights.join(F.broadcast(hashes), TEXT_HASH)
-    number = dict(map(tuple, found.groupBy(_OF).count().collect()))
-    if not number:
-        return {}
-    of_these = selection.filter(found, weights).groupBy(_OF).count()
-    chosen = dict(map(tuple, of_these.collect()))
-    return {name: (n, chosen.get(name, 0)) for name, n in number.items()}
+    names = F.sort_array(F.collect_set(OF)).alias(OF)
+    hashes = hashed.where(F.col(NUM_TOKENS) > 0).groupBy(TEXT_HASH).agg(names)
+    return weights.join(F.broadcast(hashes), TEXT_HASH, "left")
+
+
+def _count_selected(selection: Selection, weights: DataFrame, marked: DataFrame) -> dict[str, int]:
+    """The selected documents that are texts of each target."""
+    chosen = selection.filter(marked.where(F.col(OF).isNotNull()), weights)
+    names = chosen.select(F.explode(OF).alias("name"))
+    return dict(map(tuple, names.groupBy("name").count().collect()))
 
 
 def _compositions(

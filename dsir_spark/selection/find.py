@@ -1,8 +1,8 @@
 """From a pool and options to a selection: the funnel, the temperatures, who competes, the cuts.
 
-A pool that the driver can hold takes two passes, whatever the options: one counts the funnel, one
-brings the candidates. A larger one is counted by histograms of keys, and only the rows near the
-cuts are brought.
+Rows that the driver can hold, if their number is known, take one pass, whatever the options. A pool
+that it can hold takes two: one counts the funnel, one brings the candidates. A larger one is
+counted by histograms of keys, and only the rows near the cuts are brought.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -33,7 +35,7 @@ from dsir_spark.selection.pool import (
     Pool,
     with_keys,
 )
-from dsir_spark.selection.rows import to_arrow
+from dsir_spark.selection.rows import numbers, to_arrow
 from dsir_spark.selection.selection import LOSER, Selection
 
 _SENT_LOSERS = 100_000  # ids that a selection carries to its filters; of more they are found anew
@@ -44,6 +46,7 @@ def find(
     pool: Pool,
     options: SelectOptions,
     shares: Mapping[str | None, float] | None = None,
+    num_rows: int | None = None,
 ) -> Selection:
     """Find which rows are selected.
 
@@ -52,6 +55,7 @@ def find(
     rows : frame with the columns that the pool and the options name
     options : the budget is one over all targets; more than there is selects all, with a warning
     shares : proportion of the budget for each target; need not sum to 1; by default equal
+    num_rows : of the frame, if known
 
     Raises
     ------
@@ -62,7 +66,7 @@ def find(
     """
     pool.check(rows, options)
     own = [(shares or {}).get(t, 1.0) for t in pool.targets]
-    search = _Find(rows, pool.of(rows), options, own)
+    search = _Find(rows, pool.of(rows), options, own, num_rows)
     return search.on_driver() if search.is_small else search.on_spark()
 
 
@@ -70,8 +74,9 @@ class _Find:
     """One search; what both ways of it share."""
 
     def __init__(
-        self, rows: DataFrame, pool: Pool, options: SelectOptions, shares: list[float]
-    ) -> None:
+        self, rows: DataFrame, pool: Pool, options: SelectOptions, shares: list[float],
+        num_rows: int | None,
+    ) -> None:  # fmt: skip
         self.rows, self.pool, self.options, self.shares = rows, pool, options, shares
         self.names = pool.targets
         self.auto = options.temperature == "auto"
@@ -79,7 +84,19 @@ class _Find:
         self.staged = pool.staged(rows, options, self.temperatures)
         self.funnel: dict[str, int] = {}
         self.bins: list[Bin] | None = None
-        self._count(self.staged, with_bins=not self.auto)
+        self.held: pa.Table | None = None
+        if num_rows is not None and num_rows * row_bytes(len(self.names)) <= small.BYTES:
+            self._hold()
+        else:
+            self._count(self.staged, with_bins=not self.auto)
+
+    def _hold(self) -> None:
+        """Bring all rows to the driver, and count the funnel there."""
+        table = to_arrow(self.staged)
+        stages = numbers(table, STAGE, np.int64)
+        names, counts = np.unique(stages, return_counts=True)
+        self.funnel = self.pool.funnel(dict(zip(names.tolist(), counts.tolist(), strict=True)))
+        self.held = table.filter(pa.array(stages == CANDIDATE))
 
     def _count(self, staged: DataFrame, with_bins: bool = True) -> None:
         """Count the funnel, and, if they are what the cut will be found from, the keys in bins."""
@@ -106,12 +123,13 @@ class _Find:
             and self.options.group_column is None
         )
         size = self.funnel["candidates"] * row_bytes(len(self.names))
-        return not simple and size <= small.BYTES
+        return self.held is not None or (not simple and size <= small.BYTES)
 
     def on_driver(self) -> Selection:
         """Everything else in NumPy."""
         options, targets = self.options, len(self.names)
-        own = small.SmallPool(to_arrow(_candidates(self.staged).drop(STAGE)), targets)
+        table = to_arrow(_candidates(self.staged)) if self.held is None else self.held
+        own = small.SmallPool(table.drop_columns([STAGE]), targets)
         if self.auto:
             size = None if own.rows.sizes is None else int(own.rows.sizes.sum())
             self._heat(temperature.histograms_of(own.ranks), size)
