@@ -48,8 +48,10 @@ def undisturbed(spark, data, tmp_path_factory):  # noqa: F811
     return bits(spark, output)
 
 
-@pytest.mark.parametrize("name", ["model", "weights", "selected"])
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("name", "after"),
+    [("model", False), ("model", True), ("weights", True), ("selected", False), ("selected", True)],
+)
 def test_a_run_that_died_is_gone_on_with(
     spark, data, tmp_path, monkeypatch, caplog, undisturbed, name, after  # noqa: F811
 ):  # fmt: skip
