@@ -2,7 +2,7 @@
 # make test             installs the test tools as well and runs the tests on Spark 4.2
 # make test SPARK=3.5   the same tests on Spark 3.5, in .venv-3.5
 # make test TESTS=...   only these tests
-# make test-all         with what takes long: notebooks run headless, a standalone cluster
+# make test-all         with what takes long: notebooks run headless, a standalone cluster, real kills
 # make check            lint, types, test-all
 # make house            files, lines, longest function and class, imports
 # make notebooks        runs the notebooks and stores what they show
@@ -35,7 +35,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --durations=10 $(TESTS)
-	@echo "left to make test-all: notebooks run headless, a job on a standalone cluster"
+	@echo "left to make test-all: notebooks run headless, a job on a standalone cluster, real kills"
 
 test-all: test
 	$(BIN)/python -m pytest -m slow --durations=10 $(TESTS)

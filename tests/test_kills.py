@@ -134,26 +134,6 @@ def test_a_driver_killed_in_and_between_all_stages(spark, data, tmp_path):
     assert ends.count("\nweighing raw:") <= 2 and ends.count("\nwriting the selected") <= 2
 
 
-@pytest.mark.parametrize("name", ["weigh", "resample"])
-def test_a_single_stage_killed(spark, data, tmp_path, name):
-    output = ["--output", str(tmp_path / "out")]
-    start = [sys.executable, "-W", "ignore", "-m", "dsir_spark.cli"]
-    fit = ["fit", "--raw", str(data / "raw"), "--target", str(data / "target.parquet"), *output]
-    assert subprocess.run([*start, *fit], capture_output=True).returncode == 0
-    sampled = ["--num-to-sample", "900", "--seed", "3", "--min-example-length", "5", "--no-report"]
-    steps = {"weigh": ["weigh", *output], "resample": ["resample", *output, *sampled]}
-    if name == "resample":
-        assert subprocess.run([*start, *steps["weigh"]], capture_output=True).returncode == 0
-    stage = {"weigh": "checking that ids", "resample": "finding the cut"}[name]
-    for seconds in (0.0, 0.5, 1.0):
-        killed([*start, *steps[name]], stage, None, seconds, whole=seconds > 0)
-    for step in ("weigh", "resample") if name == "weigh" else ("resample",):
-        done = subprocess.run([*start, *steps[step]], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    done = subprocess.run(command(data, tmp_path / "whole"), capture_output=True, text=True)
-    assert bits(spark, tmp_path / "out")[1:] == bits(spark, tmp_path / "whole")[1:]
-
-
 def test_workers_killed_in_each_pass_and_tasks_run_twice(spark, data, tmp_path):
     """Python workers die under retried tasks, with speculation on: the same bits."""
     done = subprocess.run(command(data, tmp_path / "whole"), capture_output=True, text=True)
@@ -187,3 +167,37 @@ def python_workers(parent):
         if int(pid) in below and "pyspark.daemon" in args:
             found.append(int(pid))
     return found
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a disk of so many kilobytes; skips where that is not allowed."""
+    mounted = []
+
+    def mount(kilobytes):
+        place = tmp_path / f"disk{kilobytes}"
+        place.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs",
+                               str(place)], capture_output=True, text=True)  # fmt: skip
+        if done.returncode:
+            pytest.skip(f"mounting a small disk needs the right to: {done.stderr.strip()}")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+def test_a_disk_that_fills_at_each_table(data, small_disk):
+    """One line, exit 2."""
+    stopped = []
+    for kilobytes in (8, 120, 1_000, 4_400):
+        output = small_disk(kilobytes) / "out"
+        done = subprocess.run(command(data, output), capture_output=True, text=True)
+        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        if done.returncode:
+            assert (done.returncode, len(lines)) == (2, 1), done.stderr[-3000:]
+            assert "no space left" in lines[0], lines
+            stopped.append(kilobytes)
+    assert len(stopped) >= 3
