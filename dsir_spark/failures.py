@@ -27,9 +27,11 @@ _BROKEN = _Kind(r"is not a Parquet file|Could not read footer|CANNOT_READ_FOOTER
                 r"|CANNOT_READ_FILE|EOFException|ZipException|not in GZIP|MalformedInput|corrupt"
                 r"|ZStandard|Premature EOF|Unexpected end", "is broken or not of its format",
                 "take it out, or leave it out by --conf spark.sql.files.ignoreCorruptFiles=true")
-# Frames of a stack in which a file is read.
+# Frames of a stack in which a file is read; or none: Java leaves out those of an index that is
+# often wrong, and in a task only decoders have such.
 _READERS = (r"at org\.apache\.(parquet\.|hadoop\.io\.compress\.|spark\.sql\.execution\.datasources"
-            r"\.(FileScanRDD|\w+\.\w*Reader))")  # fmt: skip
+            r"\.(FileScanRDD|\w+\.\w*Reader))"
+            r"|Lost task [^\n]*(ArrayIndexOutOfBounds|NegativeArraySize)Exception")  # fmt: skip
 # The first that fits, from the special to the general.
 _KINDS = (
     _Kind(r"TIMESTAMP\(NANOS", "has times in nanoseconds, which Spark does not read",
