@@ -35,7 +35,7 @@ class Input:
     dropped: dict[str, Column] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def check_unchanged(self, spark: SparkSession) -> None:
+    def check_unchanged(self) -> None:
         """Raise a `DataError` where files came, went or changed since they were looked at.
 
         A Delta table is read at its version, whatever is written to it meanwhile.
@@ -43,7 +43,7 @@ class Input:
         if "listing" not in self.identity:
             return
         place, kind = self.identity["place"], self.identity["format"]
-        facts = files.find(spark, place, kind, place).facts
+        facts = files.find(self.frame.sparkSession, place, kind, place).facts
         if facts != {name: self.identity[name] for name in facts}:
             raise DataError(f"the files under {place} changed while they were read: run again on "
                             "data that stands still")  # fmt: skip

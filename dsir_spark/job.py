@@ -6,7 +6,7 @@ Each stage is a function of what it needs; it writes its table in one commit, an
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -116,7 +116,8 @@ def run_all(spark: SparkSession, options: JobOptions, progress: Progress = quiet
     if options.method == "match":
         model = _match(run, model, raw)
     if not run.done(WEIGHTS):
-        _write_weights(run, model, raw)
+        rows = model.raw.num_documents if model.fitted_share == 1 else None
+        _write_weights(run, model, raw, rows)
     return _select(run, model, raw, targets, fitted)
 
 
@@ -213,7 +214,7 @@ def _model(
         given = texts["target"] if run.options.single_target else texts
         own = {**fit_options.model_dump(), "allow_functions": run.options.allow_functions}
         model = DSIR(**own).fit(raw.frame, given)
-    raw.check_unchanged(run.spark)
+    raw.check_unchanged()
     run.facts["model_fingerprint"] = model.fingerprint
     with run.stage("write_model", "writing the model"):
         run.write(as_frame(model, run.spark), MODEL)
@@ -264,7 +265,8 @@ def _match(run: Run, model: DSIRModel, raw: Input) -> DSIRModel:
     return learnt
 
 
-def _write_weights(run: Run, model: DSIRModel, raw: Input) -> None:
+def _write_weights(run: Run, model: DSIRModel, raw: Input, rows: int | None = None) -> None:
+    """Weigh raw, which may be another than the model was fitted on; rows : of it, if known."""
     options = run.options
     run.facts["table_fingerprint"] = distributions.table_fingerprint(model.tables())
     with run.stage("weigh", "weighing raw"):
@@ -272,9 +274,7 @@ def _write_weights(run: Run, model: DSIRModel, raw: Input) -> None:
             raw.frame, (*options.keep, *options.needed_columns),
             text_hash=options.duplicates == "drop", quality=options.quality is not None,
         )  # fmt: skip
-        rows = model.raw.num_documents if model.fitted_share == 1 else None
-        unchanged = functools.partial(raw.check_unchanged, run.spark)
-        run.write(weights, WEIGHTS, rows=rows, unchanged=unchanged)
+        run.write(weights, WEIGHTS, rows=rows, unchanged=raw.check_unchanged)
 
 
 def _cut(
@@ -287,7 +287,8 @@ def _cut(
         selection = resampling.find_selection(
             model, weights, run.options.part(ResampleOptions), there.rows if there else None
         )
-        selection.funnel.update(_dropped(raw, selection.funnel))
+        funnel = {**selection.funnel, **_dropped(raw, selection.funnel)}
+        selection = dataclasses.replace(selection, funnel=funnel)
         own = [c for c in run.options.keep if c in weights.columns]
         weighed = report.gather_weights(model, selection, weights, targets, own)
         report.checks.tell(report.checks.found(weighed))
@@ -320,8 +321,8 @@ def _select(
             rows = resampling.selected_rows(
                 model, raw.frame, selection, weights, sent=True, unique_ids=options.check_ids
             )  # fmt: skip
-            unchanged = functools.partial(raw.check_unchanged, run.spark)
-            run.write(rows, SELECTED, rows=selection.num_selected, unchanged=unchanged)
+            wanted, unchanged = selection.num_selected, raw.check_unchanged
+            run.write(rows, SELECTED, rows=wanted, unchanged=unchanged)
     selected = run.read(SELECTED)
     if options.whole_documents is not None and not run.done(DOCUMENTS):
         with run.stage("documents", "writing the documents whose chunks were selected"):

@@ -151,8 +151,8 @@ def check_ids(run: Run, raw: Input, fit_options: FitOptions) -> None:
 
 def _record(run: Run, name: str, advice: str) -> tuple[tables.Version, Mapping[str, Any]]:
     """The table of this name under the output, and the record that its commit holds."""
-    place, version = run.place(name), run.there[name] if name in run.there else None
-    version = version or tables.delta_version(run.spark, place)
+    place = run.place(name)
+    version = run.there.get(name) or tables.delta_version(run.spark, place)
     if version is None:
         there = {MODEL: "is no model", WEIGHTS: "are no weights"}[name]
         raise TableError(f"there {there} at {place}: run `{advice}` first")

@@ -414,3 +414,10 @@ def test_stages_one_by_one_give_what_run_gives(spark, data, tmp_path):
     assert facts["kl_reduction"] == whole["kl_reduction"]
     commands = {r["command"] for r in delta(spark, tmp_path / "stages" / "runs").collect()}
     assert commands == {"fit", "weigh", "resample"}
+    # A model weighs another raw as well.
+    other = {**rest, "raw": str(data / "cooking.parquet"), "overwrite": True, "id_column": "text"}
+    with pytest.raises(TableError, match="id_column is 'id' in the model"):
+        run(spark, other, job.weigh)
+    other = {**rest, "raw": str(data / "good.parquet"), "overwrite": True}
+    run(spark, other, job.weigh)
+    assert delta(spark, tmp_path / "stages" / "weights").count() == 501

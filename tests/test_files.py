@@ -130,7 +130,7 @@ def test_files_are_read(spark, tmp_path, name):
     if said is not None:
         with pytest.raises(AssertionError, match=said):
             raise AssertionError(notes)
-    found.check_unchanged(spark)
+    found.check_unchanged()
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -172,10 +172,10 @@ def test_files_that_change_are_seen(spark, tmp_path):
     made(tmp_path, {"r/a.jsonl": JSONL})
     raw = inputs.open_input(spark, str(tmp_path / "r"), None, "raw")
     made(tmp_path, {"r/README.md": "no data"})
-    raw.check_unchanged(spark)
+    raw.check_unchanged()
     made(tmp_path, {"r/b.jsonl": JSONL})
     with pytest.raises(DataError, match="changed while they were read"):
-        raw.check_unchanged(spark)
+        raw.check_unchanged()
     with pytest.raises(TableError, match="changed since the run"):
         inputs.as_recorded(spark, raw.identity, "raw")
 
