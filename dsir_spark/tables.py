@@ -307,7 +307,8 @@ def write(
     spark = frame.sparkSession
     # To write over nothing would have Delta look for files to remove, by a job.
     over = overwrite and exists(spark, place)
-    writer = _writer(frame, record).mode("overwrite" if over else "errorifexists")
+    # ("error", not "errorifexists": Spark Connect of 3.5 and 4.0 knows the one spelling alone.)
+    writer = _writer(frame, record).mode("overwrite" if over else "error")
     if over:
         writer = writer.option("overwriteSchema", "true")
     needed = _features(frame.schema)
