@@ -32,6 +32,10 @@ _BROKEN = _Kind(r"is not a Parquet file|Could not read footer|CANNOT_READ_FOOTER
 _READERS = (r"at org\.apache\.(parquet\.|hadoop\.io\.compress\.|spark\.sql\.execution\.datasources"
             r"\.(FileScanRDD|\w+\.\w*Reader))"
             r"|Lost task [^\n]*(ArrayIndexOutOfBounds|NegativeArraySize)Exception")  # fmt: skip
+# Where Python failed on a worker: the last line of its stack, which names the exception.
+_PYTHON = re.compile(r"PythonException.*^(?!org\.|java)(?:\w+\.)*(\w+(?:Error|Exception))\b",
+                     re.S | re.M)  # fmt: skip
+_OF_DISK = ("OSError", "PermissionError", "FileNotFoundError", "MemoryError")
 # The first that fits, from the special to the general.
 _KINDS = (
     _Kind(r"TIMESTAMP\(NANOS", "has times in nanoseconds, which Spark does not read",
@@ -69,13 +73,21 @@ _KINDS = (
 
 def is_of_spark(error: BaseException) -> bool:
     """Was it raised by Spark, in a task or in its driver?"""
-    return any(kind.__module__.split(".")[0] in ("pyspark", "py4j") for kind in type(error).__mro__)
+    roots = [kind.__module__.split(".")[0] for kind in type(error).__mro__]
+    return not {"pyspark", "py4j", "grpc"}.isdisjoint(roots)
 
 
 def told(error: BaseException) -> str | None:
-    """The line for a failure that the user can put right; None for one that is ours."""
+    """The line for a failure that the user can put right; None for one that is ours.
+
+    Words alone prove nothing: what Python raised, here or on a worker, counts only where it is of
+    the system's.
+    """
     messages = list(_messages(error))
     whole = "\n".join(messages)
+    python = _PYTHON.search(whole)
+    if not messages or (python is not None and python.group(1) not in _OF_DISK):
+        return None
     kind = next((kind for kind in _KINDS if re.search(kind.pattern, whole)), None)
     if kind is None and "PythonException" not in whole and re.search(_READERS, whole):
         kind = _BROKEN  # readers trip over broken bytes in ways without a name of their own
@@ -89,13 +101,16 @@ def told(error: BaseException) -> str | None:
 
 
 def _messages(error: BaseException) -> Iterator[str]:
-    """Messages of an exception and its causes, those of the JVM too, the outermost first."""
+    """Messages of an exception and its causes, those of the JVM too, the outermost first.
+
+    Only of those that Spark or the system raised.
+    """
     seen: BaseException | None = error
     for _ in range(20):
         if seen is None:
             return
         java = getattr(seen, "java_exception", None)
-        if java is None:
+        if java is None and (is_of_spark(seen) or isinstance(seen, OSError | MemoryError)):
             yield f"{type(seen).__name__}: {seen}"
         for _ in range(20):
             if java is None:

@@ -34,6 +34,7 @@ from dsir_spark.options import FitOptions, JobOptions, ResampleOptions
 from dsir_spark.runs import MODEL, SELECTED, WEIGHTS, WRITES, Run
 from dsir_spark.scoring import distributions
 
+_COLUMNS = ("text_column", "id_column")  # found whatever their case is, as Spark does
 _log = logging.getLogger("dsir_spark")
 
 
@@ -175,7 +176,8 @@ def model_of_record(run: Run) -> tuple[DSIRModel, Mapping[str, Any]]:
     differences = [
         f"{name} is {_shown(fitted)} in the model and {_shown(given)} here"
         for name in sorted(run.options.given & model.config.model_dump().keys())
-        if (fitted := getattr(model.config, name)) != (given := _resolved(run.options, name))
+        if (given := _resolved(run.options, name)) != (fitted := getattr(model.config, name))
+        and not (name in _COLUMNS and str(given).lower() == str(fitted).lower())
     ]
     if differences:
         raise TableError(

@@ -8,7 +8,7 @@
 # the executors (PYSPARK_PYTHON) needs numpy, pyarrow and numba. DELTA_PACKAGE names other Delta
 # jars; an empty one leaves them out, where the cluster has its own.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 submit=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
@@ -22,7 +22,7 @@ fi
 shift
 
 python=${PYSPARK_PYTHON:-python3}
-package=${DELTA_PACKAGE-$("$python" - <<'PYTHON'
+package=${DELTA_PACKAGE-$(cd "$root" && "$python" - <<'PYTHON'
 from dsir_spark.session import delta_package
 
 print(delta_package())
@@ -30,7 +30,7 @@ PYTHON
 )}
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
-"$python" - "$build/dsir_spark.zip" <<'PYTHON'
+(cd "$root" && "$python" - "$build/dsir_spark.zip") <<'PYTHON'
 import sys
 import zipfile
 from pathlib import Path
@@ -41,4 +41,4 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_DEFLATED) as out:
 PYTHON
 
 spark-submit ${package:+--packages "$package"} --py-files "$build/dsir_spark.zip" \
-    ${submit[@]+"${submit[@]}"} scripts/dsir_job.py "$@"
+    ${submit[@]+"${submit[@]}"} "$root/scripts/dsir_job.py" "$@"

@@ -456,6 +456,17 @@ def analysis_error():
     return AnalysisException("[COLUMN] no such column\nJVM stacktrace:\n...")
 
 
+def on_python_worker(last):
+    """As Spark tells what a Python function raised in a task."""
+    from pyspark.errors import PySparkException
+
+    return PySparkException(
+        "Job aborted due to stage failure: Lost task 0.0: org.apache.spark.api.python."
+        f"PythonException: Traceback (most recent call last):\n  File x\n{last}\n"
+        "\tat org.apache.spark.api.python.BasePythonRunner\n"
+    )
+
+
 def end_of_file():
     return EOFError("the compiled code is cut off")
 
@@ -473,7 +484,12 @@ def end_of_file():
           "--conf spark.local.dir=FOLDER or --output"]),
         (KeyboardInterrupt, 130, ["interrupted: nothing half-written is visible"]),
         (lambda: click.UsageError("so not"), 2, ["error: so not"]),
+        (lambda: on_python_worker("OSError: [Errno 28] No space left on device"), 2,
+         ["error: there is no space left on a disk: make room, or name another folder with "
+          "--conf spark.local.dir=FOLDER or --output"]),
+        (lambda: on_python_worker("KeyError: 'bucket does not exist'"), 1, None),
         (lambda: ValueError("boom"), 1, None),
+        (lambda: ValueError("the array is corrupt: it does not exist"), 1, None),
         (end_of_file, 1, None),
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ STAGES = (
     ("measuring what", None),
 )  # fmt: skip
 ROWS = 60_000
+CLI = [sys.executable, "-W", "ignore", "-m", "dsir_spark.cli"]
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +51,20 @@ def data(tmp_path_factory):
 
 def command(data, output, *more):
     return [
-        sys.executable, "-W", "ignore", "-m", "dsir_spark.cli", "run", "--raw", str(data / "raw"),
+        *CLI, "run", "--raw", str(data / "raw"),
         "--target", str(data / "target.parquet"), "--output", str(output), "--num-to-sample",
         "900", "--seed", "3", "--no-report", "--min-example-length", "5", *more,
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """The output of a run that nothing disturbed, and the seconds of its stages."""
+    output = tmp_path_factory.mktemp("whole") / "out"
+    done = subprocess.run(command(data, output), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return output, [float(re.search(rf"^{stage}.*: ([0-9.]+) s$", done.stderr, re.M)[1])
+                    for stage, _ in STAGES]  # fmt: skip
 
 
 def killed(arguments, stage, table, seconds, whole):
@@ -101,13 +113,10 @@ class Reader(threading.Thread):
                 self.seen.add(frozenset())
 
 
-def test_a_driver_killed_in_and_between_all_stages(spark, data, tmp_path):
+def test_a_driver_killed_in_and_between_all_stages(spark, data, whole, tmp_path):
     """Killed thirteen times over an earlier selection, each time gone on with: the same bits."""
-    done = subprocess.run(command(data, tmp_path / "whole"), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    took = [float(re.search(rf"^{stage}.*: ([0-9.]+) s$", done.stderr, re.M)[1])
-            for stage, _ in STAGES]  # fmt: skip
-    expected = bits(spark, tmp_path / "whole")
+    undisturbed, took = whole
+    expected = bits(spark, undisturbed)
     earlier = command(data, tmp_path / "out", "--num-buckets", "500")
     assert subprocess.run(earlier, capture_output=True).returncode == 0
     reader = Reader(spark, tmp_path / "out")
@@ -134,10 +143,34 @@ def test_a_driver_killed_in_and_between_all_stages(spark, data, tmp_path):
     assert ends.count("\nweighing raw:") <= 2 and ends.count("\nwriting the selected") <= 2
 
 
-def test_workers_killed_in_each_pass_and_tasks_run_twice(spark, data, tmp_path):
-    """Python workers die under retried tasks, with speculation on: the same bits."""
-    done = subprocess.run(command(data, tmp_path / "whole"), capture_output=True, text=True)
+def test_weigh_and_resample_killed(spark, data, whole, tmp_path):
+    """In their passes, over the tables of an earlier run: nothing changes until they end."""
+    undisturbed, took = whole
+    before = bits(spark, undisturbed)
+    budget = ["--num-to-sample", "400", "--no-report", "--min-example-length", "5"]
+    places = [tmp_path / "there", tmp_path / "out"]
+    for place in places:
+        shutil.copytree(undisturbed, place)
+    weigh, select = [[*CLI, "weigh", "--overwrite", "--output"], [*CLI, "resample", *budget,
+                                                                  "--output"]]  # fmt: skip
+    done = subprocess.run([*select, str(places[0])], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    out = str(places[1])
+    killed([*weigh, out], "checking that ids", None, took[3] / 2, whole=True)
+    assert bits(spark, places[1]) == before
+    done = subprocess.run([*weigh, out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert bits(spark, places[1]) == before
+    for seconds, together in ((0.0, True), (took[5] / 2, False)):
+        killed([*select, out], "finding the cut", None, seconds, whole=together)
+        assert bits(spark, places[1]) in (before, bits(spark, places[0]))
+    done = subprocess.run([*select, out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert bits(spark, places[1]) == bits(spark, places[0]) != before
+
+
+def test_workers_killed_in_each_pass_and_tasks_run_twice(spark, data, whole, tmp_path):
+    """Python workers die under retried tasks, with speculation on: the same bits."""
     more = ["--master", "local[2,8]", "--conf", "spark.speculation=true", "--conf",
             "spark.speculation.multiplier=1",
             "--conf", "spark.sql.files.maxPartitionBytes=400000"]  # fmt: skip
@@ -153,7 +186,7 @@ def test_workers_killed_in_each_pass_and_tasks_run_twice(spark, data, tmp_path):
     assert process.stderr is not None
     assert process.returncode == 0, process.stderr.read()[-3000:]
     assert deaths >= 2
-    assert bits(spark, tmp_path / "out") == bits(spark, tmp_path / "whole")
+    assert bits(spark, tmp_path / "out") == bits(spark, whole[0])
 
 
 def python_workers(parent):
@@ -187,6 +220,19 @@ def small_disk(tmp_path):
     yield mount
     for place in mounted:
         subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+def test_a_disk_that_fills_under_the_compiled_code(small_disk):
+    code = (
+        "from dsir_spark import features\n"
+        "import pyarrow as pa\n"
+        "spec = features.FeatureSpec(num_buckets=100)\n"
+        "print(features.count_ngrams(pa.array(['salt the soup']), spec).counts.sum())\n"
+    )
+    values = {**os.environ, "NUMBA_CACHE_DIR": str(small_disk(8))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=values)
+    assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
+    assert "compiled code is not kept" in done.stderr
 
 
 def test_a_disk_that_fills_at_each_table(data, small_disk):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,6 +127,37 @@ def test_of_two_runs_the_later_goes_on(spark, data, tmp_path, monkeypatch):  # n
     assert delta(spark, tmp_path / "out" / "selected").count() == 30
     assert runs.latest_selection(spark, str(tmp_path / "out"))["run_id"] == others[1]["run_id"]
     assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
+
+
+@pytest.mark.parametrize("with_a_run", [False, True])
+def test_what_meets_ends_whole(spark, data, tmp_path, with_a_run):  # noqa: F811
+    """Two resamplings, or one during a run, at once and under OPTIMIZE: one outcome, whole."""
+    output, over = tmp_path / "out", threading.Event()
+    chosen = options(data, output, overwrite=True)
+    run(spark, chosen)
+    first = (lambda: run(spark, chosen)) if with_a_run else (lambda: again(
+        spark, output, num_to_sample=30, seed=8, min_example_length=10))  # fmt: skip
+
+    def optimised():
+        while not over.wait(0.3):
+            for name in ("weights", "selected"):
+                # Of the two that write a table the one that comes later may be refused.
+                with contextlib.suppress(Exception):
+                    spark.sql(f"OPTIMIZE delta.`{output}/{name}`").collect()
+
+    with ThreadPoolExecutor(3) as threads:
+        maintenance = threads.submit(optimised)
+        ended = [threads.submit(one) for one in (first, lambda: again(spark, output, **BUDGET))]
+        found = [one.exception() or one.result() for one in ended]
+        over.set()
+        maintenance.result()
+    lost = [one for one in found if isinstance(one, BaseException)]
+    assert all(isinstance(one, TableError) for one in lost) and len(lost) <= 1, lost
+    last = runs.latest_selection(spark, str(output))
+    assert last["run_id"] in [one["run_id"] for one in found if one not in lost]
+    assert delta(spark, output / "selected").count() == last["funnel"]["selected"]
+    report = job.report_again(spark, str(output), examples=0)
+    assert report.selection.selected == last["funnel"]["selected"]
 
 
 def test_what_was_there_is_put_back_when_other_rows_are_written(
