@@ -6,6 +6,7 @@ and the job are imported when a command runs: a mistake in options is told at on
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -13,7 +14,8 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +140,10 @@ def report(
 ) -> None:
     """Show what the latest run selected, and why; write it as a page."""
     options, where = _read("report", flags)
-    from dsir_spark import job
-    from dsir_spark.report import text
-
-    spark = session.build_session(**where)
+    with _starting(**where) as started:
+        from dsir_spark import job
+        from dsir_spark.report import text
+    spark = started.result()
     output = str(options.output)
     facts = job.report_again(
         spark, output, composition, 0 if no_examples else examples, progress.of(spark),
@@ -184,12 +186,13 @@ def runs(**flags: Any) -> None:
 @click.option("--seed", type=int, default=1, show_default=True)
 def demo(output: str, num_to_sample: int, seed: int) -> None:
     """Run the real job on text that every Python installation has."""
-    from dsir_spark import demo_data, job
-    from dsir_spark.report import text
-
     begin = time.monotonic()
     folder = Path(output)
-    data = demo_data.build_demo_data(folder / "data")
+    with _starting() as started:
+        from dsir_spark import demo_data, job
+        from dsir_spark.report import text
+
+        data = demo_data.build_demo_data(folder / "data")
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in data.kinds.items())
     click.echo(
         f"raw: {data.documents:,} documents, {data.bytes / 1e6:.1f} MB of text from this Python "
@@ -205,7 +208,7 @@ def demo(output: str, num_to_sample: int, seed: int) -> None:
         "min_example_length": 50,
         "overwrite": True,
     })  # fmt: skip
-    spark = session.build_session()
+    spark = started.result()
     facts = job.run_all(spark, options, progress.of(spark))["facts"]
     _show(spark, str(options.output), facts, text.full)
     click.echo(f"tables: {', '.join(job.written_places(str(options.output)))}")
@@ -213,12 +216,19 @@ def demo(output: str, num_to_sample: int, seed: int) -> None:
                f"dsir-spark report --output {options.output} --composition kind")  # fmt: skip
 
 
+@contextlib.contextmanager
+def _starting(**where: Any) -> Iterator[Future[Any]]:
+    """The session that starts meanwhile: seconds, for which Python need not wait."""
+    with ThreadPoolExecutor(1) as aside:
+        yield aside.submit(session.build_session, **where)
+
+
 def _do(command: str, **flags: Any) -> None:
     options, where = _read(command, flags)
-    from dsir_spark import job
-    from dsir_spark.report import text
-
-    spark = session.build_session(**where)
+    with _starting(**where) as started:
+        from dsir_spark import job
+        from dsir_spark.report import text
+    spark = started.result()
     row = getattr(job, _STAGES[command][0])(spark, options, progress.of(spark))
     if "facts" in row:
         _show(spark, str(options.output), row["facts"], text.summary, page=options.report)

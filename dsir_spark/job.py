@@ -10,6 +10,7 @@ import dataclasses
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -24,6 +25,7 @@ from dsir_spark.preflight import (
     check_columns,
     check_ids,
     model_of_record,
+    named_targets,
     open_inputs,
     open_raw,
     refuse_foreign_weights,
@@ -49,9 +51,8 @@ from dsir_spark.selection import Selection
 def fit(spark: SparkSession, options: JobOptions, progress: Progress = quiet) -> dict[str, Any]:
     """Fit a model from raw and target and write it; the run's row."""
     options.require("raw", "target", "output")
-    run = Run(spark, resolved(spark, options), "fit", progress)
-    raw = open_input(spark, str(run.options.raw), options.raw_format, "raw", options.where)
-    fit_options, targets = open_inputs(run, raw)
+    run, raw, targets = _opened(spark, options, "fit", progress)
+    fit_options = open_inputs(run, raw, targets)
     run.begin()
     _model(run, fit_options, targets, raw)
     return run.finish()
@@ -103,9 +104,8 @@ def run_all(spark: SparkSession, options: JobOptions, progress: Progress = quiet
     `resample` goes on from them.
     """
     options.require("raw", "target", "output", budget=True)
-    run = Run(spark, resolved(spark, options), "run", progress)
-    raw = open_input(spark, str(run.options.raw), options.raw_format, "raw", options.where)
-    fit_options, opened = open_inputs(run, raw)
+    run, raw, opened = _opened(spark, options, "run", progress)
+    fit_options = open_inputs(run, raw, opened)
     run.begin()
     if not run.done(MODEL):
         check_ids(run, raw, fit_options)
@@ -200,6 +200,26 @@ def write_report(
     frame = report.as_frame(spark, facts)
     tables.append(frame, tables.within(output, REPORT), {tables.RUN_ID: facts.run.id})
     return written
+
+
+def _opened(
+    spark: SparkSession, options: JobOptions, command: str, progress: Progress
+) -> tuple[Run, Input, dict[str, Input]]:
+    """A run that has looked at its output, raw, and the targets: looked at side by side.
+
+    None needs another, and the first look that Spark takes at anything costs seconds.
+    """
+    options = resolved(spark, options)
+    with ThreadPoolExecutor(4) as aside:
+        raw = aside.submit(
+            open_input, spark, str(options.raw), options.raw_format, "raw", options.where
+        )
+        targets = {
+            name: aside.submit(open_input, spark, place, options.target_format, owner)
+            for name, (owner, place) in named_targets(options).items()
+        }
+        run = Run(spark, options, command, progress)
+        return run, raw.result(), {name: target.result() for name, target in targets.items()}
 
 
 def _model(

@@ -84,13 +84,21 @@ def check_columns(
         raise ColumnError(f"{owner}: {said}: leave it out by a view, or rename or cast it there")
 
 
-def open_inputs(run: Run, raw: Input) -> tuple[FitOptions, dict[str, Input]]:
-    """What `what_to_fit` finds, put on the run's record."""
-    fit_options, targets = what_to_fit(run, raw)
+def named_targets(options: JobOptions) -> dict[str, tuple[str, str]]:
+    """What each target is called in messages, and its place, by name."""
+    return {
+        name: ("target" if options.single_target else f"target {name}", place)
+        for name, place in options.target.items()
+    }
+
+
+def open_inputs(run: Run, raw: Input, targets: Mapping[str, Input]) -> FitOptions:
+    """The options of the fit, with all columns looked at and no text read; inputs on record."""
+    fit_options = _what_to_fit(run, raw, targets)
     identities = {name: target.identity for name, target in targets.items()}
     run.facts["target"] = json.dumps(identities, sort_keys=True)
     put_on_record(run, {"raw": raw, **targets})
-    return fit_options, targets
+    return fit_options
 
 
 def put_on_record(run: Run, opened: Mapping[str, Input]) -> None:
@@ -101,20 +109,14 @@ def put_on_record(run: Run, opened: Mapping[str, Input]) -> None:
         warnings.warn(note, UserWarning, stacklevel=2)
 
 
-def what_to_fit(run: Run, raw: Input) -> tuple[FitOptions, dict[str, Input]]:
-    """The options of the fit and the targets, with all columns looked at and no text read."""
+def _what_to_fit(run: Run, raw: Input, targets: Mapping[str, Input]) -> FitOptions:
     options = run.options
     fit_options = _with_id_column(options, raw)
-    names = (None,) if options.single_target else tuple(options.target)
-    check_columns(run, raw, fit_options, names)
-    text = found(raw.frame, fit_options.text_column)
-    fit_options = fit_options.model_copy(update={"text_column": text})
-    targets = {}
-    for name, place in options.target.items():
-        owner = "target" if options.single_target else f"target {name}"
-        targets[name] = open_input(run.spark, place, options.target_format, owner)
+    check_columns(run, raw, fit_options, (None,) if options.single_target else tuple(targets))
+    for name, (owner, place) in named_targets(options).items():
         check_text_column(targets[name].frame, options.text_column, f"{owner} ({place})")
-    return fit_options, targets
+    text = found(raw.frame, fit_options.text_column)
+    return fit_options.model_copy(update={"text_column": text})
 
 
 def _with_id_column(options: JobOptions, raw: Input) -> FitOptions:
