@@ -204,6 +204,7 @@ def demo(output: str, num_to_sample: int, seed: int) -> None:
         "output": str(folder / "tables"),
         "num_to_sample": num_to_sample,
         "seed": seed,
+        "method": "match",
         "keep": ["kind"],
         "min_example_length": 50,
         "overwrite": True,

@@ -44,9 +44,9 @@ def weighed(method="sample", copies=0, spread=1.0, correlation=0.0, in_raw=0, sh
 
 
 def selected(method="sample", kl=0.2, random=0.1, size=50.0, short=0, candidates=10, median=100.0,
-             names=("t",)):  # fmt: skip
+             names=("t",), length=100.0):  # fmt: skip
     own = [
-        TargetFacts(n, 100, 900, kl, random, None, 0.5, None, size - i, median)
+        TargetFacts(n, 100, 900, kl, random, None, 0.5, None, size - i, median, length)
         for i, n in enumerate(names)
     ]
     return SelectionFacts(method, short, "documents", candidates, 10, 100.0, tuple(own))
@@ -82,6 +82,7 @@ def drawn(n=4):
         ("few_effective", selected(size=2.0), selected(size=50.0)),
         ("few_effective", selected(size=2.0), selected("match", size=2.0)),
         ("short_first", selected(median=20.0), selected(median=60.0)),
+        ("short_first", selected(median=20.0), selected(median=20.0, length=30.0)),
         ("shortfall", selected(short=5), selected(short=5, candidates=11)),
     ],
 )

@@ -146,10 +146,12 @@ RULES: dict[type, tuple[Rule, ...]] = {
             "{t.effective_sample_size:,.1f}: the sample is nearly the top of the list.",
             "Give temperature auto, or method match."),
         Rule("short_first", "targets",
-            lambda f, t: t.median_length / f.median_length
-            if t.documents >= 10 and f.median_length else None, "<", 0.5,
+            # A target of short documents asks for such.
+            lambda f, t: t.median_length / min(f.median_length, t.target_length)
+            if t.documents >= 10 and f.median_length and t.target_length else None, "<", 0.5,
             "Short documents come first: half of those selected for {t.called} have at most "
-            "{t.median_length:,.0f} tokens, half of the candidates {f.median_length:,.0f} or more.",
+            "{t.median_length:,.0f} tokens, half of the candidates {f.median_length:,.0f} or more, "
+            "the target's own {t.target_length:,.0f} in the mean.",
             "Give min_example_length, method match or normalize ngram."),
         Rule("shortfall", "",
             lambda f, _: f.shortfall if f.selected >= f.candidates else None, ">", 0.0,

@@ -129,6 +129,7 @@ class TargetFacts(OfTarget):
     bound_documents: int | None  # candidates that the bound comes from; None: all
     effective_sample_size: float  # documents
     median_length: float  # tokens
+    target_length: float  # tokens of a document of the target itself, mean
     detail: Mapping[str, Any] | None = None  # what the page shows, as JSON has it: `detail`
 
     @property

@@ -242,5 +242,6 @@ def _of_targets(
             bound=bound, bound_documents=None if all_drawn else len(sample.ids),
             effective_sample_size=spectrum.effective_sample_size(t),
             median_length=spectrum.bins(candidates.LENGTH_SELECTED, t).median(),
+            target_length=target.num_tokens / max(1, target.num_documents - target.num_null),
         ))  # fmt: skip
     return found
