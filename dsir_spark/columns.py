@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
+from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -67,6 +68,32 @@ def hashable(df: DataFrame, name: str) -> Column:
         number = F.pmod(quoted(name), bits)
         return F.when(number >= bits / 2, number - bits).otherwise(number).cast("bigint")
     return quoted(name)
+
+
+def check_expression(df: DataFrame, expression: Column | str, said: str) -> T.DataType:
+    """The type of an expression over the columns of `df`.
+
+    Parameters
+    ----------
+    said : how errors begin
+
+    Raises
+    ------
+    ColumnError
+        It does not hold for `df`, or changes from one reading to the next (`rand()`, `uuid()`).
+    """
+    column = F.expr(expression) if isinstance(expression, str) else expression
+    try:
+        # Under Connect, only the schema has it analysed.
+        kind = df.select(column.alias("it")).schema["it"].dataType
+        # Spark aggregates nothing that changes, and says so.
+        df.agg(F.count(column)).schema  # noqa: B018
+    except (AnalysisException, ParseException) as error:
+        message = str(error).strip().splitlines()[0]
+        if "NONDETERMINISTIC" in message or "nondeterministic" in message:
+            message = "it is not deterministic, and every pass would see other rows"
+        raise ColumnError(f"{said}: {message}") from None
+    return kind
 
 
 def check_text_column(df: DataFrame, name: str, owner: str) -> None:

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dsir_spark import files, tables
-from dsir_spark.columns import quoted
+from dsir_spark.columns import check_expression, quoted
 from dsir_spark.errors import ColumnError, DataError, TableError
 
 
@@ -120,17 +119,11 @@ def _stored(kind: T.DataType) -> T.DataType:
 
 
 def _kept(frame: DataFrame, where: str, owner: str) -> DataFrame:
-    try:
-        kept = frame.where(where)
-        kept.schema  # noqa: B018 - under Connect, only now is the predicate analysed
-        # Spark aggregates nothing that changes from one reading to the next, and says so.
-        frame.agg(F.max(F.expr(where))).schema  # noqa: B018
-    except (AnalysisException, ParseException) as error:
-        message = str(error).strip().splitlines()[0]
-        if "NONDETERMINISTIC" in message or "nondeterministic" in message:
-            message = "it is not deterministic, and every pass would see other rows"
-        raise ColumnError(f"where {where!r} does not hold for {owner}: {message}") from None
-    return kept
+    said = f"where {where!r} does not hold for {owner}"
+    kind = check_expression(frame, where, said)
+    if not isinstance(kind, T.BooleanType):
+        raise ColumnError(f"{said}: it is no predicate but of type {kind.simpleString()}")
+    return frame.where(where)
 
 
 def as_recorded(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -37,9 +37,11 @@ __all__ = ["FitOptions", "JobOptions", "Options", "QualityRule", "ResampleOption
 _COLUMN = "the name of a column"
 _READING = ("run", "fit", "weigh", "resample")
 _SELECTING = ("run", "resample")
-_ALL = (*_READING, "report", "explain", "runs")
+_ALL = (*_READING, "select", "report", "explain", "runs")
 _fit = functools.partial(option, commands=_READING)
-_select = functools.partial(option, commands=_SELECTING)
+_input = functools.partial(option, commands=(*_READING, "select"))
+_resample = functools.partial(option, commands=_SELECTING)
+_select = functools.partial(option, commands=(*_SELECTING, "select"))
 
 Share = Annotated[Number, Field(ge=0, le=1)]
 Bounds = Annotated[dict[Literal["min", "max"], Share], Field(min_length=1)]
@@ -95,12 +97,12 @@ class FitOptions(Options):
         "Python.", "a name, a path or module:function")
     allow_functions: bool = option(
         False, "Run a tokenizer that is module:function, also one that a model names.",
-        commands=_ALL[:-1], exclude=True)
+        commands=(*_READING, "report", "explain"), exclude=True)
     hash: Literal["xxhash64", "sha256"] = _fit(
         "xxhash64", "Bucket of an n-gram: Spark SQL's pmod(xxhash64(ngram), num_buckets), or the "
         "reference package's int(sha256(ngram)) mod num_buckets.")
-    text_column: Text = _fit("text", "Column of the texts.", _COLUMN)
-    id_column: Text | None = _fit(
+    text_column: Text = _input("text", "Column of the texts.", _COLUMN)
+    id_column: Text | None = _input(
         "id", "Column of unique ids (string or integer); none: ids are made from the texts.",
         f"{_COLUMN}, or none")
     target_laplace_smoothing: Number = _fit(
@@ -185,6 +187,10 @@ class SelectOptions(Options):
         """Documents, or tokens, or whatever `size_column` counts."""
         return (self.num_tokens_to_sample if self.sized else self.num_to_sample) or 0
 
+    def budget_of(self, candidates: int, size: Callable[[], int]) -> int:
+        """The budget among so many candidates, of whose sizes `size` finds the sum."""
+        return self.budget
+
     @property
     def quota_bounds(self) -> dict[str, tuple[float, float | None]]:
         """Smallest and largest share of each value; None: no largest."""
@@ -203,7 +209,7 @@ class SelectOptions(Options):
     def contradictions(self, names: tuple[str, ...] | None) -> list[str]:
         """See `Options.contradictions`."""
         found = super().contradictions(names)
-        if self.num_to_sample is not None and self.sized:
+        if self.num_to_sample is not None and self.num_tokens_to_sample is not None:
             found.append("give num_to_sample or num_tokens_to_sample, not both")
         if self.size_column is not None and not self.sized:
             found.append("size_column is for a budget of sizes: give num_tokens_to_sample")
@@ -243,20 +249,20 @@ class SelectOptions(Options):
 class ResampleOptions(SelectOptions):
     """How documents are chosen by their weights under a model."""
 
-    method: Literal["sample", "top_k", "match"] = _select(  # type: ignore[assignment]
+    method: Literal["sample", "top_k", "match"] = _resample(  # type: ignore[assignment]
         "sample", "sample: without replacement in proportion to the weights (Gumbel top-k). "
         "top_k: the largest weights. match: the subset whose n-grams together are closest to the "
         "target's.")
-    min_example_length: Whole = _select(
+    min_example_length: Whole = _resample(
         100, "Documents of fewer tokens are no candidates.", "a whole number of tokens >= 0", ge=0)
-    quality: Annotated[Literal["paper"] | dict[str, Number] | None, ByText] = _select(
+    quality: Annotated[Literal["paper"] | dict[str, Number] | None, ByText] = _resample(
         None, f"The paper's quality rule, or with other bounds of {', '.join(_BOUNDS)}.",
         "paper, or a mapping of bounds to numbers")
-    normalize: Literal["none", "ngram"] = _select(
+    normalize: Literal["none", "ngram"] = _resample(
         "none", "Rank by the sum of a document's log ratios, or (ngram) by their mean.")
-    match_steps: Whole = _select(
+    match_steps: Whole = _resample(
         16, "Steps of method match.", "a whole number from 1 to 64", ge=1, le=64)
-    match_tokens: Annotated[Whole, Ge(1)] | Literal["auto", "all"] = _select(
+    match_tokens: Annotated[Whole, Ge(1)] | Literal["auto", "all"] = _resample(
         "auto", "N-grams of raw that method match learns from.",
         "auto, all or a whole number of n-grams >= 1")
 
@@ -286,11 +292,11 @@ class JobOptions(ResampleOptions, FitOptions):
     no name.
     """
 
-    raw: Text | None = _fit(
+    raw: Text | None = _input(
         None, "Raw corpus: a path or schema.table.", "a path or a table name",
-        needed=("run", "fit"))
-    raw_format: Format | None = _fit(None, "Of raw, if names do not tell.")
-    where: Predicate | None = _fit(
+        needed=("run", "fit", "select"))
+    raw_format: Format | None = _input(None, "Of raw, if names do not tell.")
+    where: Predicate | None = _input(
         None, "Spark SQL predicate on raw's columns: the rest is left out.",
         "a predicate of Spark SQL on raw's columns")
     target: Targets = _fit(
@@ -302,17 +308,18 @@ class JobOptions(ResampleOptions, FitOptions):
         commands=_ALL, needed=_ALL)
     keep: Columns = option(
         (), "Columns of raw to keep in the weights table.", "a list of column names",
-        commands=("run", "weigh"))
+        commands=("run", "weigh", "select"))
     check_ids: bool = option(
-        True, "Refuse ids that occur twice (shuffles the ids).", commands=("run", "weigh"))
-    whole_documents: Number | None = _select(
+        True, "Refuse ids that occur twice (shuffles the ids).",
+        commands=("run", "weigh", "select"))
+    whole_documents: Number | None = _resample(
         None, "With chunks: also write documents of which this share was selected.",
         "a share of chunks above 0, to 1", gt=0, le=1)
     overwrite: bool = option(
-        False, "Replace tables of an earlier run.", commands=("run", "fit", "weigh"))
+        False, "Replace tables of an earlier run.", commands=("run", "fit", "weigh", "select"))
     report: bool = _select(True, "Write the report page at the end.")
     examples: bool = option(
-        True, "Show texts and n-grams in the report.", commands=_SELECTING)
+        True, "Show texts and n-grams in the report.", commands=(*_SELECTING, "select"))
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any], command: str | None = None) -> Self:

@@ -22,7 +22,7 @@ MODULES = {
 }
 # What each part may import: parts above it only, and a wing its own rooms.
 WINGS = {"features", "scoring", "selection", "report"}
-_VALUES = "errors columns options"
+_VALUES = "errors columns options score_options"
 _MODEL = f"{_VALUES} features tables scoring selection resampling matchings"
 MAY_IMPORT = {
     "errors": "",
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "columns": "errors",
     "fields": "errors",
     "options": "errors fields features",
+    "score_options": "errors fields options",
     "failures": "",
     "files": "errors failures",
     "tables": "errors failures files",
@@ -43,7 +44,7 @@ MAY_IMPORT = {
     "progress": "",
     "demo_data": "",
     "inputs": "errors columns files tables",
-    "runs": "errors options tables session",
+    "runs": "errors options score_options tables session",
     "preflight": f"{_MODEL} dsir inputs runs",
     "job": f"{_MODEL} dsir report inputs runs preflight",
     "startup": "errors options tables",

@@ -29,6 +29,7 @@ from dsir_spark.selection.pool import (
     MEMBER,
     NOISE,
     OVER,
+    OWN,
     RANKS,
     SIZE,
     STAGE,
@@ -131,8 +132,7 @@ class _Find:
         table = to_arrow(_candidates(self.staged)) if self.held is None else self.held
         own = small.SmallPool(table.drop_columns([STAGE]), targets)
         if self.auto:
-            size = None if own.rows.sizes is None else int(own.rows.sizes.sum())
-            self._heat(temperature.histograms_of(own.ranks), size)
+            self._heat(temperature.histograms_of(own.ranks), own.total_size())
         own.heat(self.temperatures if self.auto else (1.0,) * targets)
         if self.pool.drops_copies(options):
             self._lose("duplicate_text", own.drop_copies())
@@ -140,7 +140,7 @@ class _Find:
             self._lose("duplicate_text", own.drop_equal_ids())
         if options.max_per_group is not None:
             self._lose("over_max_per_group", own.limit_groups(options.max_per_group))
-        found = self._found(own, lambda rule: settled(own.rows, own.keys, rule))
+        found = self._found(own, lambda rule: settled(own.rows, own.keys, rule), own.total_size)
         if not 0 < len(own.losers) <= _SENT_LOSERS:
             return found
         schema = f"{LOSER} {self.staged.schema[ID].dataType.simpleString()}"
@@ -152,15 +152,16 @@ class _Find:
         options = self.options
         if self.auto:
             rows = _candidates(self.staged)
-            size = rows.agg(F.sum(SIZE)).collect()[0][0] if options.sized else None
-            self._heat(temperature.histograms(rows, len(self.names)), size)
+            self._heat(temperature.histograms(rows, len(self.names)), self._total_size(rows))
             self.staged = self.pool.staged(self.rows, options, self.temperatures)
         rows = with_keys(_candidates(self.staged), len(self.names))
         repeated = None
         if self.pool.drops_copies(options):
-            repeated = copies.repeated(rows.select(ID, COPY), self.funnel["candidates"])
+            own = F.col(ID if self.pool.tie_seed is None else OWN)
+            values = rows.select(own.alias(ID), COPY)
+            repeated = copies.repeated(values, self.funnel["candidates"])
         if repeated is not None:
-            rows = rows.join(repeated, COPY, "left").where(~copies.is_copy(F.col(ID)))
+            rows = rows.join(repeated, COPY, "left").where(~copies.is_copy(own))
         if self.pool.ids_from_content:
             rows = rows.dropDuplicates([ID])
         if options.max_per_group is not None:
@@ -172,7 +173,13 @@ class _Find:
         elif repeated is not None or self.pool.ids_from_content or self.auto:
             self._recount(rows)
         of_values = quotas.OnSpark(rows, self.names, options)
-        return self._found(of_values, partial(self._cuts, rows)).with_losers(self.rows, repeated)
+        size = partial(self._total_size, rows)
+        found = self._found(of_values, partial(self._cuts, rows), size)
+        return found.with_losers(self.rows, repeated)
+
+    def _total_size(self, rows: DataFrame) -> int | None:
+        """The sum of all sizes, where budgets are of sizes."""
+        return rows.agg(F.sum(SIZE)).collect()[0][0] or 0 if self.options.sized else None
 
     def _cuts(self, rows: DataFrame, rule: Rule) -> list[Cut]:
         """The cuts without quotas, by passes over the candidates."""
@@ -184,10 +191,11 @@ class _Find:
 
     def _heat(self, histograms: Sequence[temperature.Histogram], size: int | None) -> None:
         """Find the temperatures; `size`: the sum of all sizes, where budgets are of sizes."""
+        number = self.funnel["candidates"]
+        budget = self.options.budget_of(number, lambda: size or 0)
         self.temperatures = temperature.found(
-            histograms, self.funnel["candidates"], self.options.budget, size, self.shares,
-            self.pool.temperature_floor,
-        )  # fmt: skip
+            histograms, number, budget, size, self.shares, self.pool.temperature_floor
+        )
 
     def _recount(self, rows: DataFrame) -> None:
         """Count again what has become of the candidates."""
@@ -203,11 +211,12 @@ class _Find:
         self.funnel["candidates"] -= rows
 
     def _found(
-        self, pool: quotas.Candidates, cuts_without: Callable[[Rule], list[Cut]]
-    ) -> Selection:
-        """The selection, once the candidates are known."""
+        self, pool: quotas.Candidates, cuts_without: Callable[[Rule], list[Cut]],
+        size: Callable[[], int | None],
+    ) -> Selection:  # fmt: skip
+        """The selection, once the candidates are known; `size` finds the sum of their sizes."""
         options, candidates = self.options, self.funnel["candidates"]
-        budget = options.budget
+        budget = options.budget_of(candidates, lambda: size() or 0)
         if not options.sized and budget > candidates:
             warnings.warn(
                 f"num_to_sample is {budget}, but only {candidates} documents are candidates: all "

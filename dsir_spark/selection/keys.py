@@ -11,8 +11,10 @@ import math
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-# Between these is any noise of a kind: -log(-log(u)) at the ends of `uniform`, or u itself.
-NOISE_ENDS = {"gumbel": (-3.63, 36.75), "uniform": (0.0, 1.0), "none": (0.0, 0.0)}
+# Between these is any noise of a kind: -log(-log(u)) or u^(-1/9) - 1 at the ends of
+# `uniform`, or u itself.
+NOISE_ENDS = {"gumbel": (-3.63, 36.75), "uniform": (0.0, 1.0), "none": (0.0, 0.0),
+              "pareto": (0.0, 63.01)}  # fmt: skip
 
 
 def uniform(seed: int, id_column: Column) -> Column:
@@ -31,11 +33,16 @@ def gumbel(seed: int, id_column: Column) -> Column:
     return -F.log(-F.log(uniform(seed, id_column)))
 
 
+def pareto(seed: int, id_column: Column) -> Column:
+    """A draw of Pareto(9) as NumPy's `pareto(9)` gives it, which begins at 0, from (seed, id)."""
+    return F.pow(uniform(seed, id_column), F.lit(-1.0 / 9.0)) - F.lit(1.0)
+
+
 def noise(kind: str, seed: int, id_column: Column) -> Column:
     """The noise of a kind in NOISE_ENDS."""
     if kind == "none":
         return F.lit(0.0)
-    return gumbel(seed, id_column) if kind == "gumbel" else uniform(seed, id_column)
+    return {"gumbel": gumbel, "pareto": pareto, "uniform": uniform}[kind](seed, id_column)
 
 
 def may_be_between(score: Column, kind: str, low: float, high: float) -> Column:

@@ -25,6 +25,7 @@ RANKS, KEYS = "__dsir_ranks", "__dsir_keys"
 # Up to so many targets have code of their own, which is four times as fast as functions of arrays;
 # of more, it would be a method too long for Java to compile.
 FEW_TARGETS = 8
+OWN = "__dsir_own"  # the id itself, where ID is what breaks ties
 VALUE, COPY, MEMBER = "__dsir_value", "__dsir_copy", "__dsir_member_of"
 FOR = "__dsir_target"  # position of the target that a row goes to (int), or null
 CANDIDATE = 0  # the stage of rows that have not left the funnel; those that have are below
@@ -39,13 +40,15 @@ class Pool:
     ----------
     id_column : unique ids (string or integer); a row without one is no candidate
     scores : by target, in the caller's order; `{None: column}` for a single unnamed one
-    noise : "gumbel" (to sample), "none" (the largest), "uniform" (to break ties of whole numbers)
+    noise : "gumbel" (to sample), "none" (the largest), "uniform" (to break ties of whole numbers),
+        "pareto" (to keep by probability)
     stages : (name, condition) under which a row leaves the funnel; the first that holds counts
     size : of a row, rounded up, where the budget is one of sizes
     copies : the column that is equal for copies, of which only the row with the smallest id
         competes; null is equal to nothing. None: no copies are dropped
     ids_from_content : are rows of equal id copies of one candidate?
     temperature_floor : the smallest that `temperature="auto"` gives
+    tie_seed : equal keys are ordered by a hash of this and the id, the larger first; None: by id
     hashed_ids : the id as it is hashed; `of` knows it by the type that a table's ids have
     """
 
@@ -57,6 +60,7 @@ class Pool:
     copies: str | None = None
     ids_from_content: bool = False
     temperature_floor: float = 1.0
+    tie_seed: int | None = None
     hashed_ids: Column | None = None
 
     def of(self, rows: DataFrame) -> Pool:
@@ -72,6 +76,13 @@ class Pool:
     def ids(self) -> Column:
         """The id."""
         return quoted(self.id_column) if self.hashed_ids is None else self.hashed_ids
+
+    @property
+    def ties(self) -> Column:
+        """What orders rows of equal keys; as distinct as the ids."""
+        if self.tie_seed is None:
+            return self.ids
+        return F.xxhash64(F.lit(self.tie_seed).cast("bigint"), self.ids)
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -107,10 +118,12 @@ class Pool:
     def staged(
         self, rows: DataFrame, options: SelectOptions, temperatures: tuple[float, ...]
     ) -> DataFrame:
-        """The columns that the options go by, and no others: ID, STAGE, NOISE, RANKS (what a row is
-        ranked by for each target), and as needed SIZE, VALUE (of the quota column), COPY, MEMBER
-        (of a group)."""
-        facts = {ID: self.ids, STAGE: self.stage(options.sized)}
+        """The columns that the options go by, and no others: ID (what breaks ties), STAGE, NOISE,
+        RANKS (what a row is ranked by for each target), and as needed SIZE, VALUE (of the quota
+        column), COPY and OWN (the id, where ID is another), MEMBER (of a group)."""
+        facts = {ID: self.ties, STAGE: self.stage(options.sized)}
+        # A column of its own, so that it is computed once for all targets.
+        facts[NOISE] = keys.noise(self.noise, options.seed, self.ids)
         facts[RANKS] = F.array(*self.ranks(temperatures))
         if options.sized:
             facts[SIZE] = self.whole_size()
@@ -118,11 +131,10 @@ class Pool:
             facts[VALUE] = as_string(options.quota_column)
         if self.drops_copies(options):
             facts[COPY] = quoted(str(self.copies))
+            facts |= {} if self.tie_seed is None else {OWN: self.ids}
         if options.group_column is not None:
             facts[MEMBER] = as_string(options.group_column)
-        staged = rows.select(*[fact.alias(name) for name, fact in facts.items()])
-        # A column of its own, so that it is computed once for all targets.
-        return staged.withColumn(NOISE, keys.noise(self.noise, options.seed, F.col(ID)))
+        return rows.select(*[fact.alias(name) for name, fact in facts.items()])
 
     def funnel(self, counts: Mapping[int, int]) -> dict[str, int]:
         """Rows read, those that left at each stage, and candidates, from rows by stage."""

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
-from dsir_spark.columns import TARGET, quoted, refuse_columns
-from dsir_spark.errors import ColumnError, ConfigError
-from dsir_spark.options import SelectOptions, takes, target_name_problems
+from dsir_spark.columns import TARGET, check_column, quoted, refuse_columns
+from dsir_spark.errors import ConfigError
+from dsir_spark.options import takes, target_name_problems
+from dsir_spark.score_options import ScoreOptions
+from dsir_spark.selection import scores
 from dsir_spark.selection.find import find
-from dsir_spark.selection.pool import Pool
-
-Score = str | Column
+from dsir_spark.selection.scores import Score
 
 
-@takes(SelectOptions)
+@takes(ScoreOptions)
 def select(
     pool: DataFrame,
     score: Score | Mapping[str, Score] = "score",
@@ -29,12 +28,14 @@ def select(
 ) -> DataFrame:
     """The rows of a table that are selected by a score, exactly and by seed; all its columns.
 
+    Rows without a score (null or NaN) are no candidates; infinite scores are the first and the
+    last. Rows of equal score are in an order that the seed decides.
+
     Parameters
     ----------
     pool : ids, scores and whatever columns the options name; read more than once
     score : Spark SQL over its columns, or a Column: numbers, the larger the better. A mapping of
-        names to them makes several targets, and adds a column `target`. Rows without a score (null
-        or NaN) are no candidates.
+        names to them makes several targets, and adds a column `target`
     id_column : unique ids, string or integer
     copies : a column that is equal for copies (a hash of the text), of which only the one with the
         smallest id may be selected, unless `duplicates` is keep
@@ -45,11 +46,12 @@ def select(
     ConfigError
         Options out of range or in contradiction, all of them listed.
     ColumnError
-        A column is missing, or a score is no number.
+        A column is missing, or a score is no number or changes from one reading to the next.
 
     Examples
     --------
     >>> select(pages, "quality - 0.1 * toxicity", num_to_sample=1_000, seed=7)
+    >>> select(pages, "perplexity", lower_is_better=True, method="top_k", quantile=0.1)
     """
     several = isinstance(score, Mapping)
     given: dict[Any, Score] = dict(score) if isinstance(score, Mapping) else {None: score}
@@ -59,31 +61,23 @@ def select(
         problems = ["score must be one score or a mapping of names to scores; got none"]
     if problems:
         raise ConfigError.from_problems(problems)
-    checked = SelectOptions.checked(options, names)
-    if checked.num_to_sample is None and not checked.sized:
-        raise ConfigError("give num_to_sample, or num_tokens_to_sample and size_column")
-    if checked.sized and checked.size_column is None:
-        raise ConfigError("num_tokens_to_sample needs size_column: what a row's size is")
+    checked = ScoreOptions.checked(options, names)
     if several:
         refuse_columns(pool, [TARGET])
-    scores = {name: F.expr(s) if isinstance(s, str) else s for name, s in given.items()}
-    _check_numbers(pool, scores)
-    own = Pool(
-        id_column, scores,
-        noise="gumbel" if checked.method == "sample" else "none",
-        size=None if checked.size_column is None else quoted(checked.size_column),
-        copies=copies,
-    )  # fmt: skip
+    scores.check_scores(pool, given)
+    if checked.normalize_within is not None:
+        check_column(pool, checked.normalize_within, "the pool", "normalize_within")
+    as_given = {name: f"__dsir_given_{i}" for i, name in enumerate(given)}
+    ranked_by = {name: f"__dsir_ranked_by_{i}" for i, name in enumerate(given)}
+    own = {
+        as_given[name]: (F.expr(s) if isinstance(s, str) else s).cast("double")
+        for name, s in given.items()
+    }
+    rows = scores.normalized(
+        pool.withColumns(own), [*as_given.values()], [*ranked_by.values()], checked
+    )
+    size = None if checked.size_column is None else quoted(checked.size_column)
+    how = scores.pool_of(id_column, as_given, ranked_by, checked, size=size, copies=copies)
     shares = checked.proportions or {}
-    return find(pool, own, checked, {t: shares.get(str(t), 1.0) for t in given}).filter(pool, pool)
-
-
-def _check_numbers(pool: DataFrame, scores: Mapping[str | None, Column]) -> None:
-    """Raise a `ColumnError` unless all scores are numbers."""
-    frame = pool.select(*[s.alias(f"s{i}") for i, s in enumerate(scores.values())])
-    for field, name in zip(frame.schema.fields, scores, strict=True):
-        if not isinstance(field.dataType, T.NumericType):
-            who = "score" if name is None else f"score {name}"
-            raise ColumnError(
-                f"{who} must be numeric; it is {field.dataType.simpleString()}: cast it"
-            )
+    found = find(rows, how, checked, {t: shares.get(str(t), 1.0) for t in given})
+    return found.filter(rows, rows).drop(*as_given.values(), *ranked_by.values())

@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 
 from dsir_spark.columns import TARGET, quoted
 from dsir_spark.options import ResampleOptions, SelectOptions
+from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection import copies, keys
 from dsir_spark.selection.allocation import Rule
 from dsir_spark.selection.cuts import KEY, Cut, exact_cuts
@@ -138,7 +139,7 @@ class Selection:
         """Candidates with ID, KEYS and FOR, the position of the target that each would go to, or
         null."""
         noise = keys.noise(self.pool.noise, self.options.seed, self.pool.ids).alias(NOISE)
-        own = [self.pool.ids.alias(ID), noise, F.array(*self.ranks()).alias(RANKS)]
+        own = [self.pool.ties.alias(ID), noise, F.array(*self.ranks()).alias(RANKS)]
         if any(self.quotas):
             own.append(as_string(self.options.quota_column).alias(VALUE))
         keyed = with_keys(frame.where(self.is_candidate()).select("*", *own), len(self.targets))
@@ -170,7 +171,7 @@ class Selection:
         if repeated is not None:
             reaching = self._placed(rows).where(F.col(FOR).isNotNull())
             copied = reaching.join(repeated, value == F.col(COPY)).where(copies.is_copy(ids))
-            found.append(copied.select(ids))
+            found.append(copied.select(self.pool.ties))
             kept = candidates.join(repeated, value == F.col(COPY), "left")
             kept = kept.where(~copies.is_copy(ids)).select(*[quoted(c) for c in rows.columns])
         if self.funnel["over_max_per_group"] > 0:
@@ -180,7 +181,7 @@ class Selection:
             most = int(self.options.max_per_group or 0)
             over = copies.limited(self._placed(kept), as_string(self.options.group_column), most)
             over = over.where(F.col(copies.OVER_LIMIT) & F.col(FOR).isNotNull())
-            found.append(over.select(ids))
+            found.append(over.select(self.pool.ties))
         losers = reduce(DataFrame.union, found).toDF(LOSER)
         return dataclasses.replace(self, losers=losers)
 
@@ -244,7 +245,9 @@ class Selection:
         """The selection that `to_json` wrote, of a pool of the same expressions."""
         facts, kinds = json.loads(text), get_type_hints(cls)
         given = facts["options"]
-        kind = ResampleOptions if "min_example_length" in given else SelectOptions
+        told_by: dict[str, type[SelectOptions]]
+        told_by = {"lower_is_better": ScoreOptions, "min_example_length": ResampleOptions}
+        kind = next((told_by[name] for name in told_by if name in given), SelectOptions)
         options = kind.checked({k: v for k, v in given.items() if k in kind.model_fields})
         own = {name: TypeAdapter(kinds[name]).validate_python(facts[name]) for name in _FACTS}
         return cls(pool, options, **own)

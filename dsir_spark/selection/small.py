@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dsir_spark.selection.cuts import Cut, cut_within, plain_cut
-from dsir_spark.selection.pool import COPY, MEMBER, NOISE, RANKS, VALUE
+from dsir_spark.selection.pool import COPY, MEMBER, NOISE, OWN, RANKS, VALUE
 from dsir_spark.selection.quotas import Candidates, Quotas
 from dsir_spark.selection.rows import Floats, Ints, Rows, matrix, numbers
 
@@ -36,6 +36,10 @@ class SmallPool(Candidates):
         self.losers: list[Any] = []
         self._left: dict[str | None, Ints] = {}
 
+    def total_size(self) -> int | None:
+        """The sum of all sizes, where budgets are of sizes."""
+        return None if self.rows.sizes is None else int(self.rows.sizes.sum())
+
     def heat(self, temperatures: tuple[float, ...]) -> None:
         """Divide the ranks by temperatures, and add the noise."""
         noise = numbers(self.rows.table, NOISE, np.float64)
@@ -54,7 +58,10 @@ class SmallPool(Candidates):
 
     def drop_copies(self) -> int:
         """Drop all rows of a value of COPY but those with its smallest id; how many."""
-        codes, place = _codes(self.rows.table.column(COPY)), self.rows.place
+        table, place = self.rows.table, self.rows.place
+        if OWN in table.column_names and len(table):
+            place = np.asarray(pc.rank(table.column(OWN), tiebreaker="min")).astype(np.int64)
+        codes = _codes(table.column(COPY))
         first = np.full(codes.max(initial=-1) + 2, len(codes), np.int64)  # the last: of null
         np.minimum.at(first, codes, place)
         return self._keep((codes < 0) | (place == first[codes]))

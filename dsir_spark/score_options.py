@@ -1,0 +1,125 @@
+"""Options of a selection by any score: of `dsir_spark.select` and of the command `select`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
+
+from dsir_spark.fields import Number, Text, by_text, extra, option
+from dsir_spark.options import JobOptions, SelectOptions, target_name_problems
+
+# fmt: off
+_score = functools.partial(option, commands=("select",))
+_COLUMN = "the name of a column"
+ALONE = "score"  # name of a score that was given without one
+
+# A single score may stand for the mapping.
+Scores = Annotated[
+    dict[str, Text],
+    BeforeValidator(lambda v: {ALONE: v} if isinstance(v, str) else by_text(v)),
+]
+
+
+class ScoreOptions(SelectOptions):
+    """How rows are chosen by a score that somebody else made."""
+
+    method: Literal["sample", "top_k", "random", "pareto"] = _score(  # type: ignore[assignment]
+        "sample", "sample: without replacement in proportion to exp(score) (Gumbel top-k). top_k: "
+        "the largest scores. random: any rows that have a score. pareto: rows whose draw of "
+        "Pareto(9) exceeds 1 - score (GPT-3); with a budget, those that exceed it most.")
+    lower_is_better: bool = _score(
+        False, "The smallest scores are the best: losses, perplexities.")
+    normalize_score: Literal["none", "z", "rank"] = _score(
+        "none", "z: (score - mean) / standard deviation. rank: the share of rows that are worse, "
+        "ties counted half. Among all rows that have a score; means leave out infinite ones.")
+    normalize_within: Text | None = _score(
+        None, "Normalise within each value of this column, not over all rows.", _COLUMN)
+    threshold: Number | None = _score(
+        None, "Rows with a score (as given) below it, or above it if lower is better, are no "
+        "candidates.", "a number")
+    quantile: Number | None = _score(
+        None, "Select this share of the candidates, or, with size_column, of the sum of their "
+        "sizes; with a budget the smaller of both.", "a share above 0, to 1", gt=0, le=1)
+
+    @property
+    def sized(self) -> bool:
+        """See `SelectOptions.sized`."""
+        by_share = self.quantile is not None and self.size_column is not None
+        return super().sized or by_share
+
+    @property
+    def unlimited(self) -> bool:
+        """Are all candidates selected?"""
+        return (self.num_to_sample, self.num_tokens_to_sample, self.quantile) == (None,) * 3
+
+    def budget_of(self, candidates: int, size: Callable[[], int]) -> int:
+        """See `SelectOptions.budget_of`."""
+        if self.unlimited:
+            return candidates
+        given = [b for b in (self.num_to_sample, self.num_tokens_to_sample) if b is not None]
+        if self.quantile is not None:
+            # A hair more than the product: 0.29 * 100 is below 29 in binary.
+            given.append(int(self.quantile * (size() if self.sized else candidates) + 1e-6))
+        return min(given)
+
+    def contradictions(self, names: tuple[str, ...] | None) -> list[str]:
+        """See `Options.contradictions`."""
+        found = super().contradictions(names)
+        if self.num_tokens_to_sample is not None and self.size_column is None:
+            found.append("num_tokens_to_sample needs size_column: what a row's size is")
+        if self.quantile is not None and self.size_column and self.num_to_sample is not None:
+            found.append("quantile of size_column and num_to_sample count different things: give "
+                         "num_tokens_to_sample")
+        if self.unlimited and self.threshold is None and self.method != "pareto":
+            found.append("how many? give num_to_sample, num_tokens_to_sample (with size_column), "
+                         "quantile or threshold")
+        if self.normalize_within is not None and self.normalize_score == "none":
+            found.append("normalize_within is for normalize_score z or rank")
+        if self.method == "pareto" and self.lower_is_better:
+            found.append("method pareto goes by probabilities: give 1 - score, not lower_is_better")
+        if self.method == "random" and self.normalize_score != "none":
+            found.append("normalize_score changes nothing for method random: leave it out")
+        if names is not None and len(names) > 1:
+            found += [f"{name} is for one score: say it by where" for name, is_given in (
+                ("threshold", self.threshold is not None),
+                ("method pareto", self.method == "pareto")) if is_given]
+        return found
+
+
+class SelectJobOptions(ScoreOptions, JobOptions):  # type: ignore[misc]
+    """One run of the command `select`."""
+
+    score: Scores = _score(
+        {}, "Spark SQL over the columns of raw (or of scores), a number for each row, the larger "
+        "the better; several with names share the budget.",
+        "an expression of Spark SQL, or a mapping of names to them")
+    scores: Text | None = _score(
+        None, "A table of ids with scores: its rows are what is selected from, its columns what "
+        "all options name; raw's rows are found by id.", "a path or a table name")
+    scores_format: Literal["delta", "parquet", "json", "csv"] | None = _score(
+        None, "Of scores, if names do not tell.")
+    copies_column: Text | None = _score(
+        None, "Of rows of equal value (the text, or a hash of it) only the one with the smallest "
+        "id may be selected.", _COLUMN)
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """Of the scores; None for a single one without a name."""
+        return (None,) if tuple(self.score) in ((), (ALONE,)) else tuple(self.score)
+
+    def contradictions(self, names: tuple[str, ...] | None) -> list[str]:
+        """See `Options.contradictions`; the scores' names are among the options."""
+        own = tuple(self.score)
+        found = target_name_problems(own) + super().contradictions(own or names)
+        if not self.score and self.method != "random":
+            found.append("--score is missing: give it as a flag or in the config")
+        if self.id_column is None:
+            found.append("select needs an id_column")
+        fields = type(self).model_fields
+        return found + [
+            f"{name} is no option of select" for name in sorted(self.given)
+            if "select" not in extra(fields[name], "commands")
+        ]

@@ -1,0 +1,182 @@
+"""Scores that somebody else made become what rows are ranked by: direction, scale, and who is out.
+
+All of it is exact or deterministic: ranks are counts of rows, means and deviations come from sums
+of whole numbers, so that no partitioning shows in a bit. Only numbers are shuffled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from dsir_spark.columns import check_expression, quoted
+from dsir_spark.errors import ColumnError, DataError
+from dsir_spark.score_options import ScoreOptions
+from dsir_spark.selection import keys
+from dsir_spark.selection.cuts import root_bin
+from dsir_spark.selection.pool import Pool
+
+Score = str | Column
+NOISE_OF = {"sample": "gumbel", "top_k": "none", "random": "uniform", "pareto": "pareto"}
+_WITHIN, _BIN, _N, _BELOW = "__dsir_within", "__dsir_bin", "__dsir_n", "__dsir_below"
+_OF, _SCALE = "__dsir_scale_of", "__dsir_scale"
+_MAX_VALUES = 10_000  # of the column within which means are taken
+_STEPS = 1 << 40  # of the range of scores, in which sums for means are taken
+_RANK_STEPS = 65_536.0  # of the fourth root of a score: what is within one, a task orders
+
+
+def check_scores(pool: DataFrame, scores: Mapping[str | None, Score]) -> None:
+    """Raise a `ColumnError` unless all scores are numbers, the same at each reading."""
+    for name, score in scores.items():
+        who = "score" if name is None else f"score {name}"
+        shown = f" {score!r}" if isinstance(score, str) else ""
+        kind = check_expression(pool, score, f"{who}{shown} does not hold for the pool")
+        if not isinstance(kind, T.NumericType):
+            raise ColumnError(f"{who} must be numeric; it is {kind.simpleString()}: cast it")
+
+
+def is_number(score: Column) -> Column:
+    """Neither null nor NaN?"""
+    return score.isNotNull() & ~F.isnan(score)
+
+
+def normalized(
+    rows: DataFrame, given: Sequence[str], named: Sequence[str], options: ScoreOptions
+) -> DataFrame:
+    """The rows with what they are ranked by, the larger the better (double).
+
+    Parameters
+    ----------
+    given : columns of scores (double)
+    named : what each is called when it is turned and scaled
+
+    z : mean and deviation are exact to 2^-40 of the range of the finite scores
+    rank : (rows below + half of the rows equal) / all, in [0, 1]; exact
+
+    Raises
+    ------
+    DataError
+        z within a column of more than 10,000 values.
+    """
+    # 0 - x, for the negative of 0 would be another number.
+    turned = [F.lit(0.0) - quoted(c) if options.lower_is_better else quoted(c) for c in given]
+    rows = rows.withColumns(dict(zip(named, turned, strict=True)))
+    if options.normalize_score == "none":
+        return rows
+    within = options.normalize_within
+    value = F.lit(None).cast("string") if within is None else quoted(within).cast("string")
+    rows, scale = rows.withColumn(_WITHIN, value), {"z": _by_z, "rank": _by_rank}
+    for name in named:
+        rows = scale[options.normalize_score](rows, name)
+    return rows.drop(_WITHIN)
+
+
+def _by_z(rows: DataFrame, name: str) -> DataFrame:
+    score, group = F.col(name), rows.groupBy(_WITHIN)
+    finite = F.when(is_number(score) & (F.abs(score) < math.inf), score)
+    found = group.agg(F.min(finite), F.max(finite)).limit(_MAX_VALUES + 1).collect()
+    if len(found) > _MAX_VALUES:
+        raise DataError(f"normalize_within needs a column of at most {_MAX_VALUES} values for z; "
+                        "this has more: give normalize_score rank")  # fmt: skip
+    # Halves, for the range may be more than a double.
+    ends = {value: (low, high / 2 - low / 2) for value, low, high in found if low is not None}
+    known = _joined(rows, ends, "low: double, half: double")
+    half = F.col(f"{_SCALE}.half")
+    share = (finite / 2 - F.col(f"{_SCALE}.low") / 2) / half
+    step = F.floor(F.when(half > 0, share * F.lit(float(_STEPS))).otherwise(F.lit(0.0)))
+    step = F.when(finite.isNotNull(), step).cast("decimal(18,0)")
+    sums = known.groupBy(_WITHIN).agg(F.count(step), F.sum(step), F.sum(step * step))
+    scales = {
+        value: _mean_and_deviation(int(n), int(first), int(second), *ends[value])
+        for value, n, first, second in sums.collect()
+        if n
+    }
+    known, mean = _joined(rows, scales, "mean: double, deviation: double"), F.col(f"{_SCALE}.mean")
+    deviation = F.col(f"{_SCALE}.deviation")
+    # Of equal scores all are the mean; infinite ones stay what they are.
+    flat = F.when(F.abs(score) < math.inf, F.lit(0.0)).otherwise(score)
+    z = F.when(deviation > 0, (score - mean) / deviation).otherwise(flat)
+    scaled = F.when(is_number(score), z)
+    return known.withColumn(name, scaled).drop(_OF, _SCALE)
+
+
+def _mean_and_deviation(
+    n: int, first: int, second: int, low: float, half: float
+) -> tuple[float, float]:
+    """Of n scores in steps of the range from `low` to `low + 2 * half`, from their sums."""
+    mean, square = Fraction(first, n), Fraction(second, n)
+    step = Fraction(2 * Fraction(half), _STEPS)
+    deviation = math.sqrt(square - mean * mean) * float(step)
+    # The middle of a step, where there are steps.
+    return float(Fraction(low) + (mean + (Fraction(1, 2) if half else 0)) * step), deviation
+
+
+def _joined(
+    rows: DataFrame, by_value: Mapping[str | None, tuple[float, float]], fields: str
+) -> DataFrame:
+    table = [*by_value.items()]
+    frame = rows.sparkSession.createDataFrame(table, f"{_OF} string, {_SCALE} struct<{fields}>")
+    return rows.join(F.broadcast(frame), F.col(_WITHIN).eqNullSafe(F.col(_OF)), "left")
+
+
+def _by_rank(rows: DataFrame, name: str) -> DataFrame:
+    """Distinct scores are counted and ordered within bins, and come back to the rows by a join."""
+    score = F.col(name)
+    groups = rows.where(is_number(score)).groupBy(_WITHIN, score.alias(_OF))
+    values = groups.agg(F.count("*").alias(_N))
+    values = values.withColumn(_BIN, F.coalesce(root_bin(F.col(_OF), _RANK_STEPS), F.lit(0)))
+    bins = values.groupBy(_WITHIN, _BIN).agg(F.sum(_N).alias("in_bin"))
+    # A row for each bin: some hundred thousand at most for each value.
+    before = Window.partitionBy(_WITHIN).orderBy(_BIN)
+    below = before.rowsBetween(Window.unboundedPreceding, -1)
+    bins = bins.select(
+        F.col(_WITHIN).alias("w"), F.col(_BIN).alias("b"),
+        F.coalesce(F.sum("in_bin").over(below), F.lit(0)).alias(_BELOW),
+        F.sum("in_bin").over(Window.partitionBy(_WITHIN)).alias("all"),
+    )  # fmt: skip
+    same = F.col(_WITHIN).eqNullSafe(F.col("w")) & (F.col(_BIN) == F.col("b"))
+    inside = Window.partitionBy(_WITHIN, _BIN).orderBy(_OF)
+    inside = inside.rowsBetween(Window.unboundedPreceding, -1)
+    smaller = F.col(_BELOW) + F.coalesce(F.sum(_N).over(inside), F.lit(0))
+    rank = (smaller * 2 + F.col(_N)).cast("double") / (F.col("all") * 2).cast("double")
+    ranks = values.join(bins, same).select(
+        F.col(_WITHIN).alias("w"), F.col(_OF).alias(_OF), rank.alias(_SCALE)
+    )
+    found = F.col(_WITHIN).eqNullSafe(F.col("w")) & (score == F.col(_OF))
+    joined = rows.join(ranks, found, "left").withColumn(name, F.col(_SCALE))
+    return joined.drop("w", _OF, _SCALE)
+
+
+def pool_of(
+    id_column: str, given: Mapping[str | None, str], named: Mapping[str | None, str],
+    options: ScoreOptions, *, size: Column | None = None, copies: str | None = None,
+) -> Pool:  # fmt: skip
+    """How rows compete by scores.
+
+    Parameters
+    ----------
+    given : columns of the scores as they were given, by target
+    named : columns of what rows are ranked by
+    """
+    scores: dict[str | None, Column] = {name: quoted(column) for name, column in named.items()}
+    own = [quoted(column) for column in given.values()]
+    stages = []
+    if options.threshold is not None:
+        limit = F.lit(options.threshold)
+        beyond = own[0] > limit if options.lower_is_better else own[0] < limit
+        stages.append(("beyond_threshold", is_number(own[0]) & beyond))
+    if options.method == "pareto":
+        (score,) = scores.values()
+        draw = keys.pareto(options.seed, quoted(id_column))
+        stages.append(("not_drawn", is_number(score) & ~(draw > F.lit(1.0) - score)))
+    if options.method == "random":
+        scores = {name: F.when(is_number(s), F.lit(0.0)) for name, s in scores.items()}
+    return Pool(
+        id_column, scores, noise=NOISE_OF[options.method], stages=tuple(stages), size=size,
+        copies=copies, tie_seed=options.seed,
+    )  # fmt: skip

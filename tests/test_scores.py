@@ -1,0 +1,230 @@
+"""`select` by scores against plain Python: direction, scale, threshold, share, ties, keep rules."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from pyspark.sql import functions as F
+
+from dsir_spark import select
+from dsir_spark.errors import ColumnError, ConfigError
+from dsir_spark.selection import keys
+
+pytestmark = pytest.mark.spark
+
+N = 240
+SEED = 5
+SCHEMA = "id string, x double, p double, stars int, size int, source string, copy string"
+
+
+def made_rows():
+    """Scores with ties, infinite, missing and extreme ones; three sources, one of them null."""
+    rng = np.random.default_rng(11)
+    x = np.round(rng.normal(3, 10, N), 1)
+    x[:8] = [math.inf, math.inf, -math.inf, -math.inf, math.nan, 1e300, -1e300, -0.0]
+    rows = []
+    for i in range(N):
+        rows.append({
+            "id": f"d{i:03}", "x": None if i % 60 == 59 else float(x[i]),
+            "p": float(rng.beta(0.3, 0.6)), "stars": int(rng.integers(0, 6)),
+            "size": int(rng.integers(0, 30)), "source": ["web", "news", None][int(rng.integers(3))],
+            "copy": f"t{i // 4}" if i < 40 else f"u{i}",
+        })  # fmt: skip
+    return rows
+
+
+@pytest.fixture(scope="module")
+def table(spark):
+    frame = spark.createDataFrame([tuple(r.values()) for r in made_rows()], SCHEMA)
+    # What Spark makes the noise of is held by a test of its own.
+    noise = {"hash": F.xxhash64(F.lit(SEED).cast("bigint"), "id"),
+             "gumbel": keys.gumbel(SEED, F.col("id"))}  # fmt: skip
+    return frame, [r.asDict() for r in frame.withColumns(noise).collect()]
+
+
+@pytest.fixture(params=["driver", "passes"])
+def way(request, monkeypatch):
+    if request.param == "passes":
+        for name, bound in {"small.BYTES": -1, "cuts._MAX_ROWS": 20}.items():
+            monkeypatch.setattr(f"dsir_spark.selection.{name}", bound)
+
+
+def scaled(scores, kind):
+    """Normalised scores of one group, null and NaN left as NaN."""
+    scores = np.array([math.nan if s is None else s for s in scores])
+    known = scores[~np.isnan(scores)]
+    if kind == "rank":
+        return np.array([
+            math.nan if math.isnan(s)
+            else (2 * int((known < s).sum()) + int((known == s).sum())) / (2 * len(known))
+            for s in scores
+        ])  # fmt: skip
+    finite = [Fraction(s) for s in known[np.isfinite(known)].tolist()]
+    mean, deviation = statistics.mean(finite), statistics.pstdev(finite)
+    return np.array([
+        s if not math.isfinite(s) else float((Fraction(s) - mean) / Fraction(deviation))
+        for s in scores.tolist()
+    ])  # fmt: skip
+
+
+def expected(rows, column, **o):
+    """The ids that are selected, by the definition."""
+    given = {r["id"]: r[column] for r in rows if r[column] is not None}
+    given = {i: float(s) for i, s in given.items() if not math.isnan(s)}
+    sign = -1.0 if o.get("lower_is_better") else 1.0
+    score = {i: sign * s for i, s in given.items()}
+    if kind := o.get("normalize_score"):
+        groups = {}
+        for r in rows:
+            groups.setdefault(r[o["normalize_within"]] if "normalize_within" in o else 0,
+                              []).append(r["id"])  # fmt: skip
+        for ids in groups.values():
+            own = scaled([score.get(i) for i in ids], kind)
+            score |= {i: s for i, s in zip(ids, own.tolist(), strict=True) if i in score}
+    pool = [r for r in rows if r["id"] in score]
+    if (limit := o.get("threshold")) is not None:
+        pool = [r for r in pool if sign * given[r["id"]] >= sign * limit]
+    method, noise = o.get("method", "sample"), {}
+    draws = {
+        r["id"]: (((r["hash"] % 2**64 >> 11) + 0.5) * 2.0**-53) ** (-1 / 9) - 1 for r in rows
+    }
+    if method == "pareto":
+        pool = [r for r in pool if draws[r["id"]] > 1 - score[r["id"]]]
+        noise = draws
+    if method == "sample":
+        score = {i: s / o.get("temperature", 1.0) for i, s in score.items()}
+        noise = {r["id"]: r["gumbel"] for r in rows}
+    if o.get("copies"):
+        first = {}
+        for r in sorted(pool, key=lambda r: r["id"]):
+            first.setdefault(r["copy"], r)
+        pool = list(first.values())
+
+    def key(r):
+        if method == "random":
+            return (r["hash"] % 2**64) >> 11, r["hash"]
+        return score[r["id"]] + noise.get(r["id"], 0.0), r["hash"]
+
+    by_size = o.get("size_column")
+    sizes = {r["id"]: r["size"] if by_size else 1 for r in pool}
+    budgets = [o[n] for n in ("num_to_sample", "num_tokens_to_sample") if n in o]
+    if "quantile" in o:
+        budgets.append(int(o["quantile"] * sum(sizes.values()) + 1e-6))
+    budget, taken = min(budgets, default=math.inf), []
+    for r in sorted(pool, key=key, reverse=True):
+        if sizes[r["id"]] > budget:
+            break
+        budget -= sizes[r["id"]]
+        taken.append(r["id"])
+    return sorted(taken)
+
+
+TOP = {"method": "top_k"}
+CASES = {
+    "ties by the seed": ("stars", {**TOP, "num_to_sample": 70}),
+    "infinities first": ("x", {**TOP, "num_to_sample": 1}),
+    "and last": ("x", {**TOP, "num_to_sample": 233}),
+    "lower is better": ("x", {**TOP, "num_to_sample": 30, "lower_is_better": True}),
+    "random": ("x", {"method": "random", "num_to_sample": 50}),
+    "random by size": ("x", {"method": "random", "quantile": 0.3, "size_column": "size"}),
+    "pareto": ("p", {"method": "pareto"}),
+    "pareto to a budget": ("p", {"method": "pareto", "num_to_sample": 20}),
+    "threshold": ("stars", {**TOP, "threshold": 3}),
+    "threshold below": ("x", {**TOP, "threshold": 0, "lower_is_better": True}),
+    "threshold to a budget": ("stars", {**TOP, "threshold": 3, "num_tokens_to_sample": 200,
+                                        "size_column": "size"}),
+    "tenth of the documents": ("x", {**TOP, "quantile": 0.1}),
+    "tenth of the sizes": ("x", {**TOP, "quantile": 0.1, "size_column": "size"}),
+    "tenth or fewer": ("x", {**TOP, "quantile": 0.1, "num_to_sample": 7}),
+    "all of it": ("x", {**TOP, "quantile": 1}),
+    "sample": ("x", {"num_to_sample": 40, "temperature": 5.0}),
+    "sample of a share": ("stars", {"quantile": 0.2, "temperature": 0.5}),
+    "by rank": ("x", {"num_to_sample": 60, "temperature": 0.1, "normalize_score": "rank"}),
+    "by rank within": ("x", {**TOP, "num_to_sample": 60, "normalize_score": "rank",
+                             "normalize_within": "source"}),
+    "by z": ("size", {"num_to_sample": 60, "temperature": 0.3, "normalize_score": "z"}),
+    "by z within": ("size", {**TOP, "num_to_sample": 60, "normalize_score": "z",
+                             "normalize_within": "source", "lower_is_better": True}),
+    "without copies": ("x", {**TOP, "num_to_sample": 60, "copies": "copy"}),
+    "copies of a share": ("stars", {**TOP, "quantile": 0.2, "copies": "copy"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_selection_is_that_of_plain_python(table, way, name):
+    frame, rows = table
+    score, options = CASES[name]
+    found = select(frame.repartition(3, "size"), score, seed=SEED, **options)
+    assert found.columns == frame.columns
+    assert sorted(r["id"] for r in found.collect()) == expected(rows, score, **options)
+
+
+def normal(frame, score, **options):
+    """What rows are ranked by, as text of the exact bits, by id."""
+    from dsir_spark.score_options import ScoreOptions
+    from dsir_spark.selection import scores
+
+    checked = ScoreOptions.checked({"quantile": 1, **options})
+    rows = frame.select("id", "source", F.col(score).cast("double").alias("score"))
+    rows = scores.normalized(rows, ["score"], ["by"], checked)
+    return {r["id"]: None if r["by"] is None else r["by"].hex() for r in rows.collect()}
+
+
+@pytest.mark.parametrize("kind", ["rank", "z"])
+@pytest.mark.parametrize("within", [None, "source"])
+def test_normalised_scores_are_exact_for_any_partitioning(table, kind, within):
+    frame, rows = table
+    score = "x" if kind == "rank" else "size"
+    options = {"normalize_score": kind, "normalize_within": within}
+    once = normal(frame, score, **options)
+    assert normal(frame.repartition(5), score, **options) == once
+    assert normal(frame.orderBy(F.desc("p")).coalesce(1), score, **options) == once
+    for value in {r[within] if within else None for r in rows}:
+        own = [r for r in rows if within is None or r[within] == value]
+        found = [math.nan if (h := once[r["id"]]) is None else float.fromhex(h) for r in own]
+        right = scaled([r[score] for r in own], kind)
+        bound = {"rank": 0, "z": 1e-9}[kind]
+        np.testing.assert_allclose(found, right, rtol=0, atol=bound)
+
+
+def test_extreme_scores_have_finite_means(spark):
+    frame = spark.createDataFrame(
+        [(str(i), x, "a") for i, x in enumerate([-1.7e308, 1.7e308, math.inf, math.nan])],
+        "id string, score double, source string",
+    )
+    found = normal(frame, "score", normalize_score="z")
+    assert [float.fromhex(found[i]) for i in "012"] == pytest.approx([-1, 1, math.inf])
+    assert found["3"] is None
+    same = spark.createDataFrame([("a", 0.1, "x"), ("b", 0.1, "x")], frame.schema)
+    assert set(normal(same, "score", normalize_score="z").values()) == {(0.0).hex()}
+
+
+@pytest.mark.parametrize(
+    "score, options, error, said",
+    [
+        ("rand()", {}, ColumnError, "score 'rand.*it is not deterministic"),
+        ("x + uuid()", {}, ColumnError, "not deterministic"),
+        ("nope", {}, ColumnError, "score 'nope' does not hold for the pool"),
+        ("x +", {}, ColumnError, "does not hold"),
+        ("source", {}, ColumnError, "score must be numeric; it is string: cast it"),
+        ("x", {"num_to_sample": None}, ConfigError, "how many. give num_to_sample"),
+        ("x", {"normalize_within": "source"}, ConfigError, "is for normalize_score z or rank"),
+        ("x", {"normalize_score": "z", "normalize_within": "no"}, ColumnError, "'no' is not a col"),
+        ("x", {"quantile": 0}, ConfigError, "quantile must be a share above 0, to 1; got 0"),
+        ("x", {"quantile": 0.5, "size_column": "size"}, ConfigError, "count different things"),
+        ("x", {"num_to_sample": None, "num_tokens_to_sample": 5}, ConfigError, "needs size_column"),
+        ({"a": "x", "b": "p"}, {"threshold": 1}, ConfigError, "threshold is for one score"),
+        ({"a": "x", "b": "p"}, {"method": "pareto"}, ConfigError, "pareto is for one score"),
+        ("p", {"method": "pareto", "lower_is_better": True}, ConfigError, "give 1 - score"),
+        ("x", {"method": "random", "normalize_score": "z"}, ConfigError, "changes nothing"),
+        ("x", {"method": "match"}, ConfigError, "one of sample, top_k, random, pareto"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_before_the_first_pass(table, score, options, error, said):
+    with pytest.raises(error, match=said) as caught:
+        select(table[0], score, **{"num_to_sample": 1, **options})
+    assert "\n" not in str(caught.value)
