@@ -26,6 +26,7 @@ from dsir_spark import __version__, failures, progress, session, startup
 from dsir_spark.errors import ConfigError, DSIRError
 from dsir_spark.fields import default, extra, leaves
 from dsir_spark.options import JobOptions
+from dsir_spark.score_options import ALONE, SelectJobOptions
 
 USER_ERROR, OUR_ERROR, INTERRUPTED = 2, 1, 130
 _ON_WORKER = re.compile(r"dsir_spark\.[\w.]*(?:TokenizerError|ConfigError): (.*)")
@@ -40,6 +41,18 @@ def _targets(_c: click.Context, _p: click.Parameter, values: tuple[str, ...]) ->
         if name in found:
             raise click.BadParameter(f"{name} is given twice; name them --target NAME=...")
         found[name] = place
+    return found
+
+
+def _scores(_c: click.Context, _p: click.Parameter, values: tuple[str, ...]) -> Any:
+    """EXPR, or NAME=EXPR; a comparison is no name."""
+    found: dict[str, str] = {}
+    for value in values:
+        named = re.match(r"\s*([A-Za-z0-9_-]+)\s*=(?!=)(.*)", value, re.DOTALL)
+        name, expression = named.groups() if named else (ALONE, value)
+        if name in found:
+            raise click.BadParameter(f"{name} is given twice; name them --score NAME=EXPR")
+        found[name] = expression.strip()
     return found
 
 
@@ -65,6 +78,7 @@ def _pairs(_c: click.Context, parameter: click.Parameter, values: tuple[str, ...
 # Flags that may be repeated: how they are called and shown, and what makes one value of them.
 _REPEATED: dict[str, tuple[str, str, Callable[..., Any] | None]] = {
     "target": ("--target", "[NAME=]PATH", _targets),
+    "score": ("--score", "[NAME=]EXPR", _scores),
     "keep": ("--keep", "COLUMN", None),
     "proportions": ("--proportion", "NAME=NUMBER", _pairs),
     "quality": ("--quality", "paper|BOUND=NUMBER", _pairs),
@@ -76,6 +90,7 @@ _STAGES = {
     "fit": ("fit", "Count n-grams of raw and target; write OUTPUT/model."),
     "weigh": ("weigh", "Weigh raw with OUTPUT/model; write OUTPUT/weights."),
     "resample": ("resample_again", "Select from OUTPUT/weights; write OUTPUT/selected."),
+    "select": ("select", "Select by any score, without a model; write OUTPUT/selected."),
 }
 _SHOWN = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
 
@@ -103,10 +118,17 @@ _SESSION = [
 ]  # fmt: skip
 
 
+def _kind(command: str) -> type[JobOptions]:
+    """The options of a command."""
+    return SelectJobOptions if command == "select" else JobOptions
+
+
 def _options(command: str) -> Callable[[Any], Any]:
     """The flags of a command: inputs and output first, the session last."""
-    every = JobOptions.model_fields
-    names = [n for n in {**JobOptions.__annotations__, **every} if n in every]
+    kind = _kind(command)
+    every = kind.model_fields
+    first = {**kind.__annotations__, **JobOptions.__annotations__}
+    names = [n for n in {**first, **every} if n in every]
     flags = [flag(n, every[n]) for n in names if command in extra(every[n], "commands")]
 
     def wrap(function: Any) -> Any:
@@ -149,7 +171,8 @@ def report(
         spark, output, composition, 0 if no_examples else examples, progress.of(spark),
         options.allow_functions,
     )  # fmt: skip
-    _show(spark, output, facts, text.full, html=html)
+    template = text.full if isinstance(facts, Facts) else text.of_scores
+    _show(spark, output, facts, template, html=html)
 
 
 @cli.command()
@@ -232,8 +255,9 @@ def _do(command: str, **flags: Any) -> None:
     spark = started.result()
     row = getattr(job, _STAGES[command][0])(spark, options, progress.of(spark))
     if "facts" in row:
-        _show(spark, str(options.output), row["facts"], text.summary, page=options.report)
-    click.echo(f"tables: {', '.join(job.written_places(str(options.output)))}")
+        template = text.of_scores if command == "select" else text.summary
+        _show(spark, str(options.output), row["facts"], template, page=options.report)
+    click.echo(f"tables: {', '.join(job.written_places(str(options.output), command))}")
 
 
 for _name, (_, _text) in _STAGES.items():
@@ -268,7 +292,7 @@ def _read(command: str, flags: dict[str, Any]) -> tuple[JobOptions, dict[str, An
     path = flags.pop("config_file")
     values = startup.read_yaml(path) if path else {}
     values |= {name: value for name, value in flags.items() if value not in (None, (), {})}
-    options = JobOptions.from_mapping(values, command)
+    options = _kind(command).from_mapping(values, command)
     if startup.is_local(**where):
         startup.look_for_places(command, options)
     return options, where

@@ -15,7 +15,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from dsir_spark import inputs, matchings, report, resampling, runs, tables
+from dsir_spark import inputs, matchings, report, resampling, runs, score_job, tables
 from dsir_spark.columns import check_column
 from dsir_spark.dsir import DSIR, DSIRModel, as_frame
 from dsir_spark.errors import DSIRError
@@ -38,6 +38,7 @@ from dsir_spark.runs import (
     MODEL,
     REPORT,
     RUNS,
+    SCORES,
     SELECTED,
     WEIGHTS,
     Progress,
@@ -46,6 +47,8 @@ from dsir_spark.runs import (
 )
 from dsir_spark.scoring import distributions, matched
 from dsir_spark.selection import Selection
+
+select = score_job.select
 
 
 def fit(spark: SparkSession, options: JobOptions, progress: Progress = quiet) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def report_again(
     examples: int = 3,
     progress: Progress = quiet,
     allow_functions: bool = False,
-) -> report.Facts:
+) -> report.Facts | report.ScoreFacts:
     """The facts of the latest selection under `output`, gathered anew.
 
     Parameters
@@ -146,6 +149,8 @@ def report_again(
     """
     output = tables.resolved(spark, output)
     row = runs.latest_selection(spark, output)
+    if row["command"] == "select":
+        return score_job.report_again(spark, output, row, tuple(composition), examples, progress)
     raw = inputs.recorded_raw(spark, row)
     for name in composition:
         check_column(raw, name, "raw", "composition")
@@ -182,13 +187,15 @@ def explain(
     """
     output = tables.resolved(spark, output)
     row = runs.latest_selection(spark, output)
+    score_job.refuse_explaining(row)
     model = _read_model(spark, output, row, allow_functions, learnt=False)
     return report.explained(model, inputs.recorded_raw(spark, row), ids, number)
 
 
 def write_report(
-    spark: SparkSession, facts: report.Facts, output: str, html: str | None = None
-) -> str:
+    spark: SparkSession, facts: report.Facts | report.ScoreFacts, output: str,
+    html: str | None = None,
+) -> str:  # fmt: skip
     """The path of the page, written with its facts as JSON beside it and as a row of `report`.
 
     Parameters
@@ -365,6 +372,7 @@ def _dropped(raw: Input, funnel: Mapping[str, int]) -> dict[str, int]:
     return {"read": funnel["read"] + sum(dropped.values()), **dropped}
 
 
-def written_places(output: str) -> list[str]:
-    """Where the four tables of an output are."""
-    return [tables.within(output, name) for name in (MODEL, WEIGHTS, SELECTED, RUNS)]
+def written_places(output: str, command: str = "run") -> list[str]:
+    """Where the tables of an output are."""
+    before = (SCORES,) if command == "select" else (MODEL, WEIGHTS)
+    return [tables.within(output, name) for name in (*before, SELECTED, RUNS)]

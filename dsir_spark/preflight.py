@@ -47,10 +47,12 @@ def resolved(spark: SparkSession, options: JobOptions) -> JobOptions:
         The output lies in an input, or an input in the output: the run's own tables would become
         data, or maintenance of a Delta table would delete them.
     """
-    places = {n: tables.resolved(spark, v) for n in ("raw", "output") if (v := getattr(options, n))}
+    named = ("raw", "scores", "output")
+    places = {n: tables.resolved(spark, v) for n in named if (v := getattr(options, n, None))}
     targets = {name: tables.resolved(spark, place) for name, place in options.target.items()}
     output = places.get("output")
-    inputs = {"raw": places.get("raw"), **{f"target {name}": p for name, p in targets.items()}}
+    inputs = {n: places.get(n) for n in ("raw", "scores")}
+    inputs |= {f"target {name}": place for name, place in targets.items()}
     for owner, place in inputs.items():
         if output and place and (tables.contains(place, output) or tables.contains(output, place)):
             raise ConfigError(
@@ -137,16 +139,22 @@ def _with_id_column(options: JobOptions, raw: Input) -> FitOptions:
 
 
 def check_ids(run: Run, raw: Input, fit_options: FitOptions) -> None:
-    if not run.options.check_ids or fit_options.id_column is None:
+    if fit_options.id_column is not None:
+        check_ids_of(run, raw, fit_options.id_column, "raw")
+
+
+def check_ids_of(run: Run, data: Input, id_column: str, owner: str) -> None:
+    """Raise a `DataError` where an id occurs twice, if the options ask for it."""
+    if not run.options.check_ids:
         return
-    with run.stage("check_ids", "checking that ids are unique"):
-        ids = raw.frame.select(quoted(fit_options.id_column).alias("id"))
+    with run.stage("check_ids", f"checking that ids of {owner} are unique"):
+        ids = data.frame.select(quoted(id_column).alias("id"))
         twice = ids.where(F.col("id").isNotNull()).groupBy("id").count().where("count > 1")
         first = F.min(F.struct("id", "count")).alias("first")
         row = twice.agg(F.count("*").alias("n"), first).first()
     if row is not None and row["n"]:
         raise DataError(
-            f"id_column {fit_options.id_column!r} is not unique: {row['n']} ids occur more than "
+            f"id_column {id_column!r} of {owner} is not unique: {row['n']} ids occur more than "
             f"once, e.g. {row['first']['id']!r} {row['first']['count']} times; name a unique "
             "column, or none (id_column: null in the config) to make ids from the texts"
         )

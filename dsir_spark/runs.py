@@ -26,14 +26,14 @@ from dsir_spark import session, tables
 from dsir_spark.errors import DataError, DSIRError, TableError
 from dsir_spark.options import JobOptions
 
-MODEL, WEIGHTS, MATCH, SELECTED, DOCUMENTS, RUNS, REPORT = (
-    "model", "weights", "match", "selected", "documents", "runs", "report",
+MODEL, WEIGHTS, MATCH, SCORES, SELECTED, DOCUMENTS, RUNS, REPORT = (
+    "model", "weights", "match", "scores", "selected", "documents", "runs", "report",
 )  # fmt: skip
 # Tables that each command may write: of two commands at once that write the same, the one that
 # began later goes on.
 WRITES: dict[str, tuple[str, ...]] = {
     "run": (MODEL, MATCH, WEIGHTS, SELECTED, DOCUMENTS), "fit": (MODEL,), "weigh": (WEIGHTS,),
-    "resample": (MATCH, WEIGHTS, SELECTED, DOCUMENTS),
+    "resample": (MATCH, WEIGHTS, SELECTED, DOCUMENTS), "select": (SCORES, SELECTED),
 }  # fmt: skip
 STARTED, FINISHED = "started", "finished"
 
@@ -45,7 +45,7 @@ SCHEMA = """
     funnel map<string, bigint>, selected_by_target map<string, bigint>,
     kl_reduction map<string, double>, kl_reduction_random map<string, double>,
     effective_sample_size map<string, double>, kl_bound map<string, double>,
-    match string, match_version bigint,
+    match string, match_version bigint, scores string, scores_version bigint,
     model_version bigint, weights_version bigint, selected_version bigint,
     seconds map<string, double>, state string, notes array<string>
 """
@@ -109,10 +109,11 @@ class Run:
             return
         output, differences = self.options.output, self._differences()
         if self.unfinished is None:
+            other = "another --output, or use `resample` to select again from its weights"
+            other = "or another --output" if self.command == "select" else other
             raise TableError(
-                f"{output} already holds {', '.join(taken)} of an earlier run: give "
-                "--overwrite to replace them, another --output, or use `resample` to select again "
-                "from its weights"
+                f"{output} already holds {', '.join(taken)} of an earlier run: give --overwrite to "
+                f"replace them, {other}"
             )
         if differences:
             raise TableError(
@@ -144,7 +145,7 @@ class Run:
         """
         old = self.unfinished
         if old is not None and not self._differences():
-            inputs = ("raw", "target", "model_fingerprint")
+            inputs = ("raw", "target", "scores", "model_fingerprint")
             changed = [n for n in inputs if old[n] is not None and old[n] != self.facts.get(n)]
             if not changed:
                 self.run_id = old["run_id"]
@@ -353,7 +354,7 @@ def listing(spark: SparkSession, output: str) -> list[str]:
         if row["state"] != STARTED:
             found[row["run_id"]] = {**row, "started_at": kept["started_at"]}
     wrote: dict[str, list[str]] = {}
-    for name in WRITES["run"]:
+    for name in dict.fromkeys((*WRITES["run"], *WRITES["select"])):
         there = tables.delta_version(spark, tables.within(output, name))
         if there is not None:
             wrote.setdefault(str(there.record.get(tables.RUN_ID)), []).append(name)

@@ -75,12 +75,12 @@ def look_for_places(command: str, options: JobOptions) -> None:
         looked_for = place and not _SCHEME_OR_GLOB.match(place) and tables.is_path(place)
         return bool(looked_for and not os.path.exists(str(place)))
 
-    places = {"raw": options.raw} | {
+    places = {"raw": options.raw, "scores": getattr(options, "scores", None)} | {
         "target" if options.single_target else f"target {name}": place
         for name, place in options.target.items()
     }
     found = [f"{owner}: there is nothing at {p}" for owner, p in places.items() if missing(p)]
-    if command not in ("run", "fit") and missing(options.output):
+    if command not in ("run", "fit", "select") and missing(options.output):
         found.append(f"there is no run at {options.output}: use `dsir-spark run` (or `fit`) first")
     if found:
         raise TableError("; ".join(found))

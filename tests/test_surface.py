@@ -46,10 +46,11 @@ MAY_IMPORT = {
     "inputs": "errors columns files tables",
     "runs": "errors options score_options tables session",
     "preflight": f"{_MODEL} dsir inputs runs",
-    "job": f"{_MODEL} dsir report inputs runs preflight",
+    "score_job": f"{_MODEL} dsir report inputs runs preflight",
+    "job": f"{_MODEL} dsir report inputs runs preflight score_job",
     "startup": "errors options tables",
-    "cli": "errors fields options session progress failures startup tables runs demo_data job "
-           "report",
+    "cli": "errors fields options score_options session progress failures startup tables runs "
+           "demo_data job score_job report",
     "__main__": "cli",
 }  # fmt: skip
 

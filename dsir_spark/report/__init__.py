@@ -4,10 +4,12 @@ from dsir_spark.report import checks
 from dsir_spark.report.facts import Facts, FitFacts, WeightFacts
 from dsir_spark.report.gather import gather, gather_fit, gather_weights
 from dsir_spark.report.page import as_frame, write
+from dsir_spark.report.score_facts import ScoreFacts
+from dsir_spark.report.scores import gather_scores
 from dsir_spark.report.text import full, summary
 from dsir_spark.report.texts import explained
 
 __all__ = [
-    "Facts", "FitFacts", "WeightFacts", "as_frame", "checks", "explained", "full", "gather",
-    "gather_fit", "gather_weights", "summary", "write",
+    "Facts", "FitFacts", "ScoreFacts", "WeightFacts", "as_frame", "checks", "explained", "full",
+    "gather", "gather_fit", "gather_scores", "gather_weights", "summary", "write",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from dsir_spark.features import unicode_tables
 from dsir_spark.report.facts import Check, FitFacts, SelectionFacts, WeightFacts, visible
+from dsir_spark.report.score_facts import ScoreFacts
 
 _GUMBEL_SPREAD = math.pi / math.sqrt(6.0)  # standard deviation of Gumbel noise, nats
 _CJK = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in unicode_tables.CJK_RANGES) + "]")
@@ -32,7 +33,7 @@ class Rule(NamedTuple):
     remedy: str  # what to do; `{about}` is the name of the target or column
 
 
-def found(facts: FitFacts | WeightFacts | SelectionFacts) -> tuple[Check, ...]:
+def found(facts: FitFacts | WeightFacts | SelectionFacts | ScoreFacts) -> tuple[Check, ...]:
     """What all rules over facts of this kind warn of."""
     checks = []
     for rule in RULES[type(facts)]:
@@ -158,5 +159,40 @@ RULES: dict[type, tuple[Rule, ...]] = {
             "Only {f.selected:,} documents were candidates: all were selected, {n:,} {f.unit} "
             "short of the budget.",
             "Give more raw text, or look in the funnel where documents were lost."),
+    ),
+    ScoreFacts: (
+        Rule("without_score", "",
+            lambda f, _: f.funnel["without_score"] / max(1, f.funnel["read"]), ">", 0.05,
+            "{n:.0%} of the rows have no score (null or NaN) and could not be selected.",
+            "Score them too, or give them a number (coalesce)."),
+        Rule("ties", "scores",
+            lambda f, t: (t.tied - t.tied_selected) * t.tied_selected / max(1, t.documents)
+            / max(1, t.tied), ">", 0.05,
+            "The cut goes through a crowd: {t.tied:,} candidates are equal to the worst "
+            "selected by {t.called}, of which the seed chose {t.tied_selected:,}.",
+            "Give a finer score, add another to it, or a threshold instead of a budget."),
+        Rule("top_k_in_disguise", "scores",
+            lambda f, t: t.spread if f.run.method == "sample" else None, ">",
+            5.0 * _GUMBEL_SPREAD,
+            "What is sampled by for {t.called} spreads over {n:.3g}, the noise over "
+            f"{_GUMBEL_SPREAD:.1f}: this is top-k in disguise.",
+            "Give temperature auto or a number, or normalize_score."),
+        Rule("no_weight", "scores",
+            lambda f, t: t.spread if f.run.method == "sample" and t.high != t.low else None,
+            "<", 0.05,
+            "What is sampled by for {t.called} spreads over {n:.3g}, the noise over "
+            f"{_GUMBEL_SPREAD:.1f}: this is nearly a random sample.",
+            "Give a temperature below 1, normalize_score, or method top_k."),
+        Rule("dominates", "composition",
+            lambda f, c: c.rows[0]["selected_share"]
+            if c.rows and c.rows[0]["raw_share"] <= 0.45 else None, ">", 0.9,
+            "{n:.0%} of the selected documents have {t.column} {t.first!r}, {t.rows[0][raw_share]:"
+            ".0%} of raw.",
+            "If that is not wanted, give quotas on {about}, or normalize_within it."),
+        Rule("shortfall", "", lambda f, _: f.shortfall if f.selected >= f.candidates else None,
+            ">", 0.0,
+            "Only {f.selected:,} documents were candidates: all were selected, {n:,.0f} {f.unit} "
+            "short of the budget.",
+            "Give more rows, or look in the funnel where they were lost."),
     ),
 }  # fmt: skip

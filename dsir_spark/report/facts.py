@@ -18,7 +18,8 @@ LABELS = {
     "null_text": "without text", "blank": "blank", "too_short": "too short",
     "quality_length": "quality: length", "quality_repeating": "quality: repetition",
     "quality_informative": "quality: information", "quality_numeric": "quality: digits",
-    "without_score": "without a score", "without_size": "without a size",
+    "not_in_raw": "not in raw", "beyond_threshold": "beyond the threshold",
+    "not_drawn": "not drawn", "without_score": "without a score", "without_size": "without a size",
     "duplicate_text": "further copies of a text", "over_max_per_group": "over max_per_group",
     "candidates": "candidates", "selected": "selected",
 }  # fmt: skip

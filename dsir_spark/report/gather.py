@@ -84,7 +84,7 @@ def gather_weights(
     chosen = selection.filter(weights, weights)
     if selection.pool.ids_from_content:
         chosen = chosen.dropDuplicates([selection.pool.id_column])
-    composition = _compositions(columns, weights, chosen, selection.is_candidate())
+    composition = compositions(columns, weights, chosen, selection.is_candidate())
     rows = {"unparsed": 0, **selection.funnel}
     return WeightFacts(
         selection.options.method, rows["candidates"], rows["duplicate_text"], rows["read"],
@@ -118,7 +118,7 @@ def gather(
         weighed = gather_weights(model, selection, weights, targets, own)
     known = {c.column: c for c in weighed.composition}
     rest = [c for c in dict.fromkeys(composition) if c not in known]  # which weights do not keep
-    known |= {c.column: c for c in _compositions(rest, raw, selected, None)}
+    known |= {c.column: c for c in compositions(rest, raw, selected, None)}
     ordered = tuple(known[c] for c in dict.fromkeys((*composition, *known)))
     weighed = replace(weighed, composition=ordered)
     sample: candidates.Sample = weighed.sample
@@ -175,7 +175,7 @@ def _count_selected(selection: Selection, weights: DataFrame, marked: DataFrame)
     return dict(map(tuple, names.groupBy("name").count().collect()))
 
 
-def _compositions(
+def compositions(
     columns: Sequence[str], before: DataFrame, after: DataFrame, candidate: Column | None
 ) -> tuple[facts.Composition, ...]:
     """The values of columns of all rows and of those selected, counted in one query; candidates

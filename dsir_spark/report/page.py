@@ -18,12 +18,13 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dsir_spark.report import checks
 from dsir_spark.report.facts import Check, Facts, visible
+from dsir_spark.report.score_facts import ScoreFacts
 
 _MANY = 3  # more targets than this are folded
 _PICTURED = 24  # targets with pictures; drawing one takes a quarter of a second
 
 
-def write(facts: Facts, output: str, html: str | None = None) -> str:
+def write(facts: Facts | ScoreFacts, output: str, html: str | None = None) -> str:
     """The path of the page, written with its facts as JSON beside it.
 
     Parameters
@@ -40,7 +41,7 @@ def write(facts: Facts, output: str, html: str | None = None) -> str:
     return html
 
 
-def as_frame(spark: SparkSession, facts: Facts) -> DataFrame:
+def as_frame(spark: SparkSession, facts: Facts | ScoreFacts) -> DataFrame:
     """The row of the table `report`: run_id, written_at, facts (JSON)."""
     row = (facts.run.id, datetime.datetime.now(datetime.timezone.utc), facts.to_json())
     schema = "run_id string, written_at timestamp, facts string"
@@ -48,7 +49,7 @@ def as_frame(spark: SparkSession, facts: Facts) -> DataFrame:
 
 
 def render(facts: Mapping[str, Any]) -> str:
-    """The page of `Facts.to_dict()`, or of the JSON that it became; the same bytes each time."""
+    """The page of `to_dict()`, or of the JSON that it became; the same bytes each time."""
     # Drawing takes a second to load, which only those who write a page wait for.
     from dsir_spark.report import pictures
 
@@ -86,6 +87,10 @@ def render(facts: Mapping[str, Any]) -> str:
         composition=[
             {**c, "picture": drawn(pictures.composition_figure(c["column"], c["rows"]))}
             for c in facts["composition"]
+        ],
+        scores=[
+            {**s, "picture": drawn(pictures.weights_figure(s["histogram"]))}
+            for s in facts.get("scores", ())
         ],
         nearer=sum((v["kl_reduction"] or 0) > (v["kl_reduction_random"] or 0) for v in verdicts),
     )  # fmt: skip

@@ -68,7 +68,8 @@ def weights_figure(axes: Any, facts: Mapping[str, Any]) -> None:
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter("{x:,.0f}")
     if cut is not None and edges[0] <= cut <= edges[-1]:
-        axes.axvline(cut, color=_ACCENT, linestyle="--", label="cut (with noise)")
+        axes.axvline(cut, color=_ACCENT, linestyle="--",
+                     label=facts.get("cut_label", "cut (with noise)"))  # fmt: skip
     axes.set(xlabel=facts["label"], ylabel="documents")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from dsir_spark.report import checks
 from dsir_spark.report.facts import ENDS, LABELS, Check, Composition, Facts, TargetFacts, visible
+from dsir_spark.report.score_facts import ScoreFacts
+from dsir_spark.report.score_facts import shown as number
 
 _ALWAYS = (*ENDS, "null_id", "null_text", "blank", "too_short", "duplicate_text")
 _EXCERPT = 240  # characters of a document shown
@@ -29,6 +31,31 @@ def full(facts: Facts) -> str:
         *[_composition(c) for c in facts.weights.composition],
         *[_examples(name, shown) for name, shown in examples if shown],
     )
+
+
+def of_scores(facts: ScoreFacts) -> str:
+    """Funnel, scores, warnings and composition of a selection by scores."""
+    run = facts.run
+    rows = [(s["label"] if s["stage"] in ENDS else f"- {s['label']}", s["count"])
+            for s in facts.stages()]  # fmt: skip
+    head = [
+        f"Run {run.id} ({run.command}, {run.started_at} UTC)",
+        f"  {run.how} Seed {run.seed}",
+        "",
+        "Funnel (documents)",
+        *[f"  {name:<28}{count:>14,}" for name, count in rows],
+    ]
+    what = "share" if facts.unit == "documents" else visible(facts.unit)
+    head_of = ("score", "documents", what, "selected from", "to", "candidates from", "to")
+    table: list[tuple[str, ...]] = [head_of]
+    for s in facts.scores:
+        share = f"{s.documents / max(1, s.candidates):.1%}" if s.size is None else f"{s.size:,}"
+        ends = (s.selected_low, s.selected_high, s.low, s.high)
+        table.append((visible(s.name), f"{s.documents:,}", share, *map(number, ends)))
+    numbers = ["Score", *_table(table)]
+    notes = [line for group in checks.grouped(facts.warnings)
+             for line in _wrapped(f"Note: {visible(group)}", "", "  ")]  # fmt: skip
+    return _joined(head, numbers, notes, *[_composition(c) for c in facts.composition])
 
 
 def _joined(*parts: Sequence[str]) -> str:

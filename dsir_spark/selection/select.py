@@ -69,13 +69,9 @@ def select(
         check_column(pool, checked.normalize_within, "the pool", "normalize_within")
     as_given = {name: f"__dsir_given_{i}" for i, name in enumerate(given)}
     ranked_by = {name: f"__dsir_ranked_by_{i}" for i, name in enumerate(given)}
-    own = {
-        as_given[name]: (F.expr(s) if isinstance(s, str) else s).cast("double")
-        for name, s in given.items()
-    }
-    rows = scores.normalized(
-        pool.withColumns(own), [*as_given.values()], [*ranked_by.values()], checked
-    )
+    own = {as_given[n]: F.expr(s) if isinstance(s, str) else s for n, s in given.items()}
+    rows = pool.withColumns({name: s.cast("double") for name, s in own.items()})
+    rows = scores.normalized(rows, [*own], [*ranked_by.values()], checked)
     size = None if checked.size_column is None else quoted(checked.size_column)
     how = scores.pool_of(id_column, as_given, ranked_by, checked, size=size, copies=copies)
     shares = checked.proportions or {}

@@ -1,0 +1,270 @@
+"""The command `select`: documents of raw by a score that somebody else made, over Delta tables.
+
+The table `scores` holds what is selected from, as `weights` does for a model: ids, scores, and the
+columns that options name. Texts are read once, where the selected documents are written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from dsir_spark import inputs, report, tables
+from dsir_spark.columns import (
+    TARGET,
+    check_column,
+    check_id_column,
+    check_size_column,
+    found,
+    quoted,
+    refuse_columns,
+)
+from dsir_spark.errors import ColumnError, TableError
+from dsir_spark.inputs import Input, open_input
+from dsir_spark.preflight import check_ids_of, put_on_record, resolved
+from dsir_spark.resampling import SENT_IDS
+from dsir_spark.runs import SCORES, SELECTED, Progress, Run, quiet
+from dsir_spark.score_options import ScoreOptions, SelectJobOptions
+from dsir_spark.selection import Pool, Selection, find, scores
+
+COPY_HASH = "copy_hash"  # of the column that is equal for copies (struct of two bigints)
+_OF = "__dsir_of"
+
+
+def select(
+    spark: SparkSession, options: SelectJobOptions, progress: Progress = quiet
+) -> dict[str, Any]:
+    """Select documents of raw by their scores and write them; the run's row."""
+    options.require("raw", "output")
+    run = Run(spark, resolved(spark, options), "select", progress)
+    options = _of(run)
+    raw = open_input(spark, str(options.raw), options.raw_format, "raw",
+                     None if options.scores else options.where)  # fmt: skip
+    pool = raw
+    if options.scores is not None:
+        kind, where = options.scores_format, options.where
+        pool = open_input(spark, options.scores, kind, "scores", where)
+        run.facts["scores"] = json.dumps(pool.identity, sort_keys=True)
+    put_on_record(run, {"raw": raw, **({} if pool is raw else {"scores": pool})})
+    _check(options, raw, pool)
+    run.begin()
+    if not run.done(SCORES):
+        check_ids_of(run, pool, str(options.id_column), "raw" if pool is raw else "scores")
+        if pool is not raw:
+            check_ids_of(run, raw, str(options.id_column), "raw")
+        with run.stage("score", "writing the scores"):
+            run.write(_scores(options, raw, pool), SCORES, unchanged=pool.check_unchanged)
+    return _select(run, raw, pool)
+
+
+def report_again(
+    spark: SparkSession, output: str, row: Mapping[str, Any], composition: tuple[str, ...],
+    examples: int, progress: Progress = quiet,
+) -> report.ScoreFacts:  # fmt: skip
+    """The facts of a run of `select`, gathered anew.
+
+    Raises
+    ------
+    TableError
+        A table that it read is gone or changed.
+    ColumnError
+        A column of `composition` is not in its table `scores`.
+    """
+    options = SelectJobOptions.model_validate(_known(json.loads(row["config"])))
+    where = None if options.scores else options.where
+    raw = inputs.as_recorded(spark, json.loads(row["raw"]), "raw", where)
+    place = tables.within(output, SCORES)
+    version = tables.version_to_read(spark, place, row["scores_version"])
+    rows = _ranked(tables.read(spark, place, place, version), options)
+    for name in composition:
+        check_column(rows, name, "the scores", "composition")
+    selection = Selection.from_json(row["selection"], _pool(options).of(rows))
+    with progress("gathering the facts of the report"):
+        return report.gather_scores(
+            run=row, options=options, rows=rows, raw=raw, selection=selection,
+            composition=composition or options.keep, examples=examples,
+        )  # fmt: skip
+
+
+def _of(run: Run) -> SelectJobOptions:
+    assert isinstance(run.options, SelectJobOptions)
+    return run.options
+
+
+def _known(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options on a record, lists as tuples."""
+    fields = SelectJobOptions.model_fields
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in config.items() if n in fields}
+
+
+def _named(options: SelectJobOptions, kind: str) -> dict[str | None, str]:
+    """Columns of the scores as given (`score`), or scaled (`normalized`), by target."""
+    return {name: kind if name is None else f"{kind}_{name}" for name in options.names}
+
+
+def _given(options: SelectJobOptions) -> dict[str | None, Column]:
+    """The scores, as numbers, by target; without an expression 0."""
+    own = list(options.score.values()) or ["0"]
+    return {
+        name: F.expr(s).cast("double") for name, s in zip(options.names, own, strict=True)
+    }
+
+
+def _kept(options: SelectJobOptions) -> list[str]:
+    """The columns that go along with the scores."""
+    return list(dict.fromkeys((*options.keep, *options.needed_columns)))
+
+
+def _is_itself(options: SelectJobOptions, column: str) -> bool:
+    """Is the score of this column's name the column itself?"""
+    names = dict(zip(_named(options, "score").values(), options.score.values(), strict=False))
+    return names.get(column, "").strip().strip("`").lower() == column.lower()
+
+
+def _check(options: SelectJobOptions, raw: Input, pool: Input) -> None:
+    """All columns, before the first pass."""
+    owner, id_column = "raw" if pool is raw else "scores", str(options.id_column)
+    check_id_column(pool.frame, id_column, owner)
+    check_id_column(raw.frame, id_column, "raw")
+    ids = [isinstance(f.schema[str(found(f, id_column))].dataType, T.StringType)
+           for f in (pool.frame, raw.frame)]  # fmt: skip
+    if ids[0] != ids[1]:
+        raise ColumnError(f"id_column {id_column!r} is of type string in one of raw and scores and "
+                          "a number in the other: cast one of them in a view")  # fmt: skip
+    scores.check_scores(pool.frame, dict(zip(options.names, options.score.values(), strict=False)))
+    for option in ("group_column", "quota_column", "normalize_within", "copies_column"):
+        if (column := getattr(options, option)) is not None:
+            check_column(pool.frame, column, owner, option)
+    for column in options.keep:
+        check_column(pool.frame, column, owner, "keep")
+    if options.size_column is not None:
+        check_size_column(pool.frame, options.size_column, owner)
+    added = [*_named(options, "score").values()] if options.score else []
+    own = [c for c in added if not _is_itself(options, c)]
+    taken = [*_named(options, "normalized").values(), COPY_HASH, *own]
+    refuse_columns(pool.frame.select(*map(quoted, (id_column, *_kept(options)))), taken, owner)
+    refuse_columns(raw.frame, own if pool is raw else added, "raw")
+    if options.names != (None,):
+        refuse_columns(raw.frame, [TARGET], "raw")
+    for frame in (raw.frame, pool.frame.select(*map(quoted, _kept(options)))):
+        if said := tables.unwritable(frame.schema):
+            raise ColumnError(f"{owner}: {said}: leave it out by a view, or rename or cast it")
+
+
+def _scores(options: SelectJobOptions, raw: Input, pool: Input) -> DataFrame:
+    """The table `scores`."""
+    id_column, given = str(options.id_column), _named(options, "score")
+    columns = {id_column: quoted(id_column)}
+    columns |= {given[name]: score for name, score in _given(options).items()}
+    columns |= {c: quoted(c) for c in _kept(options) if c not in columns}
+    if (copied := options.copies_column) is not None:
+        value = quoted(copied)
+        both = F.struct(F.xxhash64(value).alias("high"), F.xxhash64(F.lit(1), value).alias("low"))
+        columns[COPY_HASH] = F.when(value.isNotNull(), both)
+    within = options.normalize_within
+    if within is not None:
+        columns.setdefault(within, quoted(within))
+    rows = pool.frame.select(*[column.alias(name) for name, column in columns.items()])
+    if pool is not raw:
+        ids = raw.frame.select(quoted(id_column).alias(_OF))
+        rows = rows.join(ids, quoted(id_column) == F.col(_OF), "left_semi")
+    if options.normalize_score == "none":
+        return rows
+    named = _named(options, "normalized")
+    return scores.normalized(rows, [*given.values()], [*named.values()], options)
+
+
+def _ranked(rows: DataFrame, options: SelectJobOptions) -> DataFrame:
+    """The table `scores` with what its rows are ranked by."""
+    if options.normalize_score != "none":
+        return rows
+    given, named = (_named(options, kind) for kind in ("score", "normalized"))
+    return scores.normalized(rows, [*given.values()], [*named.values()], options)
+
+
+def _pool(options: SelectJobOptions) -> Pool:
+    """How the rows of the table `scores` compete."""
+    size = None if options.size_column is None else quoted(options.size_column)
+    return scores.pool_of(
+        str(options.id_column), _named(options, "score"), _named(options, "normalized"),
+        options.part(ScoreOptions), size=size,
+        copies=None if options.copies_column is None else COPY_HASH,
+    )  # fmt: skip
+
+
+def _select(run: Run, raw: Input, pool: Input) -> dict[str, Any]:
+    """Find the cut, write the selected documents, gather the facts of the run, and finish it."""
+    options, there = _of(run), run.there[SCORES]
+    rows = _ranked(run.read(SCORES), options)
+    with run.stage("cut", "finding the cut-off"):
+        shares = {name: (options.proportions or {}).get(str(name), 1.0) for name in options.names}
+        number = there.rows if there else None
+        own = options.part(ScoreOptions)
+        selection = find(rows, _pool(options), own, shares, number)
+        dropped = pool.count_dropped()
+        if pool is not raw:
+            dropped["not_in_raw"] = pool.frame.count() - selection.funnel["read"]
+        read = selection.funnel["read"] + sum(dropped.values())
+        funnel = {**selection.funnel, "read": read, **dropped}
+        selection = dataclasses.replace(selection, funnel=funnel)
+    wanted = options.num_tokens_to_sample if options.sized else options.num_to_sample
+    run.facts |= {
+        "seed": options.seed,
+        "num_to_sample": options.num_to_sample,
+        "num_tokens_to_sample": options.num_tokens_to_sample,
+        "shortfall": max(0, (wanted or 0) - sum(selection.size or selection.num_documents))
+        if options.quantile is None else 0,
+        "selection": selection.to_json(),
+        "funnel": funnel,
+        "temperature": {str(n or "score"): t
+                        for n, t in zip(options.names, selection.temperatures, strict=True)},
+        "selected_by_target": {str(n or "score"): k for n, k in zip(
+            options.names, selection.num_documents, strict=True)},
+    }  # fmt: skip
+    if not run.done(SELECTED):
+        with run.stage("select", "writing the selected documents"):
+            chosen = _selected(options, raw, pool, selection, rows)
+            run.write(chosen, SELECTED, rows=selection.num_selected, unchanged=raw.check_unchanged)
+    with run.stage("evaluate", "measuring what was selected"):
+        facts = report.gather_scores(
+            run=run.row(), options=options, rows=rows, raw=raw.frame, selection=selection,
+            composition=options.keep, examples=2 if options.examples else 0, page=options.report,
+        )  # fmt: skip
+    return {**run.finish(), "facts": facts}
+
+
+def _selected(
+    options: SelectJobOptions, raw: Input, pool: Input, selection: Selection, rows: DataFrame
+) -> DataFrame:
+    """The rows of raw that are selected, with their scores.
+
+    Up to SENT_IDS ids are sent to the scan of raw. Of more, raw's own scores are computed again and
+    cut; scores that are not raw's own, or that all rows together decide, are joined.
+    """
+    given, named = _named(options, "score"), _named(options, "normalized")
+    added = [c for c in given.values() if options.score and found(raw.frame, c) is None]
+    added += [] if options.names == (None,) else [TARGET]
+    columns = [quoted(c) for c in raw.frame.columns]
+    few = selection.num_selected <= SENT_IDS
+    if not few and pool is raw and options.normalize_score == "none":
+        scored = raw.frame.withColumns({given[n]: s for n, s in _given(options).items()})
+        ranked = scores.normalized(scored, [*given.values()], [*named.values()], options)
+        return selection.filter(ranked, rows).select(*columns, *map(quoted, added))
+    ids = quoted(str(options.id_column))
+    chosen = selection.filter(rows, rows).select(ids.alias(_OF), *map(quoted, added))
+    chosen = F.broadcast(chosen) if few else chosen
+    joined = raw.frame.join(chosen, ids == F.col(_OF))
+    return joined.select(*columns, *map(quoted, added))
+
+
+def refuse_explaining(row: Mapping[str, Any]) -> None:
+    """Raise a `TableError` where the latest selection knows no n-grams."""
+    if row["command"] == "select":
+        raise TableError("the latest selection is by a score, not by a model: there are no n-grams "
+                         "to explain it by")  # fmt: skip
