@@ -171,8 +171,7 @@ def report(
         spark, output, composition, 0 if no_examples else examples, progress.of(spark),
         options.allow_functions,
     )  # fmt: skip
-    template = text.full if isinstance(facts, Facts) else text.of_scores
-    _show(spark, output, facts, template, html=html)
+    _show(spark, output, facts, text.full, html=html)
 
 
 @cli.command()
@@ -255,8 +254,7 @@ def _do(command: str, **flags: Any) -> None:
     spark = started.result()
     row = getattr(job, _STAGES[command][0])(spark, options, progress.of(spark))
     if "facts" in row:
-        template = text.of_scores if command == "select" else text.summary
-        _show(spark, str(options.output), row["facts"], template, page=options.report)
+        _show(spark, str(options.output), row["facts"], text.summary, page=options.report)
     click.echo(f"tables: {', '.join(job.written_places(str(options.output), command))}")
 
 

@@ -24,6 +24,7 @@ QUALITY = ("most_frequent", "informative", "digits")  # tokens of each document 
 CONTENT_ID = "content_id"  # the id that is made from the text where the data has none (string)
 CHUNK_ID = "chunk_id"  # the document's id, #, the chunk's number (string)
 CHUNK_COLUMNS = (CHUNK_ID, "chunk", "num_chunks", "chunk_start", "chunk_end")
+COPIES = "copies"  # how often a document is selected (int)
 NUM_CHUNKS_SELECTED = "num_selected_chunks"  # of a whole document (bigint)
 
 _STRINGS = (T.StringType, T.VarcharType, T.CharType)

@@ -206,6 +206,10 @@ class SelectOptions(Options):
         named = (self.size_column, self.group_column, self.quota_column)
         return tuple(dict.fromkeys(c for c in named if c is not None))
 
+    @property
+    def _grouped(self) -> bool:
+        return self.max_per_group is not None
+
     def contradictions(self, names: tuple[str, ...] | None) -> list[str]:
         """See `Options.contradictions`."""
         found = super().contradictions(names)
@@ -215,7 +219,7 @@ class SelectOptions(Options):
             found.append("size_column is for a budget of sizes: give num_tokens_to_sample")
         if self.temperature != 1.0 and self.method != "sample":
             found.append(f"temperature is for method sample; method is {self.method!r}")
-        if (self.group_column is None) != (self.max_per_group is None):
+        if (self.group_column is None) != (not self._grouped):
             found.append("group_column and max_per_group belong together: give both or none")
         given = self.proportions
         if given is not None and sum(given.values()) <= 0:
@@ -299,15 +303,15 @@ class JobOptions(ResampleOptions, FitOptions):
     where: Predicate | None = _input(
         None, "Spark SQL predicate on raw's columns: the rest is left out.",
         "a predicate of Spark SQL on raw's columns")
-    target: Targets = _fit(
+    target: Targets = _input(
         {}, "Target sample: a path or table; several with names are separate targets.",
         "a path or table, or a mapping of names to them", needed=("run", "fit"))
-    target_format: Format | None = _fit(None, "Of the targets, if names do not tell.")
+    target_format: Format | None = _input(None, "Of the targets, if names do not tell.")
     output: Text | None = option(
         None, "Where the tables go: a path or catalog.schema.", "a path or a schema",
         commands=_ALL, needed=_ALL)
     keep: Columns = option(
-        (), "Columns of raw to keep in the weights table.", "a list of column names",
+        (), "Columns of raw to keep in the table of weights or scores.", "a list of column names",
         commands=("run", "weigh", "select"))
     check_ids: bool = option(
         True, "Refuse ids that occur twice (shuffles the ids).",

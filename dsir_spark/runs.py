@@ -354,7 +354,7 @@ def listing(spark: SparkSession, output: str) -> list[str]:
         if row["state"] != STARTED:
             found[row["run_id"]] = {**row, "started_at": kept["started_at"]}
     wrote: dict[str, list[str]] = {}
-    for name in dict.fromkeys((*WRITES["run"], *WRITES["select"])):
+    for name in dict.fromkeys((SCORES, *WRITES["run"])):
         there = tables.delta_version(spark, tables.within(output, name))
         if there is not None:
             wrote.setdefault(str(there.record.get(tables.RUN_ID)), []).append(name)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dsir_spark import inputs, report, tables
 from dsir_spark.columns import (
+    COPIES,
     TARGET,
     check_column,
     check_id_column,
@@ -25,7 +28,7 @@ from dsir_spark.columns import (
     quoted,
     refuse_columns,
 )
-from dsir_spark.errors import ColumnError, TableError
+from dsir_spark.errors import ColumnError, ConfigError, TableError
 from dsir_spark.inputs import Input, open_input
 from dsir_spark.preflight import check_ids_of, put_on_record, resolved
 from dsir_spark.resampling import SENT_IDS
@@ -35,6 +38,7 @@ from dsir_spark.selection import Pool, Selection, find, scores
 
 COPY_HASH = "copy_hash"  # of the column that is equal for copies (struct of two bigints)
 _OF = "__dsir_of"
+_MAX_SHARES = 100_000  # values of a group column, which the driver holds
 
 
 def select(
@@ -53,6 +57,7 @@ def select(
         run.facts["scores"] = json.dumps(pool.identity, sort_keys=True)
     put_on_record(run, {"raw": raw, **({} if pool is raw else {"scores": pool})})
     _check(options, raw, pool)
+    cutting = _shared(spark, options)
     run.begin()
     if not run.done(SCORES):
         check_ids_of(run, pool, str(options.id_column), "raw" if pool is raw else "scores")
@@ -60,7 +65,7 @@ def select(
             check_ids_of(run, raw, str(options.id_column), "raw")
         with run.stage("score", "writing the scores"):
             run.write(_scores(options, raw, pool), SCORES, unchanged=pool.check_unchanged)
-    return _select(run, raw, pool)
+    return _select(run, raw, pool, cutting)
 
 
 def report_again(
@@ -150,11 +155,54 @@ def _check(options: SelectJobOptions, raw: Input, pool: Input) -> None:
     taken = [*_named(options, "normalized").values(), COPY_HASH, *own]
     refuse_columns(pool.frame.select(*map(quoted, (id_column, *_kept(options)))), taken, owner)
     refuse_columns(raw.frame, own if pool is raw else added, "raw")
-    if options.names != (None,):
-        refuse_columns(raw.frame, [TARGET], "raw")
+    more = [] if options.names == (None,) else [TARGET]
+    refuse_columns(raw.frame, [*more, *([COPIES] if options.max_copies > 1 else [])], "raw")
     for frame in (raw.frame, pool.frame.select(*map(quoted, _kept(options)))):
         if said := tables.unwritable(frame.schema):
             raise ColumnError(f"{owner}: {said}: leave it out by a view, or rename or cast it")
+
+
+def _shared(spark: SparkSession, options: SelectJobOptions) -> ScoreOptions:
+    """How rows are cut: with the shares that `group_share` names.
+
+    Raises
+    ------
+    ConfigError
+        They are no numbers, or there is no such file.
+    """
+    own, shares = options.part(ScoreOptions), options.group_share
+    if shares is None:
+        return own
+    if shares == "target":
+        shares = _shares_of_target(spark, options)
+    elif isinstance(shares, str) and shares != "raw":
+        shares = _shares_at(spark, shares, str(options.group_column))
+    return own.sharing(shares)
+
+
+def _shares_of_target(spark: SparkSession, options: SelectJobOptions) -> dict[str, float]:
+    """The target's documents by value of the group column."""
+    (place,), column = options.target.values(), str(options.group_column)
+    target = open_input(spark, place, options.target_format, "target").frame
+    check_column(target, column, "target", "group_column")
+    values = target.where(quoted(column).isNotNull()).groupBy(quoted(column).cast("string"))
+    return {str(value): float(n) for value, n in values.count().limit(_MAX_SHARES).collect()}
+
+
+def _shares_at(spark: SparkSession, place: str, column: str) -> dict[str, float]:
+    """The shares in a file of a mapping, or in a table."""
+    if place.endswith((".json", ".yaml", ".yml")) and os.path.isfile(place):
+        try:
+            with open(place, encoding="utf-8") as file:
+                found = yaml.safe_load(file)  # JSON is YAML
+            return {str(value): float(share) for value, share in found.items()}
+        except (yaml.YAMLError, ValueError, TypeError, AttributeError, OSError):
+            raise ConfigError(f"group_share {place} must map values to numbers") from None
+    table = open_input(spark, place, None, "group_share").frame
+    check_column(table, column, "group_share", "group_column")
+    check_column(table, "share", "group_share", "the column")
+    rows = table.select(quoted(column).cast("string"), quoted("share").cast("double"))
+    return {str(v): s for v, s in rows.limit(_MAX_SHARES).collect() if s is not None}
 
 
 def _scores(options: SelectJobOptions, raw: Input, pool: Input) -> DataFrame:
@@ -198,15 +246,14 @@ def _pool(options: SelectJobOptions) -> Pool:
     )  # fmt: skip
 
 
-def _select(run: Run, raw: Input, pool: Input) -> dict[str, Any]:
+def _select(run: Run, raw: Input, pool: Input, cutting: ScoreOptions) -> dict[str, Any]:
     """Find the cut, write the selected documents, gather the facts of the run, and finish it."""
     options, there = _of(run), run.there[SCORES]
     rows = _ranked(run.read(SCORES), options)
     with run.stage("cut", "finding the cut-off"):
         shares = {name: (options.proportions or {}).get(str(name), 1.0) for name in options.names}
         number = there.rows if there else None
-        own = options.part(ScoreOptions)
-        selection = find(rows, _pool(options), own, shares, number)
+        selection = find(rows, _pool(options), cutting, shares, number)
         dropped = pool.count_dropped()
         if pool is not raw:
             dropped["not_in_raw"] = pool.frame.count() - selection.funnel["read"]
@@ -218,8 +265,7 @@ def _select(run: Run, raw: Input, pool: Input) -> dict[str, Any]:
         "seed": options.seed,
         "num_to_sample": options.num_to_sample,
         "num_tokens_to_sample": options.num_tokens_to_sample,
-        "shortfall": max(0, (wanted or 0) - sum(selection.size or selection.num_documents))
-        if options.quantile is None else 0,
+        "shortfall": max(0, (wanted or 0) - selection.amount) if options.quantile is None else 0,
         "selection": selection.to_json(),
         "funnel": funnel,
         "temperature": {str(n or "score"): t
@@ -250,6 +296,7 @@ def _selected(
     given, named = _named(options, "score"), _named(options, "normalized")
     added = [c for c in given.values() if options.score and found(raw.frame, c) is None]
     added += [] if options.names == (None,) else [TARGET]
+    added += [COPIES] if selection.repeats_rows else []
     columns = [quoted(c) for c in raw.frame.columns]
     few = selection.num_selected <= SENT_IDS
     if not few and pool is raw and options.normalize_score == "none":

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Annotated, Literal
+import math
+import reprlib
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
 from pydantic import BeforeValidator
+from typing_extensions import Self
 
-from dsir_spark.fields import Number, Text, by_text, extra, option
+from dsir_spark.errors import ConfigError
+from dsir_spark.fields import ByText, Number, Text, Whole, by_text, extra, option
 from dsir_spark.options import JobOptions, SelectOptions, target_name_problems
 
 # fmt: off
 _score = functools.partial(option, commands=("select",))
 _COLUMN = "the name of a column"
+_short = reprlib.Repr()
 ALONE = "score"  # name of a score that was given without one
 
 # A single score may stand for the mapping.
@@ -21,6 +27,7 @@ Scores = Annotated[
     dict[str, Text],
     BeforeValidator(lambda v: {ALONE: v} if isinstance(v, str) else by_text(v)),
 ]
+GroupShare = Annotated[dict[str, Annotated[Number, Ge(0)]] | Text | None, ByText]
 
 
 class ScoreOptions(SelectOptions):
@@ -40,9 +47,38 @@ class ScoreOptions(SelectOptions):
     threshold: Number | None = _score(
         None, "Rows with a score (as given) below it, or above it if lower is better, are no "
         "candidates.", "a number")
+    group_share: GroupShare = _score(
+        None, "Divide the budget among the values of group_column: as among the candidates (raw), "
+        "as in the target's documents (target), by a mapping, or by a file of one (JSON, YAML) or "
+        "a table (a column of group_column's name, and share). Shares need not sum to 1.",
+        "raw, target, a path, a table or a mapping of values to numbers >= 0")
+    max_copies: Whole = _score(
+        1, "Where a value of group_column has less than its share, its documents are repeated, the "
+        "best first, up to so often; `copies` says how often.", "a whole number >= 1", ge=1)
     quantile: Number | None = _score(
         None, "Select this share of the candidates, or, with size_column, of the sum of their "
         "sizes; with a budget the smaller of both.", "a share above 0, to 1", gt=0, le=1)
+
+    @property
+    def _grouped(self) -> bool:
+        return super()._grouped or self.group_share is not None
+
+    def sharing(self, shares: Mapping[str, float] | str) -> Self:
+        """With quotas that divide the budget by these shares.
+
+        Raises
+        ------
+        ConfigError
+            They sum to 0, or one is negative.
+        """
+        found: Any = shares
+        if isinstance(shares, Mapping):
+            total = sum(shares.values())
+            if not 0 < total < math.inf or min(shares.values()) < 0:
+                raise ConfigError("group_share must be numbers >= 0 of a sum above 0; got "
+                                  f"{_short.repr(dict(shares))}")  # fmt: skip
+            found = {value: share / total for value, share in shares.items()}
+        return self.model_copy(update={"quota_column": self.group_column, "quotas": found})
 
     @property
     def sized(self) -> bool:
@@ -78,6 +114,12 @@ class ScoreOptions(SelectOptions):
                          "quantile or threshold")
         if self.normalize_within is not None and self.normalize_score == "none":
             found.append("normalize_within is for normalize_score z or rank")
+        if self.quotas is not None and self.quota_column != self.group_column:
+            found += ["give group_share or quotas, not both"] if self.group_share else []
+        if self.max_copies > 1 and self.group_share is None:
+            found.append("max_copies is for shares of groups: give group_column and group_share")
+        if self.group_share is not None and names is not None and len(names) > 1:
+            found.append("group_share is for one score: give quotas and allocation sequential")
         if self.method == "pareto" and self.lower_is_better:
             found.append("method pareto goes by probabilities: give 1 - score, not lower_is_better")
         if self.method == "random" and self.normalize_score != "none":
@@ -114,6 +156,8 @@ class SelectJobOptions(ScoreOptions, JobOptions):  # type: ignore[misc]
         """See `Options.contradictions`; the scores' names are among the options."""
         own = tuple(self.score)
         found = target_name_problems(own) + super().contradictions(own or names)
+        if (self.group_share == "target") != bool(self.target) or len(self.target) > 1:
+            found.append("group_share target and one --target belong together: give both or none")
         if not self.score and self.method != "random":
             found.append("--score is missing: give it as a flag or in the config")
         if self.id_column is None:

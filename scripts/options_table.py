@@ -12,9 +12,10 @@ import click
 from dsir_spark.cli import cli
 from dsir_spark.fields import allowed, default, extra
 from dsir_spark.options import FitOptions, JobOptions, Options, ResampleOptions, SelectOptions
+from dsir_spark.score_options import ScoreOptions, SelectJobOptions
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "options.md"
-FIELDS = JobOptions.model_fields
+FIELDS = SelectJobOptions.model_fields
 HEAD = """# Options
 
 <!-- Written by scripts/options_table.py: change dsir_spark/options.py and run it. -->
@@ -32,7 +33,9 @@ SECTIONS: dict[type[Options], str] = {
     FitOptions: "The model: keywords of `DSIR`",
     SelectOptions: "The selection: keywords of `select` and of `DSIRModel.resample`",
     ResampleOptions: "The selection by a model: keywords of `DSIRModel.resample`",
+    ScoreOptions: "The selection by any score: keywords of `select`",
     JobOptions: "The job: commands and YAML only",
+    SelectJobOptions: "The command `select`: flags and YAML only",
 }
 FLAGS = [
     (option, name)
@@ -53,7 +56,10 @@ def table(kind: type[Options]) -> list[str]:
     lines.append("|---|---|---|---|---|---|")
     for name, field in kind.model_fields.items():
         if name in kind.__annotations__:
-            flag = next(option for option, _ in FLAGS if option.name == name)
+            flag = next(
+                option for option, command in FLAGS
+                if option.name == name and command in extra(field, "commands")
+            )  # fmt: skip
             given = default(field) and f"`{default(field)}`"
             commands = ", ".join(
                 f"**{c}**" if c in extra(field, "needed") else c for c in extra(field, "commands")
@@ -85,7 +91,8 @@ def page() -> str:
         lines += [f"## {title}", "", *table(kind), ""]
     lines += [
         "Commands in bold cannot do without the option; `run` and `resample` need one of "
-        "`num_to_sample` and `num_tokens_to_sample`.", "", "## Flags that are no options", "",
+        "`num_to_sample` and `num_tokens_to_sample`; `select` needs one of these, `quantile`, "
+        "`threshold` and method `pareto`.", "", "## Flags that are no options", "",
         *others(),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

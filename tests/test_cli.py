@@ -25,6 +25,7 @@ from dsir_spark import cli, fields, progress, startup
 from dsir_spark.errors import ConfigError, DataError, SessionError
 from dsir_spark.features.tokenizers import TokenizerError
 from dsir_spark.options import FitOptions, JobOptions, ResampleOptions, SelectOptions, takes
+from dsir_spark.score_options import SelectJobOptions
 
 ROOT = Path(dsir_spark.__file__).parents[1]
 FIELDS = JobOptions.model_fields
@@ -159,15 +160,16 @@ def test_every_option_is_a_flag_of_its_commands_and_a_key():
     own = {"explain": {"ids", "number"}}
     own["report"] = {"composition", "examples", "no_examples", "html"}
     for name, command in cli.cli.commands.items():
+        every = (SelectJobOptions if name == "select" else JobOptions).model_fields
         shown = CliRunner().invoke(cli.cli, [name, "--help"])
         assert shown.exit_code == 0
         if name == "demo":
             continue
         flags = {p.name: p for p in command.params}
-        declared = {n for n, f in FIELDS.items() if name in fields.extra(f, "commands")}
+        declared = {n for n, f in every.items() if name in fields.extra(f, "commands")}
         assert flags.keys() == declared | session | own.get(name, set())
         for option in declared:
-            assert str(FIELDS[option].description) in (flags[option].help or "")
+            assert str(every[option].description) in (flags[option].help or "")
     assert {p.name for p in cli.cli.commands["run"].params} >= FIELDS.keys()
     assert "Default: 10000." in " ".join(CliRunner().invoke(cli.cli, ["fit", "-h"]).output.split())
 
@@ -259,7 +261,7 @@ def job(monkeypatch, tmp_path):
     """What the command line would run: `called` with the options, `sessions` that it built."""
     module = types.ModuleType("dsir_spark.job")
     module.called, module.sessions = [], []
-    module.written_places = lambda output: [f"{output}/model"]
+    module.written_places = lambda output, _: [f"{output}/model"]
 
     def runs(name):
         def stage(spark, options, progress):
@@ -271,7 +273,7 @@ def job(monkeypatch, tmp_path):
 
         return stage
 
-    for name in ("run_all", "fit", "weigh", "resample_again"):
+    for name in ("run_all", "fit", "weigh", "resample_again", "select"):
         setattr(module, name, runs(name))
     module.write_report = lambda spark, facts, output, html: html or f"{output}/report.html"
     module.report_again = lambda spark, output, composition, examples, progress, functions: (
@@ -398,6 +400,12 @@ def test_yaml_mistakes_are_one_line(job, capsys, tmp_path, text, said):
         (["run", *PLACES], "--num-to-sample is missing: give it, or --num-tokens-to-sample"),
         (["resample", "--num-to-sample", "1"], "--output is missing"),
         (["report"], "--output is missing"),
+        (["select", "--raw", "raw", "--output", "x", "--quantile", "2"],
+         "quantile must be a share above 0, to 1; got '2'; --score is missing"),
+        (["select", "--raw", "raw", "--output", "x", "--score", "q", "--threshold", "1", "--scores",
+          "no"], "scores: there is nothing at no"),
+        (["select", "--score", "a=q", "--score", "a=r"], "a is given twice; name them --score"),
+        (["select", "--score", "a=q", "--score", "r=1", "--threshold", "1"], "is for one score"),
         (["explain", "--output", "raw"], "Missing option '--id'"),
         (["run", "--nope"], "No such option"),
         (["nope"], "No such command"),

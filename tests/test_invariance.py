@@ -15,7 +15,7 @@ import pytest
 from chispa import assert_df_equality
 from pyspark.sql import functions as F
 
-from dsir_spark import DSIR, ngram_counts
+from dsir_spark import DSIR, ngram_counts, select
 from dsir_spark.columns import CONTENT_ID
 from dsir_spark.errors import ColumnError
 from dsir_spark.features import batches
@@ -56,6 +56,11 @@ def everything(spark, rows, partitions):
                        .select("id").collect())
         for method, more in (("sample", {}), ("match", {"match_steps": 3}))
     }  # fmt: skip
+    parts = raw.selectExpr("id", "length(text) % 7 AS score", "substring(id, 2, 1) AS part")
+    for kind in ("rank", "z"):
+        chosen = select(parts, num_to_sample=60, seed=5, temperature=0.1, normalize_score=kind,
+                        normalize_within="part")  # fmt: skip
+        ids[kind] = sorted(r["id"] for r in chosen.collect())
     hexes = {k: [None if w is None else float(w).hex(), n] for k, (w, n) in sorted(weights.items())}
     return json.dumps({"model": model.fingerprint, "weights": hexes, **ids})
 

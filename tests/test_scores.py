@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from fractions import Fraction
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from pyspark.sql import functions as F
 
 from dsir_spark import select
-from dsir_spark.errors import ColumnError, ConfigError
+from dsir_spark.errors import ColumnError, ConfigError, DataError
 from dsir_spark.selection import keys
+from dsir_spark.selection.allocation import apportion
 
 pytestmark = pytest.mark.spark
 
@@ -203,6 +205,57 @@ def test_extreme_scores_have_finite_means(spark):
     assert set(normal(same, "score", normalize_score="z").values()) == {(0.0).hex()}
 
 
+def repeated(rows, column, shares, budget, most, sized=False):
+    """How often each id is selected: of each group, in rounds, the best up to its budget."""
+    pool = [r for r in rows if r[column] is not None and not math.isnan(r[column])]
+    if shares == "raw":
+        shares = {}
+        for r in pool:
+            amount = r["size"] if sized else 1
+            shares[r["source"]] = shares.get(r["source"], 0) + amount
+    names = sorted(shares, key=str)
+    budgets = apportion(budget, [float(shares[n]) for n in names], names)
+    found = Counter()
+    for name, left in zip(names, budgets, strict=True):
+        own = [r for r in pool if r["source"] == name]
+        own.sort(key=lambda r: (r[column], r["hash"]), reverse=True)
+        for _ in range(most):
+            for r in own:
+                size = r["size"] if sized else 1
+                if size > left or (not sized and not left):
+                    left = -1
+                    break
+                left -= size
+                found[r["id"]] += 1
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    "shares, budget, most, sized",
+    [
+        ({"web": 0.25, "news": 0.75}, 100, 1, False),
+        ({"web": 1, "news": 3}, 400, 3, False),
+        ({"web": 1, "news": 1}, 3001, 4, True),
+        ({"web": 1, "news": 99}, 300, 2, False),
+        ("raw", 500, 3, False),
+        ("raw", 50, 3, True),
+    ],
+)
+def test_shares_of_groups_with_repetition(table, way, shares, budget, most, sized):
+    frame, rows = table
+    options = {"num_tokens_to_sample": budget, "size_column": "size"} if sized else {
+        "num_to_sample": budget}  # fmt: skip
+    found = select(
+        frame.repartition(3), "stars", seed=SEED, method="top_k", group_column="source",
+        group_share=shares, max_copies=most, **options,
+    )  # fmt: skip
+    assert found.columns == [*frame.columns, *(["copies"] if most > 1 else [])]
+    often = {r["id"]: r["copies"] if most > 1 else 1 for r in found.collect()}
+    assert often == repeated(rows, "stars", shares, budget, most, sized)
+    if most > 1:
+        assert dict(found.dtypes)["copies"] == "int"
+
+
 @pytest.mark.parametrize(
     "score, options, error, said",
     [
@@ -221,6 +274,13 @@ def test_extreme_scores_have_finite_means(spark):
         ({"a": "x", "b": "p"}, {"method": "pareto"}, ConfigError, "pareto is for one score"),
         ("p", {"method": "pareto", "lower_is_better": True}, ConfigError, "give 1 - score"),
         ("x", {"method": "random", "normalize_score": "z"}, ConfigError, "changes nothing"),
+        ("x", {"group_column": "source"}, ConfigError, "belong together"),
+        ("x", {"group_share": "raw"}, ConfigError, "belong together"),
+        ("x", {"group_column": "source", "group_share": {"web": -1}}, ConfigError, "group_share"),
+        ("x", {"group_column": "source", "group_share": {"web": 0}}, ConfigError, "a sum above 0"),
+        ("x", {"group_column": "source", "group_share": "f.json"}, ConfigError, "a mapping here"),
+        ("x", {"group_column": "source", "group_share": {"no": 1}}, DataError, "has .no. in"),
+        ("x", {"max_copies": 2}, ConfigError, "max_copies is for shares of groups"),
         ("x", {"method": "match"}, ConfigError, "one of sample, top_k, random, pareto"),
     ],
 )  # fmt: skip

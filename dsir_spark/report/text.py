@@ -17,13 +17,17 @@ _EXCERPT = 240  # characters of a document shown
 _VALUES = 25  # of a column
 
 
-def summary(facts: Facts) -> str:
+def summary(facts: Facts | ScoreFacts) -> str:
     """Funnel, KL reduction, and warnings not told before, of the selection: what `run` prints."""
+    if isinstance(facts, ScoreFacts):
+        return _of_scores(facts)
     return _joined(_head(facts), _notes(facts, checks.found(facts.selection)))
 
 
-def full(facts: Facts) -> str:
+def full(facts: Facts | ScoreFacts) -> str:
     """`summary` with all warnings, composition and examples: what `report` prints."""
+    if isinstance(facts, ScoreFacts):
+        return _of_scores(facts)
     examples = [(t.name, t.detail["examples"]) for t in facts.selection.targets if t.detail]
     return _joined(
         _head(facts),
@@ -33,7 +37,7 @@ def full(facts: Facts) -> str:
     )
 
 
-def of_scores(facts: ScoreFacts) -> str:
+def _of_scores(facts: ScoreFacts) -> str:
     """Funnel, scores, warnings and composition of a selection by scores."""
     run = facts.run
     rows = [(s["label"] if s["stage"] in ENDS else f"- {s['label']}", s["count"])

@@ -217,7 +217,8 @@ class _Find:
         """The selection, once the candidates are known; `size` finds the sum of their sizes."""
         options, candidates = self.options, self.funnel["candidates"]
         budget = options.budget_of(candidates, lambda: size() or 0)
-        if not options.sized and budget > candidates:
+        repeated = quotas.most_copies(options) > 1
+        if not options.sized and budget > candidates and not repeated:
             warnings.warn(
                 f"num_to_sample is {budget}, but only {candidates} documents are candidates: all "
                 f"of them are selected, {budget - candidates} short",
@@ -228,12 +229,13 @@ class _Find:
         budgets = apportion(budget, self.shares, self.names)
         rule = Rule(self.names, budgets, options.sized, options.allocation == "joint")
         lists: list[quotas.Quotas] = [()] * len(budgets)
+        repeats: tuple[quotas.Repeat, ...] = ()
         if options.quotas is None:
             own = cuts_without(rule)
         else:
-            own, lists = quotas.fill(pool, rule, options)
+            own, lists, repeats = quotas.fill(pool, rule, options)
         found = Selection(
-            self.pool, options, tuple(own), tuple(lists), self.temperatures, self.funnel
+            self.pool, options, tuple(own), tuple(lists), self.temperatures, self.funnel, repeats
         )
         self.funnel["selected"] = found.num_selected
         return found

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from dsir_spark.columns import COPIES
 from dsir_spark.errors import DataError
 from dsir_spark.options import SelectOptions
+from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection.allocation import Rule, apportion
 from dsir_spark.selection.cuts import GROUP, KEY, Cut, exact_cuts, nothing, reached
 from dsir_spark.selection.pool import FOR, ID, KEYS, SIZE, VALUE
@@ -38,6 +40,30 @@ class Quota:
 Quotas = tuple[Quota, ...]
 
 
+@dataclass(frozen=True)
+class Repeat:
+    """A value whose rows are selected all, and more than once: `rounds` times, and those that reach
+    `again` once more."""
+
+    value: str | None
+    rounds: int
+    again: Cut
+
+
+class Filled(NamedTuple):
+    """Of each target the cut among the rows outside floors and caps, and its quotas; and what is
+    repeated."""
+
+    cuts: list[Cut]
+    quotas: list[Quotas]
+    repeats: tuple[Repeat, ...]
+
+
+def most_copies(options: SelectOptions) -> int:
+    """How often a row may be selected."""
+    return options.max_copies if isinstance(options, ScoreOptions) else 1
+
+
 class Candidates(Protocol):
     """Candidates to fill quotas from, less what earlier targets took."""
 
@@ -52,13 +78,15 @@ class Candidates(Protocol):
         """The cut of a target among the rows outside its floors and caps; what it takes is gone."""
 
 
-def fill(pool: Candidates, rule: Rule, options: SelectOptions) -> tuple[list[Cut], list[Quotas]]:
-    """The cut of each target among the rows outside floors and caps, and its quotas."""
+def fill(pool: Candidates, rule: Rule, options: SelectOptions) -> Filled:
+    """The cuts and quotas of all targets."""
     amounts = _amounts_of(pool.amounts(), options)
-    cuts, quotas = [], []
+    cuts, quotas, repeats = [], [], []
     for t, budget in enumerate(rule.budgets):
         floors, caps = _budgets_of(budget, amounts, options)
         wanted = [*floors.items(), *((v, c) for v, c in caps.items() if c != floors[v])]
+        more = _rounds(floors, amounts, most_copies(options))
+        wanted += [(v, rest) for v, (_, rest) in more.items()]
         lists = dict(zip(wanted, pool.cuts_of_values(t, wanted), strict=True))
         own = tuple(
             Quota(v, lists[v, floors[v]], lists[v, caps[v]] if v in caps else None)
@@ -66,7 +94,22 @@ def fill(pool: Candidates, rule: Rule, options: SelectOptions) -> tuple[list[Cut
         )  # fmt: skip
         cuts.append(pool.take(t, own, _rest_of(budget, floors, own, options)))
         quotas.append(own)
-    return cuts, quotas
+        repeats += [Repeat(v, rounds, lists[v, rest]) for v, (rounds, rest) in more.items()]
+    return Filled(cuts, quotas, tuple(repeats))
+
+
+def _rounds(
+    floors: Mapping[str | None, int], amounts: Mapping[str | None, int], most: int
+) -> dict[str | None, tuple[int, int]]:
+    """How often all rows of a value are taken, and what is left of its budget then, for values that
+    have less than it."""
+    found = {}
+    for value, budget in floors.items():
+        amount = amounts[value]
+        if most > 1 and 0 < amount < budget:
+            rounds = min(most, budget // amount)
+            found[value] = (rounds, budget - rounds * amount if rounds < most else 0)
+    return found
 
 
 class OnSpark(Candidates):
@@ -140,10 +183,14 @@ def _budgets_of(
     budget: int, amounts: Mapping[str | None, int], options: SelectOptions
 ) -> tuple[dict[str | None, int], dict[str | None, int]]:
     """Smallest and largest amount of each value that has one."""
-    if options.quotas == "raw":
-        total = sum(amounts.values())
-        names = list(amounts)
-        shares = apportion(min(budget, total), [float(a) for a in amounts.values()], names)
+    shared = isinstance(options, ScoreOptions) and options.group_share is not None
+    if options.quotas == "raw" or shared:
+        names, weights = list(amounts), [float(a) for a in amounts.values()]
+        if options.quotas != "raw":
+            weights = [options.quota_bounds[str(v)][0] for v in names]
+        elif most_copies(options) == 1:
+            budget = min(budget, sum(amounts.values()))
+        shares = apportion(budget, weights, names)
         whole = dict(zip(names, shares, strict=True))
         return whole, whole
 
@@ -180,6 +227,19 @@ def placed(rows: DataFrame, rule: Rule, cuts: Sequence[Cut], quotas: Sequence[Qu
     takes = _takes if any(quotas) else lambda bounds, key: reached(bounds["rest"], key)
     rows, bounds = _with_bounds(rows, rule.ranks, cuts, quotas)
     return rows.withColumn(FOR, rule.best(F.col(KEYS), bounds, takes)["target"])
+
+
+def with_copies(rows: DataFrame, repeats: Sequence[Repeat]) -> DataFrame:
+    """Selected rows with ID, VALUE and KEYS of one target, and COPIES, how often each is taken."""
+    if not repeats:
+        return rows.withColumn(COPIES, F.lit(1))
+    rows = rows.drop(_BOUNDS, _OF)  # of the search for cuts
+    cut = f"struct<key: double, id: {rows.schema[ID].dataType.simpleString()}, exclusive: boolean>"
+    table = {r.value: (r.rounds, r.again.bound) for r in repeats}
+    joined = _joined(rows, table, f"{_BOUNDS} struct<rounds: int, again: {cut}>")
+    more = reached(F.col(_BOUNDS)["again"], F.col(KEYS)[0]).cast("int")
+    often = F.coalesce(F.col(_BOUNDS)["rounds"] + more, F.lit(1))
+    return joined.withColumn(COPIES, often).drop(_OF, _BOUNDS)
 
 
 def _takes(bounds: Column, key: Column) -> Column:

@@ -8,7 +8,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from dsir_spark.columns import TARGET, check_column, quoted, refuse_columns
+from dsir_spark.columns import COPIES, TARGET, check_column, quoted, refuse_columns
 from dsir_spark.errors import ConfigError
 from dsir_spark.options import takes, target_name_problems
 from dsir_spark.score_options import ScoreOptions
@@ -35,7 +35,8 @@ def select(
     ----------
     pool : ids, scores and whatever columns the options name; read more than once
     score : Spark SQL over its columns, or a Column: numbers, the larger the better. A mapping of
-        names to them makes several targets, and adds a column `target`
+        names to them makes several targets, and adds a column `target`; `max_copies` above 1
+        adds `copies`
     id_column : unique ids, string or integer
     copies : a column that is equal for copies (a hash of the text), of which only the one with the
         smallest id may be selected, unless `duplicates` is keep
@@ -61,9 +62,9 @@ def select(
         problems = ["score must be one score or a mapping of names to scores; got none"]
     if problems:
         raise ConfigError.from_problems(problems)
-    checked = ScoreOptions.checked(options, names)
-    if several:
-        refuse_columns(pool, [TARGET])
+    checked = _shared(ScoreOptions.checked(options, names))
+    added = ([TARGET] if several else []) + ([COPIES] if checked.max_copies > 1 else [])
+    refuse_columns(pool, added)
     scores.check_scores(pool, given)
     if checked.normalize_within is not None:
         check_column(pool, checked.normalize_within, "the pool", "normalize_within")
@@ -72,8 +73,18 @@ def select(
     own = {as_given[n]: F.expr(s) if isinstance(s, str) else s for n, s in given.items()}
     rows = pool.withColumns({name: s.cast("double") for name, s in own.items()})
     rows = scores.normalized(rows, [*own], [*ranked_by.values()], checked)
-    size = None if checked.size_column is None else quoted(checked.size_column)
+    size = quoted(checked.size_column) if checked.size_column else None
     how = scores.pool_of(id_column, as_given, ranked_by, checked, size=size, copies=copies)
-    shares = checked.proportions or {}
-    found = find(rows, how, checked, {t: shares.get(str(t), 1.0) for t in given})
+    budgets = checked.proportions or {}
+    found = find(rows, how, checked, {t: budgets.get(str(t), 1.0) for t in given})
     return found.filter(rows, rows).drop(*as_given.values(), *ranked_by.values())
+
+
+def _shared(options: ScoreOptions) -> ScoreOptions:
+    """The options with what `group_share` means."""
+    shares = options.group_share
+    if shares is None:
+        return options
+    if shares != "raw" and not isinstance(shares, Mapping):
+        raise ConfigError(f"group_share must be raw or a mapping here; got {shares!r}")
+    return options.sharing(shares)

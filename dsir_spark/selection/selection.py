@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from dsir_spark.columns import TARGET, quoted
+from dsir_spark.columns import COPIES, TARGET, quoted
 from dsir_spark.options import ResampleOptions, SelectOptions
 from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection import copies, keys
@@ -37,7 +37,7 @@ from dsir_spark.selection.pool import (
     as_string,
     with_keys,
 )
-from dsir_spark.selection.quotas import Quotas, placed
+from dsir_spark.selection.quotas import Quotas, Repeat, most_copies, placed, with_copies
 
 LOSER = "__dsir_loser"  # id of a row that reaches a cut and is not selected
 _BROADCAST_IDS = 5_000_000
@@ -54,6 +54,7 @@ class Selection:
     quotas : of each target, for each value with a quota
     temperatures : of each target
     funnel : rows read, those that left at each stage, candidates, selected
+    repeats : what is selected more than once
     losers : ids of copies and rows above `max_per_group` that reach a cut (and perhaps more), as
         LOSER; found again where the selection comes from a record
     """
@@ -64,6 +65,7 @@ class Selection:
     quotas: tuple[Quotas, ...]
     temperatures: tuple[float, ...]
     funnel: dict[str, int]
+    repeats: tuple[Repeat, ...] = ()
     losers: DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
@@ -93,6 +95,21 @@ class Selection:
         """Rows selected, over all targets."""
         return sum(self.num_documents)
 
+    @property
+    def amount(self) -> int:
+        """What is selected of the budget, repetitions included."""
+        sized, whole = self.options.sized, self.size or self.num_documents
+        lists = {q.value: q.floor for q in self.quotas[0]} if self.repeats else {}
+        return sum(whole) + sum(
+            (r.rounds - 1) * _amount(lists[r.value], sized) + _amount(r.again, sized)
+            for r in self.repeats
+        )
+
+    @property
+    def repeats_rows(self) -> bool:
+        """May a row be selected more than once?"""
+        return most_copies(self.options) > 1
+
     def is_candidate(self) -> Column:
         """Could the row be selected, by itself (copies and groups apart)?"""
         return self.pool.stage(self.options.sized) == F.lit(CANDIDATE)
@@ -107,7 +124,8 @@ class Selection:
         return [rank + noise for rank in self.ranks()]
 
     def filter(self, frame: DataFrame, rows: DataFrame | None = None) -> DataFrame:
-        """Rows of a frame that are selected; with several targets, `target` is added.
+        """Rows of a frame that are selected; with several targets, `target` is added, and where
+        they may be repeated, `copies`, how often.
 
         Parameters
         ----------
@@ -128,6 +146,9 @@ class Selection:
             chosen = chosen.join(losers, F.col(ID) == F.col(LOSER), "left_anti")
         if self.targets != (None,):
             columns.append(F.array(*map(F.lit, self.targets))[F.col(FOR)].alias(TARGET))
+        if self.repeats_rows:
+            chosen = with_copies(chosen, self.repeats)
+            columns.append(F.col(COPIES))
         return chosen.select(*columns)
 
     def rejected(self, frame: DataFrame) -> DataFrame:
@@ -237,7 +258,7 @@ class Selection:
             "options": self.options.model_dump(),
             "id_column": self.pool.id_column,
             "ids_from_content": self.pool.ids_from_content,
-        }
+        } | ({"repeats": self.repeats} if self.repeats else {})
         return json.dumps(facts, default=dataclasses.asdict)
 
     @classmethod
@@ -250,4 +271,9 @@ class Selection:
         kind = next((told_by[name] for name in told_by if name in given), SelectOptions)
         options = kind.checked({k: v for k, v in given.items() if k in kind.model_fields})
         own = {name: TypeAdapter(kinds[name]).validate_python(facts[name]) for name in _FACTS}
-        return cls(pool, options, **own)
+        repeats = TypeAdapter(kinds["repeats"]).validate_python(tuple(facts.get("repeats", ())))
+        return cls(pool, options, **own, repeats=repeats)
+
+
+def _amount(cut: Cut, sized: bool) -> int:
+    return cut.size or 0 if sized else cut.num_documents

@@ -1,0 +1,218 @@
+"""The command `select` over Delta tables: what it writes, refuses, records, and shows."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dsir_spark import job, runs, score_job, tables
+from dsir_spark import select as select_rows
+from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
+from dsir_spark.report import text as printed
+from dsir_spark.score_options import SelectJobOptions
+
+pytestmark = pytest.mark.spark
+N = 120
+
+
+def documents():
+    rng = np.random.default_rng(4)
+    return [
+        {"id": f"d{i}", "text": f"text {i % 50}", "rating": None if i % 20 == 3 else i % 6,
+         "loss": math.nan if i == 7 else float(rng.normal()), "size": i % 9,
+         "topic": "web" if i % 3 else "news"}
+        for i in range(N)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Raw, and scores of half of it and of others."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = documents()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "raw.parquet")
+    own = [{"id": r["id"], "q": r["size"] * 1.5, "length": r["size"]} for r in rows[::2]]
+    own += [{"id": "elsewhere", "q": 99.0, "length": 1}]
+    pq.write_table(pa.Table.from_pylist(own), folder / "scores.parquet")
+    return folder
+
+
+def run(spark, data, output, **more):
+    given = {"raw": str(data / "raw.parquet"), "output": str(output), "score": "rating",
+             "method": "top_k", "num_to_sample": 30, "seed": 3, **more}  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    options = SelectJobOptions.from_mapping(given, "select")
+    return job.select(spark, options)
+
+
+def delta(spark, output, name):
+    return spark.read.format("delta").load(str(output / name))
+
+
+def ids(frame):
+    return sorted(r["id"] for r in frame.select("id").collect())
+
+
+CASES = {
+    "top_k": {},
+    "several": {"score": {"a": "rating", "b": "-loss"}, "proportions": {"a": 1, "b": 2},
+                "method": "sample"},
+    "ranked within": {"score": "loss", "lower_is_better": True, "normalize_score": "rank",
+                      "normalize_within": "topic", "method": "sample", "temperature": 0.1},
+    "quotas by size": {"num_to_sample": None, "quantile": 0.4, "size_column": "size",
+                       "quota_column": "topic", "quotas": "raw"},
+    "without copies": {"copies_column": "text", "threshold": 2},
+    "random": {"score": None, "method": "random"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sent", [score_job.SENT_IDS, 0])
+@pytest.mark.parametrize("name", CASES)
+def test_the_command_selects_what_the_function_does(
+    spark, data, tmp_path, monkeypatch, name, sent
+):  # fmt: skip
+    monkeypatch.setattr(score_job, "SENT_IDS", sent)
+    options = {"score": "rating", **CASES[name]}
+    facts = run(spark, data, tmp_path, report=False, **CASES[name])
+    copied = options.pop("copies_column", None)
+    given = {"method": "top_k", "num_to_sample": 30, "seed": 3, **options}
+    score = given.pop("score") or "0"
+    raw = spark.read.parquet(str(data / "raw.parquet"))
+    right = select_rows(raw, score, copies=copied, **given)
+    found = delta(spark, tmp_path, "selected")
+    assert ids(found) == ids(right) and len(ids(found)) == facts["funnel"]["selected"] > 10
+    added = ["score_a", "score_b", "target"] if name == "several" else ["score"]
+    assert found.columns == [*raw.columns, *(added if options["score"] else [])]
+    if name == "several":
+        both = [sorted((r["id"], r["target"]) for r in f.collect()) for f in (found, right)]
+        assert both[0] == both[1]
+    funnel = facts["funnel"]
+    left = {k: n for k, n in funnel.items() if k not in ("read", "candidates", "selected")}
+    assert funnel["read"] == N == funnel["candidates"] + sum(left.values())
+
+
+def test_scores_of_another_table_are_the_pool(spark, data, tmp_path):
+    options = {"scores": str(data / "scores.parquet"), "score": "q", "num_to_sample": None,
+               "num_tokens_to_sample": 50, "size_column": "length"}  # fmt: skip
+    facts = run(spark, data, tmp_path, **options, where="length < 8", keep=["length"])
+    funnel = {k: n for k, n in facts["funnel"].items() if n}
+    scored = [r for r in documents()[::2] if r["size"] < 8]
+    assert funnel == {"read": 61, "filtered": 60 - len(scored), "not_in_raw": 1,
+                      "candidates": len(scored), "selected": 7}  # fmt: skip
+    chosen = delta(spark, tmp_path, "selected").collect()
+    assert sorted(r["size"] for r in chosen) == [6] + [7] * 6 and facts["shortfall"] == 2
+    assert all(r["score"] == 1.5 * r["size"] and r["text"].startswith("text") for r in chosen)
+    row = runs.latest_selection(spark, str(tmp_path))
+    assert json.loads(row["scores"])["place"].endswith("scores.parquet")
+    assert row["scores_version"] == row["selected_version"] == 0
+    again = job.report_again(spark, str(tmp_path), ["length"])
+    assert again.to_dict() == facts["facts"].to_dict()
+
+
+def test_what_is_shown(spark, data, tmp_path):
+    facts = run(spark, data, tmp_path, keep=["topic"])["facts"]
+    (one,) = facts.scores
+    by = [r["rating"] for r in documents() if r["rating"] is not None]
+    assert (one.low, one.high, one.selected_low, one.selected_high) == (0, 5, 4, 5)
+    assert one.tied == by.count(4) and one.tied_selected == 30 - by.count(5)
+    assert one.histogram["candidates"] == [by.count(n) for n in range(6)]
+    assert one.histogram["selected"] == [0, 0, 0, 0, one.tied_selected, by.count(5)]
+    assert one.histogram["cut"] == 4
+    assert [w.name for w in facts.warnings] == ["ties"]
+    shown = printed.full(facts)
+    for said in ("without a score", "Composition by topic", "the seed chose", "Method top_k"):
+        assert said in shown
+    written = job.write_report(spark, facts, str(tmp_path))
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert written == str(tmp_path / "report.html") and "worst selected" not in page
+    for said in ("30 documents were selected", "just above the cut", "text 4", "<svg", "4 to 5"):
+        assert said in page
+    assert json.loads((tmp_path / "report.json").read_text("utf-8")) == facts.to_dict()
+    with pytest.raises(TableError, match="by a score, not by a model"):
+        job.explain(spark, str(tmp_path), ["d1"])
+    with pytest.raises(ColumnError, match="composition 'no' is not a column"):
+        job.report_again(spark, str(tmp_path), ["no"])
+    empty = run(spark, data, tmp_path / "b", num_to_sample=0)["facts"]
+    assert "Nothing was selected" in json.dumps(empty.to_dict())
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+@pytest.mark.parametrize("name", ["scores", "selected"])
+def test_a_run_that_died_is_gone_on_with(spark, data, tmp_path, monkeypatch, name):
+    write = tables.write
+
+    def killed(frame, place, **more):
+        version = write(frame, place, **more)
+        if place.endswith(f"/{name}"):
+            raise Killed
+        return version
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(tables, "write", killed)
+        run(spark, data, tmp_path, report=False)
+    (line,) = runs.listing(spark, str(tmp_path))
+    assert f"not ended, wrote scores{', selected' if name == 'selected' else ''}" in line
+    with pytest.raises(TableError, match=r"that has not ended .*seed was 3 and is 4"):
+        run(spark, data, tmp_path, seed=4)
+    facts = run(spark, data, tmp_path, report=False)
+    assert len(tables.records(spark, str(tmp_path / name))) == 1
+    assert facts["funnel"]["selected"] == len(ids(delta(spark, tmp_path, "selected"))) == 30
+    (line,) = runs.listing(spark, str(tmp_path))
+    assert "ended after" in line and "30 selected" in line
+    with pytest.raises(TableError, match=r"already holds scores, selected .* or another --output"):
+        run(spark, data, tmp_path)
+    other = run(spark, data, tmp_path, overwrite=True, num_to_sample=5, report=False)
+    assert other["selected_version"] == 1
+
+
+@pytest.mark.parametrize(
+    "given, error, said",
+    [
+        ({"score": "rand()"}, ColumnError, "not deterministic"),
+        ({"score": "no_such"}, ColumnError, "score 'no_such' does not hold for the pool"),
+        ({"score": "topic"}, ColumnError, "score must be numeric; it is string"),
+        ({"score": {"a": "rating", "topic": "1"}, "keep": ["no"]}, ColumnError, "keep 'no' is"),
+        ({"id_column": "rating"}, DataError, "'rating' of raw is not unique"),
+        ({"id_column": "no"}, ColumnError, "id_column 'no' is not a column"),
+        ({"size_column": "topic", "num_tokens_to_sample": 5, "num_to_sample": None}, ColumnError,
+         "size_column 'topic' of raw must be numeric"),
+        ({"copies_column": "no"}, ColumnError, "copies_column 'no' is not a column of raw"),
+        ({"where": "uuid() > 'a'"}, ColumnError, "where .* not deterministic"),
+        ({"where": "rating + 1"}, ColumnError, "where 'rating . 1' does not hold for raw"),
+        ({"scores": "SCORES", "score": "q", "id_column": "length"}, ColumnError, "'length' is not"),
+        ({"ngrams": 3}, ConfigError, "ngrams is no option of select"),
+        ({"num_to_sample": None}, ConfigError, "how many"),
+        ({"scores": "RAW"}, ConfigError, "lie one in the other"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line_and_nothing_is_written(spark, data, tmp_path, given, error, said):
+    places = {"SCORES": str(data / "scores.parquet"), "RAW": str(tmp_path)}
+    given = {k: places.get(v, v) if isinstance(v, str) else v for k, v in given.items()}
+    with pytest.raises(error, match=said) as caught:
+        run(spark, data, tmp_path / "out", **given)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "scores").exists()
+
+
+def test_names_that_are_taken(spark, data, tmp_path):
+    rows = [{"id": i, "score": float(i), "target": "x"} for i in range(9)]
+    folder = tmp_path / "data"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "raw.parquet")
+    run(spark, folder, tmp_path / "a", score="score", num_to_sample=2)
+    found = delta(spark, tmp_path / "a", "selected")
+    assert found.columns == ["id", "score", "target"] and ids(found) == [7, 8]
+    with pytest.raises(ColumnError, match="already has a column score"):
+        run(spark, folder, tmp_path / "b", score="score + 1", num_to_sample=2)
+    with pytest.raises(ColumnError, match="already has a column target"):
+        run(spark, folder, tmp_path / "b", score={"c": "score"}, num_to_sample=2)
+    shutil.rmtree(folder)
