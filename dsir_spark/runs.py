@@ -26,14 +26,14 @@ from dsir_spark import session, tables
 from dsir_spark.errors import DataError, DSIRError, TableError
 from dsir_spark.options import JobOptions
 
-MODEL, WEIGHTS, MATCH, SCORES, SELECTED, DOCUMENTS, RUNS, REPORT = (
-    "model", "weights", "match", "scores", "selected", "documents", "runs", "report",
+MODEL, WEIGHTS, MATCH, SCORES, SELECTED, REJECTED, DOCUMENTS, RUNS, REPORT = (
+    "model", "weights", "match", "scores", "selected", "rejected", "documents", "runs", "report",
 )  # fmt: skip
 # Tables that each command may write: of two commands at once that write the same, the one that
 # began later goes on.
 WRITES: dict[str, tuple[str, ...]] = {
     "run": (MODEL, MATCH, WEIGHTS, SELECTED, DOCUMENTS), "fit": (MODEL,), "weigh": (WEIGHTS,),
-    "resample": (MATCH, WEIGHTS, SELECTED, DOCUMENTS), "select": (SCORES, SELECTED),
+    "resample": (MATCH, WEIGHTS, SELECTED, DOCUMENTS), "select": (SCORES, SELECTED, REJECTED),
 }  # fmt: skip
 STARTED, FINISHED = "started", "finished"
 
@@ -46,6 +46,7 @@ SCHEMA = """
     kl_reduction map<string, double>, kl_reduction_random map<string, double>,
     effective_sample_size map<string, double>, kl_bound map<string, double>,
     match string, match_version bigint, scores string, scores_version bigint,
+    rejected_version bigint,
     model_version bigint, weights_version bigint, selected_version bigint,
     seconds map<string, double>, state string, notes array<string>
 """
@@ -354,7 +355,7 @@ def listing(spark: SparkSession, output: str) -> list[str]:
         if row["state"] != STARTED:
             found[row["run_id"]] = {**row, "started_at": kept["started_at"]}
     wrote: dict[str, list[str]] = {}
-    for name in dict.fromkeys((SCORES, *WRITES["run"])):
+    for name in dict.fromkeys((SCORES, *WRITES["run"], REJECTED)):
         there = tables.delta_version(spark, tables.within(output, name))
         if there is not None:
             wrote.setdefault(str(there.record.get(tables.RUN_ID)), []).append(name)

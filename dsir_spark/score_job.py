@@ -32,9 +32,9 @@ from dsir_spark.errors import ColumnError, ConfigError, TableError
 from dsir_spark.inputs import Input, open_input
 from dsir_spark.preflight import check_ids_of, put_on_record, resolved
 from dsir_spark.resampling import SENT_IDS
-from dsir_spark.runs import SCORES, SELECTED, Progress, Run, quiet
+from dsir_spark.runs import REJECTED, SCORES, SELECTED, Progress, Run, quiet
 from dsir_spark.score_options import ScoreOptions, SelectJobOptions
-from dsir_spark.selection import Pool, Selection, find, scores
+from dsir_spark.selection import Pool, Selection, find, rejected, scores
 
 COPY_HASH = "copy_hash"  # of the column that is equal for copies (struct of two bigints)
 _OF = "__dsir_of"
@@ -153,6 +153,7 @@ def _check(options: SelectJobOptions, raw: Input, pool: Input) -> None:
     added = [*_named(options, "score").values()] if options.score else []
     own = [c for c in added if not _is_itself(options, c)]
     taken = [*_named(options, "normalized").values(), COPY_HASH, *own]
+    taken += ["stage", "reason", "number"] if options.rejected else []
     refuse_columns(pool.frame.select(*map(quoted, (id_column, *_kept(options)))), taken, owner)
     refuse_columns(raw.frame, own if pool is raw else added, "raw")
     more = [] if options.names == (None,) else [TARGET]
@@ -277,6 +278,9 @@ def _select(run: Run, raw: Input, pool: Input, cutting: ScoreOptions) -> dict[st
         with run.stage("select", "writing the selected documents"):
             chosen = _selected(options, raw, pool, selection, rows)
             run.write(chosen, SELECTED, rows=selection.num_selected, unchanged=raw.check_unchanged)
+    if options.rejected is not None and not run.done(REJECTED):
+        with run.stage("reject", "writing some of what was rejected"):
+            run.write(_rejected(options, pool, selection, rows), REJECTED)
     with run.stage("evaluate", "measuring what was selected"):
         facts = report.gather_scores(
             run=run.row(), options=options, rows=rows, raw=raw.frame, selection=selection,
@@ -308,6 +312,33 @@ def _selected(
     chosen = F.broadcast(chosen) if few else chosen
     joined = raw.frame.join(chosen, ids == F.col(_OF))
     return joined.select(*columns, *map(quoted, added))
+
+
+def _rejected(
+    options: SelectJobOptions, pool: Input, selection: Selection, rows: DataFrame
+) -> DataFrame:
+    """The table `rejected`: the columns of `scores`, stage, reason and number."""
+    ids, funnel = quoted(str(options.id_column)), selection.funnel
+    size = F.lit(None) if options.size_column is None else quoted(options.size_column)
+    given = [quoted(c) for c in _named(options, "score").values()]
+    score = given[0] if len(given) == 1 else F.array_max(F.array(*given))
+    parted = rejected.rejected(selection, rows)
+    left_out = [c for c in _named(options, "normalized").values() if c in parted.columns]
+    parted = parted.drop(*left_out, COPY_HASH)
+    for stage, condition in pool.dropped.items():
+        if stage == "filtered":
+            gone = pool.everything.where(condition).select(
+                ids, *[quoted(c) for c in parted.columns
+                       if c in pool.everything.columns and c != str(options.id_column)],
+                F.lit(stage).alias(rejected.STAGE),
+            )  # fmt: skip
+            parted = parted.unionByName(gone, allowMissingColumns=True)
+    counts = {**funnel, rejected.BELOW: funnel["candidates"] - funnel["selected"]}
+    few = rejected.drawn(parted, ids, counts, int(options.rejected or 0))
+    at = F.col(rejected.STAGE)
+    reasons = [F.when(at == F.lit(stage), F.lit(label)) for stage, label in report.REASONS.items()]
+    number = F.when(at == F.lit("without_size"), size.cast("double")).otherwise(score)
+    return few.select("*", F.coalesce(*reasons, at).alias("reason"), number.alias("number"))
 
 
 def refuse_explaining(row: Mapping[str, Any]) -> None:

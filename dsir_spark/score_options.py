@@ -147,6 +147,10 @@ class SelectJobOptions(ScoreOptions, JobOptions):  # type: ignore[misc]
         None, "Of rows of equal value (the text, or a hash of it) only the one with the smallest "
         "id may be selected.", _COLUMN)
 
+    rejected: Whole | None = _score(
+        None, "Also write the table `rejected`: up to so many rows of each stage of the funnel, by "
+        "a hash of their ids, with the reason and its number.", "a whole number of rows >= 1", ge=1)
+
     @property
     def names(self) -> tuple[str | None, ...]:
         """Of the scores; None for a single one without a name."""

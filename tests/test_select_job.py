@@ -142,6 +142,32 @@ def test_what_is_shown(spark, data, tmp_path):
     assert "Nothing was selected" in json.dumps(empty.to_dict())
 
 
+def test_some_of_what_was_rejected(spark, data, tmp_path):
+    options = {"copies_column": "text", "threshold": 2, "where": "id <> 'd4' and id <> 'd10'",
+               "size_column": "size", "num_to_sample": None, "quantile": 0.2}  # fmt: skip
+    facts = run(spark, data, tmp_path, rejected=7, keep=["topic"], report=False, **options)
+    rows = [r.asDict() for r in delta(spark, tmp_path, "rejected").collect()]
+    by_id = {r["id"]: r for r in documents()}
+    stages = {}
+    for r in rows:
+        stages.setdefault(r["stage"], []).append(r)
+    funnel = facts["funnel"]
+    below = funnel["candidates"] - funnel["selected"]
+    for stage, n in {**funnel, "below_cut": below}.items():
+        if stage not in ("read", "candidates", "selected", "duplicate_text"):
+            assert len(stages.get(stage, [])) == min(7, n), stage
+    assert {"filtered", "beyond_threshold", "without_score", "below_cut"} <= stages.keys()
+    assert {r["id"] for r in stages["filtered"]} == {"d4", "d10"}
+    assert {r["reason"] for r in stages["without_score"]} == {"without a score"}
+    assert all(r["number"] == by_id[r["id"]]["rating"] < 2 for r in stages["beyond_threshold"])
+    assert all(r["topic"] == by_id[r["id"]]["topic"] for r in rows)
+    chosen = ids(delta(spark, tmp_path, "selected"))
+    assert not {r["id"] for r in rows} & set(chosen) and len({r["id"] for r in rows}) == len(rows)
+    again = run(spark, data, tmp_path / "b", rejected=7, keep=["topic"], report=False, **options)
+    assert again["rejected_version"] == 0
+    assert ids(delta(spark, tmp_path / "b", "rejected")) == sorted(r["id"] for r in rows)
+
+
 class Killed(BaseException):
     """Stands for the end of the process: nothing catches it."""
 

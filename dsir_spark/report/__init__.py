@@ -1,7 +1,7 @@
 """A selection becomes facts, gathered once; text, page, JSON and tables are templates over them."""
 
 from dsir_spark.report import checks
-from dsir_spark.report.facts import Facts, FitFacts, WeightFacts
+from dsir_spark.report.facts import REASONS, Facts, FitFacts, WeightFacts
 from dsir_spark.report.gather import gather, gather_fit, gather_weights
 from dsir_spark.report.page import as_frame, write
 from dsir_spark.report.score_facts import ScoreFacts
@@ -10,6 +10,6 @@ from dsir_spark.report.text import full, summary
 from dsir_spark.report.texts import explained
 
 __all__ = [
-    "Facts", "FitFacts", "ScoreFacts", "WeightFacts", "as_frame", "checks", "explained", "full",
-    "gather", "gather_fit", "gather_scores", "gather_weights", "summary", "write",
+    "REASONS", "Facts", "FitFacts", "ScoreFacts", "WeightFacts", "as_frame", "checks", "explained",
+    "full", "gather", "gather_fit", "gather_scores", "gather_weights", "summary", "write",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ LABELS = {
     "duplicate_text": "further copies of a text", "over_max_per_group": "over max_per_group",
     "candidates": "candidates", "selected": "selected",
 }  # fmt: skip
+REASONS = LABELS | {"below_cut": "below the cut, or above a quota"}  # of rows rejected
 ENDS = ("read", "candidates", "selected")  # of the funnel; all else is loss
 
 
