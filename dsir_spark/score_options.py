@@ -63,6 +63,11 @@ class ScoreOptions(SelectOptions):
     def _grouped(self) -> bool:
         return super()._grouped or self.group_share is not None
 
+    def _of_quotas(self, names: tuple[str, ...] | None) -> list[str]:
+        # Shares become quotas when they are known.
+        own = self.group_share is not None and self.quotas is None
+        return [] if own else super()._of_quotas(names)
+
     def sharing(self, shares: Mapping[str, float] | str) -> Self:
         """With quotas that divide the budget by these shares.
 

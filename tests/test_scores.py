@@ -20,7 +20,7 @@ pytestmark = pytest.mark.spark
 
 N = 240
 SEED = 5
-SCHEMA = "id string, x double, p double, stars int, size int, source string, copy string"
+SCHEMA = "id string, x double, p double, stars int, size int, source string, w string"
 
 
 def made_rows():
@@ -34,7 +34,7 @@ def made_rows():
             "id": f"d{i:03}", "x": None if i % 60 == 59 else float(x[i]),
             "p": float(rng.beta(0.3, 0.6)), "stars": int(rng.integers(0, 6)),
             "size": int(rng.integers(0, 30)), "source": ["web", "news", None][int(rng.integers(3))],
-            "copy": f"t{i // 4}" if i < 40 else f"u{i}",
+            "w": f"t{i // 4}" if i < 40 else f"u{i}",
         })  # fmt: skip
     return rows
 
@@ -103,7 +103,7 @@ def expected(rows, column, **o):
     if o.get("copies"):
         first = {}
         for r in sorted(pool, key=lambda r: r["id"]):
-            first.setdefault(r["copy"], r)
+            first.setdefault(r["w"], r)
         pool = list(first.values())
 
     def key(r):
@@ -151,8 +151,8 @@ CASES = {
     "by z": ("size", {"num_to_sample": 60, "temperature": 0.3, "normalize_score": "z"}),
     "by z within": ("size", {**TOP, "num_to_sample": 60, "normalize_score": "z",
                              "normalize_within": "source", "lower_is_better": True}),
-    "without copies": ("x", {**TOP, "num_to_sample": 60, "copies": "copy"}),
-    "copies of a share": ("stars", {**TOP, "quantile": 0.2, "copies": "copy"}),
+    "without copies": ("x", {**TOP, "num_to_sample": 60, "copies": "w"}),
+    "copies of a share": ("stars", {**TOP, "quantile": 0.2, "copies": "w"}),
 }  # fmt: skip
 
 
@@ -205,8 +205,9 @@ def test_extreme_scores_have_finite_means(spark):
     assert set(normal(same, "score", normalize_score="z").values()) == {(0.0).hex()}
 
 
-def repeated(rows, column, shares, budget, most, sized=False):
-    """How often each id is selected: of each group, in rounds, the best up to its budget."""
+def repeated(rows, column, shares, budget, most, sized, fill):
+    """How often each id is selected: of each group, in rounds, the best up to its budget; what is
+    left is for values without a share, if `fill`."""
     pool = [r for r in rows if r[column] is not None and not math.isnan(r[column])]
     if shares == "raw":
         shares = {}
@@ -215,43 +216,49 @@ def repeated(rows, column, shares, budget, most, sized=False):
             shares[r["source"]] = shares.get(r["source"], 0) + amount
     names = sorted(shares, key=str)
     budgets = apportion(budget, [float(shares[n]) for n in names], names)
-    found = Counter()
+    found, taken = Counter(), 0
+    pool.sort(key=lambda r: (r[column], r["hash"]), reverse=True)
+
+    def take(own, left, most):
+        nonlocal taken
+        for r in own * most:
+            size = r["size"] if sized else 1
+            if size > left or (not sized and not left):
+                break
+            left, taken = left - size, taken + size
+            found[r["id"]] += 1
+
     for name, left in zip(names, budgets, strict=True):
-        own = [r for r in pool if r["source"] == name]
-        own.sort(key=lambda r: (r[column], r["hash"]), reverse=True)
-        for _ in range(most):
-            for r in own:
-                size = r["size"] if sized else 1
-                if size > left or (not sized and not left):
-                    left = -1
-                    break
-                left -= size
-                found[r["id"]] += 1
+        take([r for r in pool if r["source"] == name], left, most)
+    if fill:
+        take([r for r in pool if r["source"] not in names], budget - taken, 1)
     return dict(found)
 
 
 @pytest.mark.parametrize(
-    "shares, budget, most, sized",
+    "shares, budget, most, sized, fill",
     [
-        ({"web": 0.25, "news": 0.75}, 100, 1, False),
-        ({"web": 1, "news": 3}, 400, 3, False),
-        ({"web": 1, "news": 1}, 3001, 4, True),
-        ({"web": 1, "news": 99}, 300, 2, False),
-        ("raw", 500, 3, False),
-        ("raw", 50, 3, True),
+        ({"web": 0.25, "news": 0.75}, 100, 1, False, True),
+        ({"web": 1, "news": 3}, 400, 3, False, True),
+        ({"web": 1, "news": 3}, 400, 3, False, False),
+        ({"web": 1, "news": 1}, 3001, 4, True, False),
+        ({"web": 1, "news": 99}, 300, 2, False, False),
+        ("raw", 500, 3, False, True),
+        ("raw", 50, 3, True, True),
     ],
 )
-def test_shares_of_groups_with_repetition(table, way, shares, budget, most, sized):
+def test_shares_of_groups_with_repetition(table, way, shares, budget, most, sized, fill):
     frame, rows = table
     options = {"num_tokens_to_sample": budget, "size_column": "size"} if sized else {
         "num_to_sample": budget}  # fmt: skip
     found = select(
         frame.repartition(3), "stars", seed=SEED, method="top_k", group_column="source",
-        group_share=shares, max_copies=most, **options,
+        group_share=shares, max_copies=most, quota_shortfall="fill" if fill else "report",
+        **options,
     )  # fmt: skip
     assert found.columns == [*frame.columns, *(["copies"] if most > 1 else [])]
     often = {r["id"]: r["copies"] if most > 1 else 1 for r in found.collect()}
-    assert often == repeated(rows, "stars", shares, budget, most, sized)
+    assert often == repeated(rows, "stars", shares, budget, most, sized, fill)
     if most > 1:
         assert dict(found.dtypes)["copies"] == "int"
 

@@ -81,7 +81,8 @@ class Candidates(Protocol):
 def fill(pool: Candidates, rule: Rule, options: SelectOptions) -> Filled:
     """The cuts and quotas of all targets."""
     amounts = _amounts_of(pool.amounts(), options)
-    cuts, quotas, repeats = [], [], []
+    cuts, quotas = [], []
+    repeats: list[Repeat] = []
     for t, budget in enumerate(rule.budgets):
         floors, caps = _budgets_of(budget, amounts, options)
         wanted = [*floors.items(), *((v, c) for v, c in caps.items() if c != floors[v])]
@@ -92,9 +93,11 @@ def fill(pool: Candidates, rule: Rule, options: SelectOptions) -> Filled:
             Quota(v, lists[v, floors[v]], lists[v, caps[v]] if v in caps else None)
             for v in amounts
         )  # fmt: skip
-        cuts.append(pool.take(t, own, _rest_of(budget, floors, own, options)))
+        again = tuple(Repeat(v, n, lists[v, rest]) for v, (n, rest) in more.items())
+        taken = taken_of(own, again, options.sized)
+        cuts.append(pool.take(t, own, _rest_of(budget, floors, taken, options)))
         quotas.append(own)
-        repeats += [Repeat(v, rounds, lists[v, rest]) for v, (rounds, rest) in more.items()]
+        repeats += again
     return Filled(cuts, quotas, tuple(repeats))
 
 
@@ -203,11 +206,21 @@ def _budgets_of(
     return floors, {v: amount(high) for v, (_, high) in bounds if high is not None}
 
 
+def taken_of(quotas: Quotas, repeats: Sequence[Repeat], sized: bool) -> int:
+    """What the floors of quotas take of a budget, repetitions included."""
+
+    def amount(cut: Cut) -> int:
+        return cut.size or 0 if sized else cut.num_documents
+
+    floors = {q.value: amount(q.floor) for q in quotas}
+    more = sum((r.rounds - 1) * floors[r.value] + amount(r.again) for r in repeats)
+    return sum(floors.values()) + more
+
+
 def _rest_of(
-    budget: int, floors: Mapping[str | None, int], own: Quotas, options: SelectOptions
+    budget: int, floors: Mapping[str | None, int], taken: int, options: SelectOptions
 ) -> int:
-    """What the floors leave of a budget."""
-    taken = sum(q.floor.size or 0 if options.sized else q.floor.num_documents for q in own)
+    """What the floors, which take so much, leave of a budget."""
     fill = options.quota_shortfall == "fill"
     return max(0, budget - (taken if fill else max(taken, sum(floors.values()))))
 

@@ -25,6 +25,7 @@ Score = str | Column
 NOISE_OF = {"sample": "gumbel", "top_k": "none", "random": "uniform", "pareto": "pareto"}
 _WITHIN, _BIN, _N, _BELOW = "__dsir_within", "__dsir_bin", "__dsir_n", "__dsir_below"
 _OF, _SCALE = "__dsir_scale_of", "__dsir_scale"
+_VALUE, _AT, _IN_BIN, _ALL = "__dsir_value_of", "__dsir_at", "__dsir_in_bin", "__dsir_all"
 _MAX_VALUES = 10_000  # of the column within which means are taken
 _STEPS = 1 << 40  # of the range of scores, in which sums for means are taken
 _RANK_STEPS = 65_536.0  # of the fourth root of a score: what is within one, a task orders
@@ -130,26 +131,26 @@ def _by_rank(rows: DataFrame, name: str) -> DataFrame:
     groups = rows.where(is_number(score)).groupBy(_WITHIN, score.alias(_OF))
     values = groups.agg(F.count("*").alias(_N))
     values = values.withColumn(_BIN, F.coalesce(root_bin(F.col(_OF), _RANK_STEPS), F.lit(0)))
-    bins = values.groupBy(_WITHIN, _BIN).agg(F.sum(_N).alias("in_bin"))
+    bins = values.groupBy(_WITHIN, _BIN).agg(F.sum(_N).alias(_IN_BIN))
     # A row for each bin: some hundred thousand at most for each value.
     before = Window.partitionBy(_WITHIN).orderBy(_BIN)
     below = before.rowsBetween(Window.unboundedPreceding, -1)
     bins = bins.select(
-        F.col(_WITHIN).alias("w"), F.col(_BIN).alias("b"),
-        F.coalesce(F.sum("in_bin").over(below), F.lit(0)).alias(_BELOW),
-        F.sum("in_bin").over(Window.partitionBy(_WITHIN)).alias("all"),
+        F.col(_WITHIN).alias(_VALUE), F.col(_BIN).alias(_AT),
+        F.coalesce(F.sum(_IN_BIN).over(below), F.lit(0)).alias(_BELOW),
+        F.sum(_IN_BIN).over(Window.partitionBy(_WITHIN)).alias(_ALL),
     )  # fmt: skip
-    same = F.col(_WITHIN).eqNullSafe(F.col("w")) & (F.col(_BIN) == F.col("b"))
+    same = F.col(_WITHIN).eqNullSafe(F.col(_VALUE)) & (F.col(_BIN) == F.col(_AT))
     inside = Window.partitionBy(_WITHIN, _BIN).orderBy(_OF)
     inside = inside.rowsBetween(Window.unboundedPreceding, -1)
     smaller = F.col(_BELOW) + F.coalesce(F.sum(_N).over(inside), F.lit(0))
-    rank = (smaller * 2 + F.col(_N)).cast("double") / (F.col("all") * 2).cast("double")
+    rank = (smaller * 2 + F.col(_N)).cast("double") / (F.col(_ALL) * 2).cast("double")
     ranks = values.join(bins, same).select(
-        F.col(_WITHIN).alias("w"), F.col(_OF).alias(_OF), rank.alias(_SCALE)
+        F.col(_WITHIN).alias(_VALUE), F.col(_OF).alias(_OF), rank.alias(_SCALE)
     )
-    found = F.col(_WITHIN).eqNullSafe(F.col("w")) & (score == F.col(_OF))
+    found = F.col(_WITHIN).eqNullSafe(F.col(_VALUE)) & (score == F.col(_OF))
     joined = rows.join(ranks, found, "left").withColumn(name, F.col(_SCALE))
-    return joined.drop("w", _OF, _SCALE)
+    return joined.drop(_VALUE, _OF, _SCALE)
 
 
 def pool_of(

@@ -37,7 +37,7 @@ from dsir_spark.selection.pool import (
     as_string,
     with_keys,
 )
-from dsir_spark.selection.quotas import Quotas, Repeat, most_copies, placed, with_copies
+from dsir_spark.selection.quotas import Quotas, Repeat, most_copies, placed, taken_of, with_copies
 
 LOSER = "__dsir_loser"  # id of a row that reaches a cut and is not selected
 _BROADCAST_IDS = 5_000_000
@@ -98,12 +98,9 @@ class Selection:
     @property
     def amount(self) -> int:
         """What is selected of the budget, repetitions included."""
-        sized, whole = self.options.sized, self.size or self.num_documents
-        lists = {q.value: q.floor for q in self.quotas[0]} if self.repeats else {}
-        return sum(whole) + sum(
-            (r.rounds - 1) * _amount(lists[r.value], sized) + _amount(r.again, sized)
-            for r in self.repeats
-        )
+        once, sized = sum(self.size or self.num_documents), self.options.sized
+        own = self.quotas[0]
+        return once + taken_of(own, self.repeats, sized) - taken_of(own, (), sized)
 
     @property
     def repeats_rows(self) -> bool:
@@ -273,7 +270,3 @@ class Selection:
         own = {name: TypeAdapter(kinds[name]).validate_python(facts[name]) for name in _FACTS}
         repeats = TypeAdapter(kinds["repeats"]).validate_python(tuple(facts.get("repeats", ())))
         return cls(pool, options, **own, repeats=repeats)
-
-
-def _amount(cut: Cut, sized: bool) -> int:
-    return cut.size or 0 if sized else cut.num_documents
