@@ -1,4 +1,4 @@
-"""The report of `select` from made-up facts: each check provoked and not, page and text; no Spark."""
+"""The report of `select` from made-up facts: checks provoked and not, page and text; no Spark."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ HOSTILE = "<script>alert(1)</script>\u202e&"
 
 
 def made(method="top_k", tied=10, tied_selected=10, spread=1.0, low=0.0, high=5.0, unscored=0,
-         shares=(0.5, 0.5), short=0, candidates=100, selected=20, documents=20, size=None):  # fmt: skip
+         shares=(0.5, 0.5), short=0, candidates=100, selected=20, documents=20,
+         size=None):  # fmt: skip
     histogram = {"edges": [0.0, 1.0, 2.0], "candidates": [60, 40], "selected": [0, 20],
                  "cut": 1.0, "label": "score", "cut_label": "worst selected"}  # fmt: skip
     example = {"place": "best", "id": HOSTILE, "score": "5", "text": HOSTILE, "more": True}
-    one = OfScore("score", f"{HOSTILE} + 1", documents, size, candidates, low, high, 1.0, high, tied,
+    one = OfScore("score", HOSTILE, documents, size, candidates, low, high, 1.0, high, tied,
                   tied_selected, spread, histogram, (example,))  # fmt: skip
     value = {"value": HOSTILE, "candidates": 5, "raw": 10, "raw_share": shares[1], "selected": 9,
              "selected_share": shares[0]}  # fmt: skip
