@@ -111,7 +111,7 @@ def weborganizer(d):
 
 def correlations(d):
     filled = np.concatenate([
-        within(best(d["u"], d, d["domain"] == v), d["num_tokens"], int(0.4 * 12_000))
+        within(best(np.zeros(N), d, d["domain"] == v), d["num_tokens"], int(0.4 * 12_000))
         for v in sorted(ESTIMATES, key=ESTIMATES.get, reverse=True)
     ])  # fmt: skip
     return within(filled, d["num_tokens"], 12_000)
