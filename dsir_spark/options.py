@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -187,10 +187,6 @@ class SelectOptions(Options):
         """Documents, or tokens, or whatever `size_column` counts."""
         return (self.num_tokens_to_sample if self.sized else self.num_to_sample) or 0
 
-    def budget_of(self, candidates: int, size: Callable[[], int]) -> int:
-        """The budget among so many candidates, of whose sizes `size` finds the sum."""
-        return self.budget
-
     @property
     def quota_bounds(self) -> dict[str, tuple[float, float | None]]:
         """Smallest and largest share of each value; None: no largest."""
@@ -314,8 +310,7 @@ class JobOptions(ResampleOptions, FitOptions):
         (), "Columns of raw to keep in the table of weights or scores.", "a list of column names",
         commands=("run", "weigh", "select"))
     check_ids: bool = option(
-        True, "Refuse ids that occur twice (shuffles the ids).",
-        commands=("run", "weigh", "select"))
+        True, "Refuse ids that occur twice (shuffles ids).", commands=("run", "weigh", "select"))
     whole_documents: Number | None = _resample(
         None, "With chunks: also write documents of which this share was selected.",
         "a share of chunks above 0, to 1", gt=0, le=1)

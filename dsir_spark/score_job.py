@@ -199,7 +199,7 @@ def _shares_at(spark: SparkSession, place: str, column: str) -> dict[str, float]
             return {str(value): float(share) for value, share in found.items()}
         except (yaml.YAMLError, ValueError, TypeError, AttributeError, OSError):
             raise ConfigError(f"group_share {place} must map values to numbers") from None
-    table = open_input(spark, place, None, "group_share").frame
+    table = open_input(spark, tables.resolved(spark, place), None, "group_share").frame
     check_column(table, column, "group_share", "group_column")
     check_column(table, "share", "group_share", "the column")
     rows = table.select(quoted(column).cast("string"), quoted("share").cast("double"))

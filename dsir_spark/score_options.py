@@ -97,7 +97,7 @@ class ScoreOptions(SelectOptions):
         return (self.num_to_sample, self.num_tokens_to_sample, self.quantile) == (None,) * 3
 
     def budget_of(self, candidates: int, size: Callable[[], int]) -> int:
-        """See `SelectOptions.budget_of`."""
+        """The budget among so many candidates, of whose sizes `size` finds the sum."""
         if self.unlimited:
             return candidates
         given = [b for b in (self.num_to_sample, self.num_tokens_to_sample) if b is not None]
