@@ -167,7 +167,9 @@ def test_a_recipe_selects_by_the_published_rule(spark, docs, monkeypatch, capsys
     folder, d = docs
     monkeypatch.chdir(folder)
     monkeypatch.setattr(cli.session, "build_session", lambda **_: spark)
-    cli.main([*COMMANDS[name], *([] if name == "guide" else ["--no-report"])])
+    # Spark's own current folder is another than this process's.
+    output = ["--output", str(folder / "out" / name)]
+    cli.main([*COMMANDS[name], *output, *([] if name == "guide" else ["--no-report"])])
     rows = spark.read.format("delta").load(str(folder / "out" / name / "selected"))
     found = Counter()
     for row in rows.collect():

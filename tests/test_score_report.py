@@ -35,13 +35,13 @@ def made(method="top_k", tied=10, tied_selected=10, spread=1.0, low=0.0, high=5.
 @pytest.mark.parametrize(
     "name, provoked, quiet",
     [
-        ("without_score", {"unscored": 6}, {"unscored": 5}),
+        ("unscored", {"unscored": 6}, {"unscored": 5}),
         ("ties", {"tied": 90, "tied_selected": 10}, {"tied": 10, "tied_selected": 10}),
-        ("top_k_in_disguise", {"method": "sample", "spread": 7.0}, {"spread": 7.0}),
+        ("scores_spread", {"method": "sample", "spread": 7.0}, {"spread": 7.0}),
         ("no_weight", {"method": "sample", "spread": 0.01},
          {"method": "sample", "spread": 0.0, "low": 5.0}),
-        ("dominates", {"shares": (0.95, 0.4)}, {"shares": (0.95, 0.5)}),
-        ("shortfall", {"short": 5, "selected": 100}, {"short": 5}),
+        ("group_dominates", {"shares": (0.95, 0.4)}, {"shares": (0.95, 0.5)}),
+        ("too_few", {"short": 5, "selected": 100}, {"short": 5}),
     ],
 )  # fmt: skip
 def test_each_check_is_provoked_and_not(name, provoked, quiet):

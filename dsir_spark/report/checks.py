@@ -161,7 +161,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
             "Give more raw text, or look in the funnel where documents were lost."),
     ),
     ScoreFacts: (
-        Rule("without_score", "",
+        Rule("unscored", "",
             lambda f, _: f.funnel["without_score"] / max(1, f.funnel["read"]), ">", 0.05,
             "{n:.0%} of the rows have no score (null or NaN) and could not be selected.",
             "Score them too, or give them a number (coalesce)."),
@@ -171,7 +171,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
             "The cut goes through a crowd: {t.tied:,} candidates are equal to the worst "
             "selected by {t.called}, of which the seed chose {t.tied_selected:,}.",
             "Give a finer score, add another to it, or a threshold instead of a budget."),
-        Rule("top_k_in_disguise", "scores",
+        Rule("scores_spread", "scores",
             lambda f, t: t.spread if f.run.method == "sample" else None, ">",
             5.0 * _GUMBEL_SPREAD,
             "What is sampled by for {t.called} spreads over {n:.3g}, the noise over "
@@ -183,13 +183,13 @@ RULES: dict[type, tuple[Rule, ...]] = {
             "What is sampled by for {t.called} spreads over {n:.3g}, the noise over "
             f"{_GUMBEL_SPREAD:.1f}: this is nearly a random sample.",
             "Give a temperature below 1, normalize_score, or method top_k."),
-        Rule("dominates", "composition",
+        Rule("group_dominates", "composition",
             lambda f, c: c.rows[0]["selected_share"]
             if c.rows and c.rows[0]["raw_share"] <= 0.45 else None, ">", 0.9,
             "{n:.0%} of the selected documents have {t.column} {t.first!r}, {t.rows[0][raw_share]:"
             ".0%} of raw.",
             "If that is not wanted, give quotas on {about}, or normalize_within it."),
-        Rule("shortfall", "", lambda f, _: f.shortfall if f.selected >= f.candidates else None,
+        Rule("too_few", "", lambda f, _: f.shortfall if f.selected >= f.candidates else None,
             ">", 0.0,
             "Only {f.selected:,} documents were candidates: all were selected, {n:,.0f} {f.unit} "
             "short of the budget.",
