@@ -14,6 +14,9 @@ CONNECT = [
     "zstandard>=0.25",
 ]
 
+# What its parts on held-out bits need, which a small run in the tests has.
+EVIDENCE = ["pyppmd>=1.1", "scikit-learn>=1.4", "scipy>=1.11", "xxhash>=3"]
+
 setup(
     name="dsir-spark",
     version="0.1.0",
@@ -43,9 +46,12 @@ setup(
         "spark35": ["pyspark==3.5.9", "delta-spark==3.3.3", "pandas<3", "setuptools", *CONNECT],
         # For scripts/: benchmarks beside the reference.
         "scripts": ["data-selection==1.0.3", "nltk<3.10"],
+        # For scripts/evidence.py: baselines, judges, statistics.
+        "evidence": [*EVIDENCE, "gensim>=4.3", "jax>=0.4.30", "optax>=0.2"],
         "tokenizers": ["tokenizers>=0.15"],
         "test": [
             "tokenizers>=0.15",
+            *EVIDENCE,
             "pytest",
             "pytest-xdist",
             "hypothesis",

@@ -18,7 +18,7 @@ from dsir_spark.options import FitOptions, ResampleOptions
 from dsir_spark.scoring import matched
 from dsir_spark.scoring.counts import BucketCounts
 from dsir_spark.scoring.documents import SLICES, documents, sampled, spec_of
-from dsir_spark.scoring.samples import HELD, HeldSample, ReadSample
+from dsir_spark.scoring.samples import HELD, ReadSample, hashed
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -57,7 +57,7 @@ def learn(
     texts = sample.select(quoted(config.text_column).cast("string").alias("text"))
     spec, least = spec_of(config), options.min_example_length
     size = in_raw * slices / SLICES * buckets.bucket_type(spec.num_buckets).itemsize
-    kind = HeldSample if size <= HELD else ReadSample
+    kind = hashed if size <= HELD else ReadSample
 
     def budgets(histogram: matched.Histogram, lengths: Float64 | None) -> list[int]:
         candidates = sum(h[0] for h in histogram.values())

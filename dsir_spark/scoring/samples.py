@@ -30,19 +30,18 @@ HELD = 1 << 28
 
 
 class HeldSample:
-    """Hashed once, by one Spark job, and held by this process.
+    """Held by this process as buckets.
 
     Parameters
     ----------
-    texts : one string column
+    held : `bucket_type`[*], the buckets of all n-grams, document by document
+    indptr : int64[n + 1], where each document's begin
     """
 
-    def __init__(self, texts: DataFrame, spec: FeatureSpec, min_tokens: int) -> None:
-        pack = partial(buckets.packed, spec=spec, min_tokens=min_tokens)
-        packed = texts.mapInArrow(pack, "sizes binary, buckets binary")
-        self._buckets, self._indptr = buckets.unpacked(_rows(packed), spec)
-        self._sizes = np.diff(self._indptr)
-        self._num_buckets = spec.num_buckets
+    def __init__(self, held: buckets.Buckets, indptr: Int64, num_buckets: int) -> None:
+        self._buckets, self._indptr = held, indptr
+        self._sizes = np.diff(indptr)
+        self._num_buckets = num_buckets
         self._scored: tuple[Float64, Float64] | None = None
 
     def histograms(self, tables: Float64) -> list[matched.Histogram]:
@@ -75,6 +74,13 @@ class HeldSample:
             list(pool.map(add, at[:-1], at[1:]))
         self._scored = tables, batches.means(total, self._sizes)
         return self._scored[1]
+
+
+def hashed(texts: DataFrame, spec: FeatureSpec, min_tokens: int) -> HeldSample:
+    """Hashed once, by one Spark job; `texts` has one string column."""
+    pack = partial(buckets.packed, spec=spec, min_tokens=min_tokens)
+    packed = texts.mapInArrow(pack, "sizes binary, buckets binary")
+    return HeldSample(*buckets.unpacked(_rows(packed), spec), spec.num_buckets)
 
 
 class ReadSample:

@@ -1,0 +1,205 @@
+"""Does it train better models? Selections of equal size by every method, judged by held-out text.
+
+    python scripts/evidence.py DATA --output FOLDER [--parts A D E F I B C job] [--targets biomed]
+                               [--seeds 3] [--megabytes 4]
+
+DATA is as `judging.corpus` says. Every other text of a target is held out. Parts:
+
+A    bits per byte of the held-out half by PPM that has read each selection, all methods
+B    word vectors of each selection, frozen; a linear classifier on each task's labels
+C    a byte-level GPT trained on each selection
+D    how KL reduction, and what else the report shows, goes with A and B
+E    A by how much is selected
+F    A by how many texts of the target are known
+I    A by n-grams and buckets
+job  what the package's job over Spark selects beside what was judged, and what it costs
+
+Each result is a line of FOLDER/PART.jsonl as soon as it is known: the same command goes on where
+it ended. At the end tables are printed, and pictures drawn with `--pictures FOLDER`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from judging import shown
+from judging.corpus import NUM_BUCKETS, TASKS, Pool, Target, load
+from judging.judges import Facts, Ppm, shuffled
+from judging.methods import ALL_TARGETS, ONE_SEED, Choice
+
+PARTS = ("A", "B", "C", "D", "E", "F", "I", "job")
+GRID = [(2, size) for size in NUM_BUCKETS] + [(1, 10_000), (1, 100_000), (3, 10_000),
+        (3, 100_000), (3, 1_000_000)]  # fmt: skip
+SHARES = (0.5, 1, 2, 4, 8, 16, 32)  # percent of raw
+SIZES = (5, 30, 300)  # texts of a target
+TRAINED = ("random", "domain's own", "classifier, top-k", "DSIR", "match 10^4", "match 10^5")
+NEURAL = ("random", "classifier, top-k", "DSIR", "match 10^5")
+JOBS = ("sample 2 10000", "match 2 10000", "match 2 100000")
+BY_SHARE = ("random", "DSIR", "match 10^5")
+BY_SIZE = ("DSIR", "DSIR, Dirichlet auto", "match 10^4", "match 10^4, Dirichlet auto",
+           "match 10^5")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--output", type=Path, required=True, help="Where results are kept.")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--targets", nargs="*")
+    parser.add_argument("--methods", nargs="*", help="Of part A; default: all.")
+    parser.add_argument("--seeds", type=int, default=3, help="Of methods with noise.")
+    parser.add_argument("--megabytes", type=float, default=4.0, help="Of each selection.")
+    parser.add_argument("--steps", type=int, default=800, help="Of the GPT, 3 KB each.")
+    parser.add_argument("--pictures", type=Path, help="Where to draw the plots.")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    evidence = Evidence(options)
+    for part in options.parts:
+        getattr(evidence, part.lower())()
+    shown.show(options.output, options.parts, options.pictures)
+
+
+class Rows:
+    """The results of a part: a line of JSON each, found by what they are of."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        found = shown.rows(place)
+        # Without a last line that was cut off.
+        place.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
+        self._known = {_key(row) for row in found}
+
+    def missing(self, wanted: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """What is wanted and not there yet."""
+        return (own for own in wanted if _key(own) not in self._known)
+
+    def add(self, row: dict[str, Any]) -> None:
+        with self._place.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(row) + "\n")
+        self._known.add(_key(row))
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in ("target", "method", "seed", "share", "size"))
+
+
+class Evidence:
+    """The parts, over a pool and targets that are read when one of them needs them."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.budget = int(options.megabytes * 1e6)
+        self._loaded: tuple[Pool, dict[str, Target]] | None = None
+        self.ppm = Ppm()
+
+    def loaded(self) -> tuple[Pool, dict[str, Target]]:
+        if self._loaded is None:
+            self._loaded = load(self.options.data, self.options.targets)
+            pool, targets = self._loaded
+            facts = {
+                "documents": len(pool.ids), "candidates": int(pool.candidate.sum()),
+                "bytes": int(pool.bytes.sum()), "overlaps": pool.overlaps, "budget": self.budget,
+                "targets": {n: [len(t.known), len(t.held)] for n, t in targets.items()},
+            }  # fmt: skip
+            place = self.options.output / "data.json"
+            place.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        return self._loaded
+
+    def choice(self, targets: dict[str, Target], budget: int | None = None) -> Choice:
+        return Choice(self.loaded()[0], targets, budget or self.budget)
+
+    def a(self) -> None:
+        methods = self.options.methods or ALL_TARGETS
+        self._judge("A", [
+            {"target": t, "method": m, "seed": s}
+            for m in methods for t in self.loaded()[1] for s in self._seeds(m)
+        ])  # fmt: skip
+
+    def i(self) -> None:
+        self._judge("I", [
+            {"target": t, "method": f"{kind} {n} {size}", "seed": 1}
+            for n, size in GRID for kind in ("match", "sample")
+            for t in self.loaded()[1]
+        ])  # fmt: skip
+
+    def e(self) -> None:
+        plain = {n: t for n, t in self.loaded()[1].items() if n not in TASKS}
+        for share in SHARES:
+            budget = round(share / 100 * int(self.loaded()[0].bytes.sum()))
+            wanted = [{"target": t, "method": m, "seed": 1, "share": share}
+                      for m in BY_SHARE for t in plain]  # fmt: skip
+            self._judge("E", wanted, self.choice(plain, budget))
+
+    def f(self) -> None:
+        plain = {n: t for n, t in self.loaded()[1].items() if n not in TASKS}
+        for size in SIZES:
+            small = {n: t.first(size) for n, t in plain.items()}
+            wanted = [{"target": t, "method": m, "seed": 1, "size": size}
+                      for m in BY_SIZE for t in plain]  # fmt: skip
+            self._judge("F", wanted, self.choice(small))
+
+    def b(self) -> None:
+        from judging.training import f1_of
+
+        tasks = {n: t for n, t in self.loaded()[1].items() if t.labels is not None}
+        rows, choice = Rows(self.options.output / "B.jsonl"), self.choice(tasks)
+        for row in rows.missing(
+            {"target": t, "method": m, "seed": s} for m in TRAINED for t in tasks
+            for s in range(1, self.options.seeds + 1)
+        ):  # fmt: skip
+            selection = choice.select(row["method"], row["target"], row["seed"])
+            rows.add(row | {"f1": f1_of(selection, tasks[row["target"]], row["seed"])})
+
+    def c(self) -> None:
+        from judging import gpt
+
+        plain = {n: t for n, t in self.loaded()[1].items() if n not in TASKS}
+        rows, choice = Rows(self.options.output / "C.jsonl"), self.choice(plain)
+        model: tuple[bytes, Any] = b"", None  # of the text trained on last: random's is everyone's
+        for row in rows.missing(
+            {"target": t, "method": m, "seed": 1} for m in NEURAL for t in plain
+        ):
+            data = shuffled(choice.select(row["method"], row["target"], 1).texts)
+            if model[0] != data:
+                model = data, gpt.trained(data, self.options.steps, seed=1)
+            held = shuffled(plain[row["target"]].held)
+            rows.add(row | {"bits": gpt.bits(model[1], held), "steps": self.options.steps})
+
+    def job(self) -> None:
+        from judging.job import compare
+
+        rows = Rows(self.options.output / "job.jsonl")
+        name = (self.options.targets or ["biomed"])[0]
+        wanted = [*rows.missing({"target": name, "method": m, "seed": 1} for m in JOBS)]
+        if wanted:
+            compare(self.choice({name: self.loaded()[1][name]}), wanted, rows.add)
+
+    def d(self) -> None:
+        """Nothing to compute: `shown` reads A and B."""
+
+    def _seeds(self, method: str) -> range:
+        return range(1, 2 if method in ONE_SEED else self.options.seeds + 1)
+
+    def _judge(self, part: str, wanted: list[dict[str, Any]], choice: Choice | None = None) -> None:
+        rows = Rows(self.options.output / f"{part}.jsonl")
+        left = [*rows.missing(wanted)]
+        if not left:
+            return
+        targets = self.loaded()[1]
+        choice = choice or self.choice(targets)
+        facts = Facts(choice)
+        for row in left:
+            begin = time.perf_counter()
+            selection = choice.select(row["method"], row["target"], row["seed"])
+            found = {"seconds": round(time.perf_counter() - begin, 2)}
+            found["bits"] = self.ppm.bits(selection, targets[row["target"]])
+            rows.add(row | found | facts.of(selection, targets[row["target"]]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What `scripts/evidence.py` is made of: texts, methods, judges, tables."""

@@ -1,0 +1,258 @@
+"""Selections of equal size by every method: the package's own scores, learning and noise, and the
+baselines of the field.
+
+What `dsir_spark` does over Spark is done here by the same functions in one process (kernels,
+`scoring.scorers`, `scoring.matched.learn`, `selection.temperature`), so that hundreds of selections
+take minutes; the part `job` of `evidence.py` holds some of them to what the job selects.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+
+from dsir_spark.features import FeatureSpec, arrow, batches, sums
+from dsir_spark.scoring import matched
+from dsir_spark.scoring.distributions import dirichlet, distribution, log_ratio
+from dsir_spark.scoring.samples import HeldSample
+from dsir_spark.selection import temperature
+from judging.corpus import MIN_TOKENS, Documents, Pool, Target, gumbel, uniform
+
+Key = np.ndarray  # float64[n], the largest are selected; -inf for what is none of the candidates
+STEPS = 16
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Documents of a pool, or its chunks, in no telling order."""
+
+    pool: Documents
+    chosen: np.ndarray
+
+    @property
+    def texts(self) -> pa.Array:
+        return self.pool.texts.take(pa.array(self.chosen))
+
+
+class Choice:
+    """Every method's keys over one pool, for some targets and one budget in bytes."""
+
+    def __init__(self, pool: Pool, targets: Mapping[str, Target], budget: int) -> None:
+        self.pool, self.targets, self.budget = pool, dict(targets), budget
+        self.at = {name: t for t, name in enumerate(self.targets)}
+
+    def select(self, method: str, target: str, seed: int) -> Selection:
+        """By the method of this name in METHODS; or, as `match 2 100000`, with its n-grams and
+        buckets."""
+        if method in METHODS:
+            return METHODS[method](self, target, seed)
+        kind, *numbers = method.split()
+        return self.cut(getattr(self, kind)(target, seed, *map(int, numbers)))
+
+    def cut(self, key: Key, pool: Pool | None = None) -> Selection:
+        """The best that together have at most the budget; the one that would cross it ends it."""
+        pool = pool or self.pool
+        key = np.where(pool.candidate, key, -np.inf)
+        # Of 200 MB some 2 %: not all has to be sorted.
+        order = np.argsort(-key, kind="stable")
+        order = order[np.isfinite(key[order])]
+        fits = np.cumsum(pool.bytes[order]) <= self.budget
+        chosen = order[: int(np.argmin(fits)) if not fits.all() else len(order)]
+        return Selection(pool, np.sort(chosen))
+
+    # The package's: sums, means and steps over bucket tables.
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019
+    def log_weights(
+        self, ngrams: int, num_buckets: int, mu: float = 0.0, chunks: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Log weights of all targets, float64[n, T], and n-grams of each document."""
+        pool = self.pool.chunks if chunks else self.pool
+        buckets, indptr = pool.buckets(ngrams, num_buckets)
+        p_raw = distribution(np.bincount(buckets, minlength=num_buckets))
+        ratios = []
+        for target in self.targets.values():
+            counts = counts_of(target.known, ngrams, num_buckets)
+            p = dirichlet(counts, p_raw, mu) if mu else distribution(counts)
+            ratios.append(log_ratio(p, p_raw))
+        total = np.zeros((len(indptr) - 1, len(ratios)))
+        sums.add_scores(buckets, indptr, np.ascontiguousarray(np.stack(ratios, 1)), total)
+        return total, np.diff(indptr)
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019
+    def match_keys(self, ngrams: int, num_buckets: int, mu: float = 0.0) -> np.ndarray:
+        """Match keys of all targets, float64[n, T], 0 to STEPS (STEPS + 1) / 2.
+
+        mu : n-grams distributed like raw that are added to each target
+        """
+        pool = self.pool
+        buckets, indptr = pool.buckets(ngrams, num_buckets)
+        raw = np.bincount(buckets, minlength=num_buckets)
+        long_enough = pool.tokens >= MIN_TOKENS
+        sizes = np.diff(indptr)
+        sample = _Learning(
+            buckets[np.repeat(long_enough, sizes)],
+            np.concatenate([[0], np.cumsum(sizes[long_enough])]), num_buckets, len(self.targets),
+        )  # fmt: skip
+        share = self.budget / int(pool.bytes.sum())
+
+        def budgets(_: matched.Histogram, lengths: np.ndarray | None) -> list[int]:
+            del lengths  # a budget of sizes is one of n-grams as it is
+            return [round(share * len(buckets))] * len(self.targets)
+
+        counts = {n: counts_of(t.known, ngrams, num_buckets) for n, t in self.targets.items()}
+        if mu:  # in thousandths of an n-gram, for learning counts whole numbers
+            more = 1_000 * mu * distribution(raw)
+            counts = {n: np.rint(1_000 * own + more).astype(np.int64) for n, own in counts.items()}
+        matched.learn(counts, raw, STEPS, sample, budgets)
+        keys = np.zeros((len(pool.ids), len(counts)))
+        keys[long_enough] = sample.keys
+        return keys
+
+    def sample(self, target: str, seed: int, ngrams: int, num_buckets: int, mu: float = 0) -> Key:
+        weights, _ = self.log_weights(ngrams, num_buckets, mu)
+        return weights[:, self.at[target]] + gumbel(self.pool.uniform(seed))
+
+    def match(self, target: str, seed: int, ngrams: int, num_buckets: int, mu: float = 0) -> Key:
+        keys = self.match_keys(ngrams, num_buckets, mu)[:, self.at[target]]
+        return keys + self.pool.uniform(seed)
+
+    def chunked(self, target: str, seed: int) -> Selection:
+        chunks = self.pool.chunks
+        weights, _ = self.log_weights(2, 10_000, chunks=True)
+        return self.cut(weights[:, self.at[target]] + gumbel(chunks.uniform(seed)), chunks)
+
+    def warm(self, target: str, seed: int, mean: bool) -> Selection:
+        """Temperature auto: of sums, or of means."""
+        weights, sizes = self.log_weights(2, 10_000)
+        score = weights[:, self.at[target]] / (np.maximum(sizes, 1) if mean else 1)
+        own, size = self.pool.candidate, int(self.pool.bytes[self.pool.candidate].sum())
+        found = temperature.histograms_of(score[own][:, None])
+        floor = 0.01 if mean else 1.0
+        (t,) = temperature.found(found, int(own.sum()), self.budget, size, [1.0], floor)
+        return self.cut(score / t + gumbel(self.pool.uniform(seed)))
+
+    def moore_lewis(self, target: str, seed: int) -> Selection:
+        """Difference of cross-entropies a n-gram, the smallest first."""
+        weights, sizes = self.log_weights(2, 10_000)
+        return self.cut(weights[:, self.at[target]] / np.maximum(sizes, 1))
+
+    # Baselines without importance weights.
+
+    def random(self, target: str, seed: int) -> Selection:
+        return self.cut(self.pool.uniform(seed))
+
+    def stratified(self, target: str, seed: int) -> Selection:
+        """As many bytes of each source, at random within it."""
+        key = np.full(len(self.pool.ids), -np.inf)
+        u, sources = self.pool.uniform(seed), np.unique(self.pool.source)
+        for source in sources:
+            own = np.flatnonzero((self.pool.source == source) & self.pool.candidate)
+            order = own[np.argsort(-u[own])]
+            # By the share of an equal part that is full when the document comes.
+            key[order] = -np.cumsum(self.pool.bytes[order]) * len(sources) / self.budget
+        return self.cut(key)
+
+    def domain(self, target: str, seed: int) -> Selection:
+        """What a person would choose: the source that the target belongs to, at random."""
+        own = self.pool.source == self.targets[target].domain
+        return self.cut(np.where(own, self.pool.uniform(seed), -np.inf))
+
+    def known(self, target: str, seed: int) -> Selection:
+        """The known half of the target itself, as far as it goes: the ceiling."""
+        own = Documents(self.targets[target].known)
+        order = np.argsort(uniform([str(i) for i in range(len(own.texts))], seed))
+        return Selection(own, np.sort(order[np.cumsum(own.bytes[order]) <= self.budget]))
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019
+    def log_odds(self, target: str) -> np.ndarray:
+        """Of being target rather than raw, by logistic regression on hashed counts, float64[n].
+
+        Features are a text's shares of 10,000 buckets of uni- and bigrams; of the target's known
+        half and as many texts of raw.
+        """
+        buckets, indptr = self.pool.buckets(2, 10_000)
+        known = self.targets[target].known
+        drawn = np.argsort(self.pool.uniform(len(known)))[: len(known)]
+        texts = pa.concat_arrays([known, self.pool.texts.take(pa.array(drawn))])
+        model = LogisticRegression(C=100.0, max_iter=1_000)
+        model.fit(shares(texts), np.repeat([1, 0], [len(known), len(drawn)]))
+        total = np.zeros((len(indptr) - 1, 1))
+        sums.add_scores(buckets, indptr, np.ascontiguousarray(SCALE * model.coef_.T), total)
+        return batches.means(total, np.diff(indptr))[:, 0] + model.intercept_[0]
+
+    def classifier(self, target: str, seed: int) -> Selection:
+        return self.cut(self.log_odds(target))
+
+    def pareto(self, target: str, seed: int) -> Selection:
+        """GPT-3's noisy threshold, probability + Pareto(9) > t, with t as the budget has it."""
+        noise = self.pool.uniform(seed) ** (-1 / 9) - 1
+        return self.cut(1 / (1 + np.exp(-self.log_odds(target))) + noise)
+
+    def discriminative(self, target: str, seed: int) -> Selection:
+        """The classifier's log odds as log importance weights."""
+        return self.cut(self.log_odds(target) + gumbel(self.pool.uniform(seed)))
+
+
+class _Learning(HeldSample):
+    """A sample that keeps the match keys of its documents while steps are learnt."""
+
+    def __init__(
+        self, held: np.ndarray, indptr: np.ndarray, num_buckets: int, targets: int
+    ) -> None:
+        super().__init__(held, indptr, num_buckets)
+        self.keys, self._step = np.zeros((len(indptr) - 1, targets)), 0
+
+    def counts(self, tables: np.ndarray, thresholds: np.ndarray) -> list[np.ndarray]:
+        self._step += 1
+        self.keys += self._step * (self._scores(tables) >= thresholds)
+        return super().counts(tables, thresholds)
+
+
+# Shares are small numbers; by so much they are of the size that scikit-learn's defaults are for.
+SCALE = 100.0
+
+
+def shares(texts: pa.Array) -> sparse.csr_matrix:
+    """Shares of 10,000 buckets in each text's n-grams, times SCALE."""
+    buckets, indptr, _ = arrow.collected_buckets(texts, FeatureSpec())
+    sizes = np.diff(indptr)
+    values = np.repeat(SCALE / np.maximum(sizes, 1), sizes)
+    found = sparse.csr_matrix((values, buckets, indptr), (len(sizes), 10_000))
+    found.sum_duplicates()
+    return found
+
+
+def counts_of(texts: pa.Array, ngrams: int, num_buckets: int) -> np.ndarray:
+    """N-grams by bucket, int64[num_buckets]."""
+    return arrow.count_ngrams(texts, FeatureSpec(ngrams, num_buckets)).counts
+
+
+# Every method by its name in the tables; those of one seed have no noise that matters.
+METHODS: dict[str, Callable[[Choice, str, int], Selection]] = {
+    "random": Choice.random,
+    "stratified": Choice.stratified,
+    "domain's own": Choice.domain,
+    "Moore-Lewis": Choice.moore_lewis,
+    "classifier, top-k": Choice.classifier,
+    "classifier, Pareto": Choice.pareto,
+    "discriminative": Choice.discriminative,
+    "DSIR, unigrams": lambda c, t, s: c.cut(c.sample(t, s, 1, 10_000)),
+    "DSIR": lambda c, t, s: c.cut(c.sample(t, s, 2, 10_000)),
+    "DSIR, chunks": Choice.chunked,
+    "DSIR, temperature auto": lambda c, t, s: c.warm(t, s, mean=False),
+    "DSIR, mean, temperature auto": lambda c, t, s: c.warm(t, s, mean=True),
+    "DSIR, Dirichlet auto": lambda c, t, s: c.cut(c.sample(t, s, 2, 10_000, 10_000)),
+    "match 10^4": lambda c, t, s: c.cut(c.match(t, s, 2, 10_000)),
+    "match 10^5": lambda c, t, s: c.cut(c.match(t, s, 2, 100_000)),
+    "match 10^4, Dirichlet auto": lambda c, t, s: c.cut(c.match(t, s, 2, 10_000, 10_000)),
+    "known half (ceiling)": Choice.known,
+}
+ALL_TARGETS = tuple(m for m in METHODS if "Dirichlet" not in m)
+ONE_SEED = ("Moore-Lewis", "classifier, top-k", "match 10^4", "match 10^5", "known half (ceiling)")
