@@ -35,6 +35,9 @@ from judging.methods import ALL_TARGETS, ONE_SEED, Choice
 PARTS = ("A", "B", "C", "D", "E", "F", "I", "job")
 GRID = [(2, size) for size in NUM_BUCKETS] + [(1, 10_000), (1, 100_000), (3, 10_000),
         (3, 100_000), (3, 1_000_000)]  # fmt: skip
+# Further forms of match: n-grams, buckets, Dirichlet smoothing, percent of raw learnt from.
+FORMS = ("match 2 10000 10000", "match 2 100000 10000", "match 2 100000 100000",
+         "match 2 10000 0 20", "match 2 100000 0 20", "match 2 100000 0 5")  # fmt: skip
 SHARES = (0.5, 1, 2, 4, 8, 16, 32)  # percent of raw
 SIZES = (5, 30, 300)  # texts of a target
 TRAINED = ("random", "domain's own", "classifier, top-k", "DSIR", "match 10^4", "match 10^5")
@@ -54,7 +57,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", help="Of part A; default: all.")
     parser.add_argument("--seeds", type=int, default=3, help="Of methods with noise.")
     parser.add_argument("--megabytes", type=float, default=4.0, help="Of each selection.")
-    parser.add_argument("--steps", type=int, default=800, help="Of the GPT, 3 KB each.")
+    parser.add_argument("--steps", type=int, default=400, help="Of the GPT, 3,072 tokens each.")
     parser.add_argument("--pictures", type=Path, help="Where to draw the plots.")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -121,9 +124,9 @@ class Evidence:
         ])  # fmt: skip
 
     def i(self) -> None:
+        grid = [f"{kind} {n} {size}" for n, size in GRID for kind in ("match", "sample")]
         self._judge("I", [
-            {"target": t, "method": f"{kind} {n} {size}", "seed": 1}
-            for n, size in GRID for kind in ("match", "sample")
+            {"target": t, "method": m, "seed": 1} for m in (*grid[:2], *FORMS, *grid[2:])
             for t in self.loaded()[1]
         ])  # fmt: skip
 
@@ -160,15 +163,17 @@ class Evidence:
 
         plain = {n: t for n, t in self.loaded()[1].items() if n not in TASKS}
         rows, choice = Rows(self.options.output / "C.jsonl"), self.choice(plain)
+        wanted = [*rows.missing({"target": t, "method": m, "seed": 1} for m in NEURAL
+                                for t in plain)]  # fmt: skip
+        bpe = gpt.Bpe(choice.select("random", next(iter(plain)), 99).texts.to_pylist())
         model: tuple[bytes, Any] = b"", None  # of the text trained on last: random's is everyone's
-        for row in rows.missing(
-            {"target": t, "method": m, "seed": 1} for m in NEURAL for t in plain
-        ):
+        for row in wanted:
             data = shuffled(choice.select(row["method"], row["target"], 1).texts)
             if model[0] != data:
-                model = data, gpt.trained(data, self.options.steps, seed=1)
-            held = shuffled(plain[row["target"]].held)
-            rows.add(row | {"bits": gpt.bits(model[1], held), "steps": self.options.steps})
+                model = data, gpt.trained(bpe.ids(data), self.options.steps, seed=1)
+            held = bpe.ids(shuffled(plain[row["target"]].held)[: gpt.HELD])
+            found = gpt.bits(model[1], held, bpe.bytes)
+            rows.add(row | {"bits": found, "steps": self.options.steps})
 
     def job(self) -> None:
         from judging.job import compare

@@ -86,42 +86,50 @@ class Choice:
         return total, np.diff(indptr)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
-    def match_keys(self, ngrams: int, num_buckets: int, mu: float = 0.0) -> np.ndarray:
+    def match_keys(
+        self, ngrams: int, num_buckets: int, mu: float = 0.0, percent: int = 100
+    ) -> np.ndarray:
         """Match keys of all targets, float64[n, T], 0 to STEPS (STEPS + 1) / 2.
 
         mu : n-grams distributed like raw that are added to each target
+        percent : of the documents that the steps are learnt from
         """
-        pool = self.pool
+        pool, names = self.pool, list(self.targets)
         buckets, indptr = pool.buckets(ngrams, num_buckets)
-        raw = np.bincount(buckets, minlength=num_buckets)
-        long_enough = pool.tokens >= MIN_TOKENS
-        sizes = np.diff(indptr)
-        sample = _Learning(
-            buckets[np.repeat(long_enough, sizes)],
-            np.concatenate([[0], np.cumsum(sizes[long_enough])]), num_buckets, len(self.targets),
-        )  # fmt: skip
-        share = self.budget / int(pool.bytes.sum())
+        raw, sizes = np.bincount(buckets, minlength=num_buckets), np.diff(indptr)
+        own = pool.tokens >= MIN_TOKENS
 
-        def budgets(_: matched.Histogram, lengths: np.ndarray | None) -> list[int]:
-            del lengths  # a budget of sizes is one of n-grams as it is
-            return [round(share * len(buckets))] * len(self.targets)
+        def held(chosen: np.ndarray) -> _Learning:
+            borders = np.concatenate([[0], np.cumsum(sizes[chosen])])
+            return _Learning(buckets[np.repeat(chosen, sizes)], borders, num_buckets, len(names))
 
         counts = {n: counts_of(t.known, ngrams, num_buckets) for n, t in self.targets.items()}
         if mu:  # in thousandths of an n-gram, for learning counts whole numbers
             more = 1_000 * mu * distribution(raw)
-            counts = {n: np.rint(1_000 * own + more).astype(np.int64) for n, own in counts.items()}
-        matched.learn(counts, raw, STEPS, sample, budgets)
-        keys = np.zeros((len(pool.ids), len(counts)))
-        keys[long_enough] = sample.keys
+            counts = {n: np.rint(1_000 * c + more).astype(np.int64) for n, c in counts.items()}
+        learnt_from = own & (pool.uniform(99) < percent / 100)
+        share = self.budget / int(pool.bytes.sum())
+        budget = round(share * len(buckets) * learnt_from.sum() / own.sum())
+        sample = held(learnt_from)
+        # A budget of sizes is one of n-grams as it is: lengths need not be found out.
+        found = matched.learn(counts, raw, STEPS, sample, lambda *_: [budget] * len(names))
+        if percent < 100:
+            sample = held(own)
+            paths = [m.tables(counts[n], raw) for n, m in found.items()]
+            for t in range(STEPS):
+                tables = np.ascontiguousarray(np.stack([path[:, t] for path in paths], axis=1))
+                sample.take(tables, np.array([m.thresholds[t] for m in found.values()]))
+        keys = np.zeros((len(pool.ids), len(names)))
+        keys[own] = sample.keys
         return keys
 
     def sample(self, target: str, seed: int, ngrams: int, num_buckets: int, mu: float = 0) -> Key:
         weights, _ = self.log_weights(ngrams, num_buckets, mu)
         return weights[:, self.at[target]] + gumbel(self.pool.uniform(seed))
 
-    def match(self, target: str, seed: int, ngrams: int, num_buckets: int, mu: float = 0) -> Key:
-        keys = self.match_keys(ngrams, num_buckets, mu)[:, self.at[target]]
-        return keys + self.pool.uniform(seed)
+    def match(self, target: str, seed: int, *setting: int) -> Key:
+        """setting : as `match_keys` has it"""
+        return self.match_keys(*setting)[:, self.at[target]] + self.pool.uniform(seed)
 
     def chunked(self, target: str, seed: int) -> Selection:
         chunks = self.pool.chunks
@@ -209,9 +217,13 @@ class _Learning(HeldSample):
         super().__init__(held, indptr, num_buckets)
         self.keys, self._step = np.zeros((len(indptr) - 1, targets)), 0
 
-    def counts(self, tables: np.ndarray, thresholds: np.ndarray) -> list[np.ndarray]:
+    def take(self, tables: np.ndarray, thresholds: np.ndarray) -> None:
+        """Add to the keys what the next step takes."""
         self._step += 1
         self.keys += self._step * (self._scores(tables) >= thresholds)
+
+    def counts(self, tables: np.ndarray, thresholds: np.ndarray) -> list[np.ndarray]:
+        self.take(tables, thresholds)
         return super().counts(tables, thresholds)
 
 

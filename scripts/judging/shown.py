@@ -27,6 +27,7 @@ NUMBERS = {
     "domain": "documents of the target's domain",
     "documents": "documents selected",
 }
+R = ("r, pooled", "r within a target, mean", "r over methods, means of targets")
 BLIND = ("stratified", "domain's own")
 TIE = 0.002  # bits; two selections nearer to each other are no pair
 
@@ -133,8 +134,7 @@ def _d(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None
         methods = {r["method"] for r in found} - {"random", CEILING, *left_out}
         print(f"{label} ({len(methods)}):\n")
         markdown(
-            ["number", "r, pooled", "r within a target, mean", "r over methods, means of targets",
-             "the better by it is the better by A"],
+            ["number", *R, "the better by it is the better by A"],
             [[label, _pooled(own), _within(own), _over_methods(own), _agreement(own)]
              for number, label in NUMBERS.items()
              for own in [[p for p in gains(found, number) if p[0] in methods]]],
@@ -202,14 +202,19 @@ def _agreement(own: Gains) -> str:
 
 
 def _against_tasks(found: list[dict[str, Any]], tasks: Table) -> None:
-    """r of KL reduction and of A with B, over methods and tasks."""
-    bits, kl = table(found, "bits"), table(found, "kl_known_10000")
-    pairs = [(m, t) for m in tasks for t in tasks[m] if m != "random" and m in bits]
-    f1 = [tasks[m][t] - tasks["random"][t] for m, t in pairs]
-    saved = [bits["random"][t] - bits[m][t] for m, t in pairs]
-    nearer = [kl[m][t] - kl["random"][t] for m, t in pairs]
-    print(f"\nWith the F1 of part B, over random's, of {len(pairs)} pairs of method and task: KL "
-          f"reduction r = {_pearson(nearer, f1)}, bits saved (A) r = {_pearson(saved, f1)}.")
+    """r of KL reduction and of A with B, both over random's."""
+    lines = []
+    for number, label, sign in (
+        ("kl_known_10000", NUMBERS["kl_known_10000"], 1), ("bits", "bits saved (A)", -1)
+    ):  # fmt: skip
+        own = table(found, number)
+        pairs = [
+            (m, t, sign * (own[m][t] - own["random"][t]), tasks[m][t] - tasks["random"][t])
+            for m in tasks for t in tasks[m] if m != "random" and m in own
+        ]  # fmt: skip
+        lines.append([label, _pooled(pairs), _within(pairs), _over_methods(pairs)])
+    print(f"With part B's F1 over random's, {len(tasks) - 1} methods:\n")
+    markdown(["number", *R], lines)
 
 
 def _b(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None:
@@ -270,12 +275,15 @@ def _i(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None
     learnt: dict[str, float] = defaultdict(float)
     for row in found:  # the first selection of a setting waits for all targets' learning
         learnt[row["method"]] = max(learnt[row["method"]], row["seconds"])
-    markdown(["method", "n-grams", "buckets", *sets, "better than with 2 and 10,000",
-              "seconds, all targets"], [
-        [m.split()[0], m.split()[1], f"{int(m.split()[2]):,}", *[mean(own, s) for s in
-         sets.values()], _wins(own, first[m.split()[0]]), f"{learnt[m]:.0f}"]
-        for m, own in bits.items()
-    ])  # fmt: skip
+    lines = []
+    for m, own in bits.items():
+        given = m.split()
+        kind, ngrams, buckets, mu, percent = given + ["0", "100"][len(given) - 3 :]
+        lines.append([kind, ngrams, f"{int(buckets):,}", f"{int(mu):,}", f"{percent} %",
+                      *[mean(own, s) for s in sets.values()], _wins(own, first[kind]),
+                      f"{learnt[m]:.0f}"])  # fmt: skip
+    markdown(["method", "n-grams", "buckets", "Dirichlet smoothing", "learnt from", *sets,
+              "better than with 2 and 10,000", "seconds, all targets"], lines)  # fmt: skip
 
 
 def _job(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None:
