@@ -21,6 +21,7 @@ it ended. At the end tables are printed, and pictures drawn with `--pictures FOL
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -28,24 +29,29 @@ from pathlib import Path
 from typing import Any
 
 from judging import shown
-from judging.corpus import NUM_BUCKETS, TASKS, Pool, Target, load
+from judging.corpus import TASKS, Pool, Target, load
 from judging.judges import Facts, Ppm, shuffled
 from judging.methods import ALL_TARGETS, ONE_SEED, Choice
 
 PARTS = ("A", "B", "C", "D", "E", "F", "I", "job")
-GRID = [(2, size) for size in NUM_BUCKETS] + [(1, 10_000), (1, 100_000), (3, 10_000),
-        (3, 100_000), (3, 1_000_000)]  # fmt: skip
-# Further forms of match: n-grams, buckets, Dirichlet smoothing, percent of raw learnt from.
-FORMS = ("match 2 10000 10000", "match 2 100000 10000", "match 2 100000 100000",
-         "match 2 10000 0 20", "match 2 100000 0 20", "match 2 100000 0 5")  # fmt: skip
+# N-grams, buckets, Dirichlet smoothing (n-grams), percent of raw learnt from.
+FORMS = (
+    "match 2 10000", "sample 2 10000",
+    "match 2 10000 10000", "match 2 100000 10000", "match 2 100000 100000",
+    "match 2 30000", "match 2 100000", "match 2 300000", "match 2 1000000",
+    "match 1 10000", "match 1 30000", "match 1 100000", "match 1 300000",
+    "match 3 100000", "match 3 1000000", "match 2 100000 0 20",
+    "sample 1 100000", "sample 2 100000",
+)  # fmt: skip
 SHARES = (0.5, 1, 2, 4, 8, 16, 32)  # percent of raw
 SIZES = (5, 30, 300)  # texts of a target
-TRAINED = ("random", "domain's own", "classifier, top-k", "DSIR", "match 10^4", "match 10^5")
-NEURAL = ("random", "classifier, top-k", "DSIR", "match 10^5")
-JOBS = ("sample 2 10000", "match 2 10000", "match 2 100000")
-BY_SHARE = ("random", "DSIR", "match 10^5")
+TRAINED = ("random", "domain's own", "classifier, top-k", "DSIR", "match 10^4", "match 10^5",
+           "match 10^5, unigrams")  # fmt: skip
+NEURAL = ("random", "classifier, top-k", "DSIR", "match 10^5", "match 10^5, unigrams")
+JOBS = ("sample 2 10000", "match 2 10000", "match 2 100000", "match 1 100000")
+BY_SHARE = ("match 10^5", "DSIR", "random")
 BY_SIZE = ("DSIR", "DSIR, Dirichlet auto", "match 10^4", "match 10^4, Dirichlet auto",
-           "match 10^5")  # fmt: skip
+           "match 10^5", "match 10^5, unigrams")  # fmt: skip
 
 
 def main() -> None:
@@ -124,18 +130,15 @@ class Evidence:
         ])  # fmt: skip
 
     def i(self) -> None:
-        grid = [f"{kind} {n} {size}" for n, size in GRID for kind in ("match", "sample")]
         self._judge("I", [
-            {"target": t, "method": m, "seed": 1} for m in (*grid[:2], *FORMS, *grid[2:])
-            for t in self.loaded()[1]
+            {"target": t, "method": m, "seed": 1} for m in FORMS for t in self.loaded()[1]
         ])  # fmt: skip
 
     def e(self) -> None:
         plain = {n: t for n, t in self.loaded()[1].items() if n not in TASKS}
-        for share in SHARES:
+        for method, share in itertools.product(BY_SHARE, SHARES):
             budget = round(share / 100 * int(self.loaded()[0].bytes.sum()))
-            wanted = [{"target": t, "method": m, "seed": 1, "share": share}
-                      for m in BY_SHARE for t in plain]  # fmt: skip
+            wanted = [{"target": t, "method": method, "seed": 1, "share": share} for t in plain]
             self._judge("E", wanted, self.choice(plain, budget))
 
     def f(self) -> None:
@@ -163,16 +166,16 @@ class Evidence:
 
         plain = {n: t for n, t in self.loaded()[1].items() if n not in TASKS}
         rows, choice = Rows(self.options.output / "C.jsonl"), self.choice(plain)
-        wanted = [*rows.missing({"target": t, "method": m, "seed": 1} for m in NEURAL
-                                for t in plain)]  # fmt: skip
+        wanted = [*rows.missing({"target": t, "method": m, "seed": 1} for t in plain
+                                for m in NEURAL)]  # fmt: skip
         bpe = gpt.Bpe(choice.select("random", next(iter(plain)), 99).texts.to_pylist())
-        model: tuple[bytes, Any] = b"", None  # of the text trained on last: random's is everyone's
+        models: dict[bytes, Any] = {}  # by the text trained on: random's is every target's
         for row in wanted:
             data = shuffled(choice.select(row["method"], row["target"], 1).texts)
-            if model[0] != data:
-                model = data, gpt.trained(bpe.ids(data), self.options.steps, seed=1)
+            if data not in models:
+                models[data] = gpt.trained(bpe.ids(data), self.options.steps, seed=1)
             held = bpe.ids(shuffled(plain[row["target"]].held)[: gpt.HELD])
-            found = gpt.bits(model[1], held, bpe.bytes)
+            found = gpt.bits(models[data], held, bpe.bytes)
             rows.add(row | {"bits": found, "steps": self.options.steps})
 
     def job(self) -> None:

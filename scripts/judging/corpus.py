@@ -26,9 +26,8 @@ from dsir_spark.features.buckets import bucket_type
 OVERLAP = 13  # tokens: as Brown et al. (2020) look for texts of the tests in the training data
 MIN_TOKENS = 100
 CHUNK_WORDS = 128
-# A multiple of every number of buckets below, so that each bucket follows from one of these.
+# A multiple of every number of buckets that is tried: each bucket follows from one of these.
 BASE = 3_000_000
-NUM_BUCKETS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 
 # The eight tasks of the paper, and the part of raw that a person would choose for each.
 TASKS = {

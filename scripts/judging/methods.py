@@ -263,8 +263,12 @@ METHODS: dict[str, Callable[[Choice, str, int], Selection]] = {
     "DSIR, Dirichlet auto": lambda c, t, s: c.cut(c.sample(t, s, 2, 10_000, 10_000)),
     "match 10^4": lambda c, t, s: c.cut(c.match(t, s, 2, 10_000)),
     "match 10^5": lambda c, t, s: c.cut(c.match(t, s, 2, 100_000)),
+    "match 10^5, unigrams": lambda c, t, s: c.cut(c.match(t, s, 1, 100_000)),
     "match 10^4, Dirichlet auto": lambda c, t, s: c.cut(c.match(t, s, 2, 10_000, 10_000)),
     "known half (ceiling)": Choice.known,
 }
 ALL_TARGETS = tuple(m for m in METHODS if "Dirichlet" not in m)
-ONE_SEED = ("Moore-Lewis", "classifier, top-k", "match 10^4", "match 10^5", "known half (ceiling)")
+ONE_SEED = (
+    "Moore-Lewis", "classifier, top-k", "match 10^4", "match 10^5", "match 10^5, unigrams",
+    "known half (ceiling)",
+)  # fmt: skip
