@@ -15,6 +15,7 @@ from scipy import stats
 
 from judging import plots
 from judging.corpus import TASKS
+from judging.methods import METHODS
 
 CEILING = "known half (ceiling)"
 # What part D sets against the gain: name in the rows, and in the table.
@@ -92,6 +93,7 @@ def mean(own: dict[str, float], targets: Sequence[str]) -> str:
 
 def _a(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None:
     bits = table(found, "bits")
+    bits = {m: bits[m] for m in METHODS if m in bits}
     targets = list(bits["random"])
     best = {t: min((own[t], m) for m, own in bits.items() if t in own and m != CEILING)[1]
             for t in targets}  # fmt: skip
@@ -155,11 +157,13 @@ def _pooled(own: Gains) -> str:
     by = defaultdict(list)
     for _, target, x, y in own:
         by[target].append((x, y))
-    draw, names = np.random.default_rng(0), list(by)
-    again = []
-    for _ in range(2_000):
-        pairs = np.array([p for t in draw.choice(names, len(names)) for p in by[t]])
-        again.append(np.corrcoef(pairs.T)[0, 1])
+    moments = []
+    for pairs in by.values():
+        x, y = np.array(pairs).T
+        moments.append([len(x), x.sum(), y.sum(), x @ x, y @ y, x @ y])
+    drawn = np.random.default_rng(0).multinomial(len(by), [1 / len(by)] * len(by), 2_000)
+    n, sx, sy, xx, yy, xy = (drawn @ np.array(moments)).T
+    again = (n * xy - sx * sy) / np.sqrt((n * xx - sx**2) * (n * yy - sy**2))
     low, high = np.quantile(again, (0.025, 0.975))
     r = stats.pearsonr([p[2] for p in own], [p[3] for p in own]).statistic
     return f"{r:+.2f} ({low:+.2f} to {high:+.2f})"
