@@ -49,7 +49,7 @@ TRAINED = ("random", "domain's own", "classifier, top-k", "DSIR", "match 10^4", 
            "match 10^5, unigrams")  # fmt: skip
 NEURAL = ("random", "classifier, top-k", "DSIR", "match 10^5", "match 10^5, unigrams")
 JOBS = ("sample 2 10000", "match 2 10000", "match 2 100000", "match 1 100000")
-BY_SHARE = ("match 10^5", "DSIR", "random")
+BY_SHARE = ("match 10^5, unigrams", "DSIR", "random")
 BY_SIZE = ("DSIR", "DSIR, Dirichlet auto", "match 10^4", "match 10^4, Dirichlet auto",
            "match 10^5", "match 10^5, unigrams")  # fmt: skip
 

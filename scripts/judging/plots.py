@@ -14,7 +14,7 @@ from dsir_spark.report.pictures import _STYLE
 
 DPI = 130
 BLUE, GREY, RED = "#1f5fa8", "#9aa1a9", "#b8432f"
-SHOWN = {"DSIR": RED, "match 10^5": BLUE}
+SHOWN = {"DSIR": RED, "match 10^5, unigrams": BLUE}
 
 
 def _drawn(place: Path, size: tuple[float, float], draw: Any) -> None:

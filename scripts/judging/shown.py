@@ -233,7 +233,7 @@ def _b(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None
 
 def _c(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None:
     bits = table(found, "bits")
-    targets = list(bits["random"])
+    targets = [t for t in bits["random"] if all(t in own for own in bits.values())]
     markdown(["bits per byte", *targets], [
         [m, *[_cell(own, t) for t in targets]] for m, own in bits.items()
     ])  # fmt: skip
@@ -280,7 +280,7 @@ def _i(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None
     for row in found:  # the first selection of a setting waits for all targets' learning
         learnt[row["method"]] = max(learnt[row["method"]], row["seconds"])
     lines = []
-    for m, own in bits.items():
+    for m, own in sorted(bits.items(), key=lambda row: (row[0].split()[0], *_numbers(row[0]))):
         given = m.split()
         kind, ngrams, buckets, mu, percent = given + ["0", "100"][len(given) - 3 :]
         lines.append([kind, ngrams, f"{int(buckets):,}", f"{int(mu):,}", f"{percent} %",
@@ -288,6 +288,10 @@ def _i(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None
                       f"{learnt[m]:.0f}"])  # fmt: skip
     markdown(["method", "n-grams", "buckets", "Dirichlet smoothing", "learnt from", *sets,
               "better than with 2 and 10,000", "seconds, all targets"], lines)  # fmt: skip
+
+
+def _numbers(method: str) -> list[int]:
+    return [int(n) for n in method.split()[1:]]
 
 
 def _job(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None:
