@@ -47,7 +47,7 @@ setup(
         # For scripts/: benchmarks beside the reference.
         "scripts": ["data-selection==1.0.3", "nltk<3.10"],
         # For scripts/evidence.py: baselines, judges, statistics.
-        "evidence": [*EVIDENCE, "gensim>=4.3", "jax>=0.4.30", "optax>=0.2"],
+        "evidence": [*EVIDENCE, "gensim>=4.3", "jax>=0.4.30", "optax>=0.2", "tokenizers>=0.15"],
         "tokenizers": ["tokenizers>=0.15"],
         "test": [
             "tokenizers>=0.15",
