@@ -49,8 +49,11 @@ setup(
         # For scripts/evidence.py: baselines, judges, statistics.
         "evidence": [*EVIDENCE, "gensim>=4.3", "jax>=0.4.30", "optax>=0.2", "tokenizers>=0.15"],
         "tokenizers": ["tokenizers>=0.15"],
+        # For scorers that are learnt: scorer classifier.
+        "classifier": ["scikit-learn>=1.4"],
         "test": [
             "tokenizers>=0.15",
+            "scikit-learn>=1.4",
             *EVIDENCE,
             "pytest",
             "pytest-xdist",

@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dsir_spark.distilled import distill
     from dsir_spark.dsir import DSIR, DSIRModel, ngram_counts
     from dsir_spark.selection import select
 
-__all__ = ["DSIR", "DSIRModel", "ngram_counts", "select"]
+__all__ = ["DSIR", "DSIRModel", "distill", "ngram_counts", "select"]
 __version__ = "0.1.0"
 
 
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> Any:
         from dsir_spark.selection import select
 
         return select
+    if name == "distill":
+        from dsir_spark.distilled import distill
+
+        return distill
     if name in __all__:
         from dsir_spark import dsir
 

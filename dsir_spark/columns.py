@@ -17,10 +17,13 @@ from pyspark.sql import types as T
 from dsir_spark.errors import ColumnError
 
 LOG_WEIGHT = "log_weight"  # log importance weight, nats (double); null where the text is null
+LOG_ODDS = "log_odds"  # of the target against raw by a classifier, nats (double)
+PROBABILITY = "probability"  # that of these log odds (double)
 NUM_TOKENS = "num_tokens"  # tokens of the document (bigint); null where the text is null
 TARGET = "target"  # name of the target that a document was selected for (string)
 TEXT_HASH = "text_hash"  # of the text after folding case and blanks (struct of two bigints)
 QUALITY = ("most_frequent", "informative", "digits")  # tokens of each document (bigint)
+CONTAMINATED_BY = "contaminated_by"  # id of a text that the document shares an n-gram with (string)
 CONTENT_ID = "content_id"  # the id that is made from the text where the data has none (string)
 CHUNK_ID = "chunk_id"  # the document's id, #, the chunk's number (string)
 CHUNK_COLUMNS = (CHUNK_ID, "chunk", "num_chunks", "chunk_start", "chunk_end")
@@ -33,6 +36,12 @@ _STRINGS = (T.StringType, T.VarcharType, T.CharType)
 def column_name(target: str | None) -> str:
     """`log_weight`, or `log_weight_<target>` where targets are separate."""
     return LOG_WEIGHT if target is None else f"{LOG_WEIGHT}_{target}"
+
+
+def classifier_columns(target: str | None) -> tuple[str, str]:
+    """`log_odds` and `probability`, or these with `_<target>`: what a classifier says."""
+    end = "" if target is None else f"_{target}"
+    return LOG_ODDS + end, PROBABILITY + end
 
 
 def match_columns(target: str | None) -> tuple[str, str]:
@@ -116,9 +125,11 @@ def check_id_column(df: DataFrame, name: str, owner: str) -> None:
     _check_type(df, name, owner, "id_column", kinds, "of string or integer type")
 
 
-def check_size_column(df: DataFrame, name: str, owner: str) -> None:
+def check_size_column(
+    df: DataFrame, name: str, owner: str, option: str = "size_column"
+) -> None:  # fmt: skip
     """Raise a `ColumnError` unless `df` has a numeric column of this name."""
-    _check_type(df, name, owner, "size_column", (T.NumericType,), "numeric")
+    _check_type(df, name, owner, option, (T.NumericType,), "numeric")
 
 
 def _check_type(

@@ -6,7 +6,7 @@ them (`resample`). The session is the caller's; nothing is cached, and no text i
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from dsir_spark import features, tables
 from dsir_spark.columns import (
     CHUNK_COLUMNS,
+    CONTAMINATED_BY,
     CONTENT_ID,
     TARGET,
     check_column,
@@ -25,23 +26,19 @@ from dsir_spark.columns import (
     quoted,
     refuse_columns,
 )
-from dsir_spark.errors import ConfigError, DataError, TableError
+from dsir_spark.errors import ConfigError, DataError, in_range
 from dsir_spark.features import FeatureSpec, tokenizers
 from dsir_spark.matchings import learn_matchings
 from dsir_spark.options import FitOptions, ResampleOptions, takes, target_name_problems
 from dsir_spark.resampling import added_columns, find_selection, selected_rows
-from dsir_spark.scoring import passes
-from dsir_spark.scoring.counts import BucketCounts, count
+from dsir_spark.scoring import classifier, decontamination, linear, passes, stored
+from dsir_spark.scoring.counts import count
 from dsir_spark.scoring.documents import SLICES, documents, sampled, spec_of
-from dsir_spark.scoring.model import FORMAT_VERSION, RAW, Model
+from dsir_spark.scoring.model import RAW, Model
 
 __all__ = ["DSIR", "DSIRModel", "ngram_counts"]
 
 _SINGLE = "target"  # name of the single target's counts within a model
-_MODEL = (
-    "position int, name string, counts array<bigint>, num_documents bigint, num_null bigint, "
-    "num_blank bigint, num_tokens bigint, facts string"
-)
 _ENOUGH_NGRAMS = 100_000  # a first sample of this size tells the n-grams in all of raw well enough
 
 
@@ -62,6 +59,7 @@ class DSIR:
             Listing all parameters that are out of range.
         """
         found = FitOptions.checked(options)
+        linear.require(found.scorer)
         self.config = found.model_copy(update={"tokenizer": _known(found.tokenizer)})
 
     def fit(self, raw: DataFrame, target: DataFrame | Mapping[str, DataFrame]) -> DSIRModel:
@@ -99,7 +97,10 @@ class DSIR:
             unicode_version=unicodedata.unidata_version,
         )
         _check_fit(model)
-        return model
+        if config.scorer == "dsir":
+            return model
+        learnt = classifier.learn(raw, targets, config, model.raw, share, model.targets)
+        return dataclasses.replace(model, classifiers=learnt)
 
 
 def _part_to_fit(raw: DataFrame, config: FitOptions) -> tuple[DataFrame, float]:
@@ -184,7 +185,8 @@ class DSIRModel(Model):
     def transform(self, df: DataFrame) -> DataFrame:
         """`df` with `log_weight` (or `log_weight_<target>` each), nats, and `num_tokens`.
 
-        Null where the text is null; 0 nats and 0 tokens where it has no token.
+        Of a model with scorer classifier also with `log_odds`, nats, and `probability`. Null where
+        the text is null; 0 nats and 0 tokens where it has no token.
 
         Raises
         ------
@@ -203,6 +205,8 @@ class DSIRModel(Model):
     ) -> DataFrame:
         """The weights table of `raw`: id, weights, `num_tokens` and columns to keep; no text.
 
+        Of a model that was given texts by `decontaminate` also `contaminated_by`, their ids.
+
         Parameters
         ----------
         text_hash : bool
@@ -214,17 +218,44 @@ class DSIRModel(Model):
         all_of_raw = documents(raw, self.config)
         for name in keep:
             check_column(raw, name, "raw", "keep")
+        # In a weights table a column of this name is taken for what `decontaminate` found.
+        refuse_columns(raw.select(*map(quoted, keep)), [CONTAMINATED_BY], "keep")
         chunks = CHUNK_COLUMNS[1:] if self.config.chunk_words is not None else ()
         own = (self.config.id_column or CONTENT_ID,) if chunks else ()
         first = (self.id_name, self.config.text_column)
         others = [c for c in dict.fromkeys((*own, *chunks, *keep)) if c not in first]
         kept = (self.id_name, *others)
         needed = all_of_raw.select(*[quoted(c) for c in (*kept, self.config.text_column)])
-        scored = self.scored(needed, text_hash=text_hash, quality=quality, keep=kept)
+        scored = self.scored(
+            needed, text_hash=text_hash, quality=quality, contaminated=True, keep=kept
+        )
         return scored.select(
             quoted(self.id_name), *[quoted(c) for c in scored.columns if c not in kept],
             *[quoted(c) for c in others],
         )  # fmt: skip
+
+    def decontaminate(self, texts: DataFrame, ngram: int = 13) -> DSIRModel:
+        """The model by which no document is a candidate that shares an n-gram of `ngram` tokens
+        with one of `texts`, the texts that something will be evaluated on.
+
+        `weigh` says by which text in `contaminated_by` (string): its id, where `texts` has the
+        model's id column, else one made from the text; of several, that of the document's first
+        such n-gram. Tokens are compared themselves, never their hashes alone; chunks are looked at
+        one by one. Texts of fewer tokens are compared with nothing: a warning counts them.
+
+        Raises
+        ------
+        ColumnError
+            The text column is missing or of another type.
+        DataError
+            No text has `ngram` tokens, or there are more texts than tasks can be sent.
+        """
+        if ngram < 1:
+            raise ConfigError(in_range("ngram", "a whole number of tokens >= 1", ngram))
+        known, notes = decontamination.read(texts, self.config, ngram)
+        for note in notes:
+            warnings.warn(note, UserWarning, stacklevel=2)
+        return dataclasses.replace(self, decontamination=known)
 
     @takes(ResampleOptions)
     def resample(
@@ -254,7 +285,8 @@ class DSIRModel(Model):
             Quotas that these documents cannot fill; for method match, no candidate.
         """
         chosen = ResampleOptions.checked(options, tuple(self.targets))
-        refuse_columns(raw, added_columns(self.config, self.names, chosen), "raw")
+        added = added_columns(self.config, self.names, chosen, self.decontamination is not None)
+        refuse_columns(raw, added, "raw")
         model = self
         if chosen.method == "match" and not self.matchings:
             model, weights = learn_matchings(self, raw, chosen), None
@@ -292,7 +324,7 @@ class DSIRModel(Model):
         TableError
             There is something at `place` and `overwrite` is not given.
         """
-        frame = as_frame(self, spark or tables.active_session())
+        frame = stored.as_frame(self, spark or tables.active_session())
         return tables.write(frame, place, overwrite=overwrite).data
 
     @classmethod
@@ -315,43 +347,4 @@ class DSIRModel(Model):
             Its tokenizer is a function, and functions are not allowed.
         """
         frame = tables.read(spark or tables.active_session(), place, version=version)
-        if "facts" not in frame.columns:
-            raise TableError(f"{place} is not a model: it has columns {', '.join(frame.columns)}")
-        rows = sorted(frame.collect(), key=lambda r: r["position"])
-        facts = json.loads(rows[0]["facts"])
-        if facts["format_version"] > FORMAT_VERSION:
-            raise TableError(
-                f"the model at {place} is of format {facts['format_version']}, this version of "
-                f"dsir_spark reads up to {FORMAT_VERSION}: upgrade it or fit again"
-            )
-        if not allow_functions:
-            owner = f"the tokenizer of the model at {place},"
-            tokenizers.refuse_function(facts["config"]["tokenizer"], owner)
-        parts = [
-            BucketCounts(np.array(r["counts"], np.int64), r["num_documents"], r["num_null"],
-                         r["num_blank"], r["num_tokens"])
-            for r in rows
-        ]  # fmt: skip
-        return cls(
-            # As it was written: 97 is not 97.0 to the fingerprint.
-            config=FitOptions.model_construct(**facts["config"]),
-            raw=parts[0],
-            targets={r["name"]: part for r, part in zip(rows[1:], parts[1:], strict=True)},
-            single_target=facts["single_target"],
-            fitted_share=facts["fitted_share"],
-            unicode_version=facts["unicode_version"],
-        )
-
-
-def as_frame(model: Model, spark: SparkSession) -> DataFrame:
-    """A model as its table has it: a row for raw and each target.
-
-    Columns: `name`, `counts` (array<bigint>, n-grams by bucket), totals, and `facts` (JSON).
-    """
-    facts = json.dumps(model.facts(), sort_keys=True)
-    rows = [
-        (order, name, part.counts.tolist(), part.num_documents, part.num_null, part.num_blank,
-         part.num_tokens, facts)
-        for order, (name, part) in enumerate({"": model.raw, **model.targets}.items())
-    ]  # fmt: skip
-    return spark.createDataFrame(rows, _MODEL).coalesce(1)
+        return cls(**stored.read(frame, place, allow_functions))

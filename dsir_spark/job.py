@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dsir_spark import inputs, matchings, report, resampling, runs, score_job, tables
 from dsir_spark.columns import check_column
-from dsir_spark.dsir import DSIR, DSIRModel, as_frame
+from dsir_spark.dsir import DSIR, DSIRModel
 from dsir_spark.errors import DSIRError
 from dsir_spark.inputs import Input, open_input
 from dsir_spark.options import FitOptions, JobOptions, ResampleOptions
@@ -26,6 +26,7 @@ from dsir_spark.preflight import (
     check_ids,
     model_of_record,
     named_targets,
+    open_decontamination,
     open_inputs,
     open_raw,
     refuse_foreign_weights,
@@ -46,6 +47,7 @@ from dsir_spark.runs import (
     quiet,
 )
 from dsir_spark.scoring import distributions, matched
+from dsir_spark.scoring.stored import as_frame
 from dsir_spark.selection import Selection
 
 select = score_job.select
@@ -68,8 +70,10 @@ def weigh(spark: SparkSession, options: JobOptions, progress: Progress = quiet) 
     model, earlier = model_of_record(run)
     raw = open_raw(run, earlier)
     check_columns(run, raw, model.config, model.names)
+    texts = open_decontamination(run, model.config)
     run.begin()
     if not run.done(WEIGHTS):
+        model = dataclasses.replace(model, decontamination=texts)
         check_ids(run, raw, model.config)
         _write_weights(run, model, raw)
     return run.finish()
@@ -90,12 +94,14 @@ def resample_again(
     check_columns(run, raw, model.config, model.names)
     refuse_foreign_weights(run, model, earlier, raw)
     run.facts["weights_version"] = earlier["weights_version"]
+    texts = open_decontamination(run, model.config, earlier.get("decontaminate"))
     run.begin()
     if options.method == "match":
         # What a document is ranked by depends on how many are wanted: its text is read again.
         model = _match(run, model, raw)
-        if not run.done(WEIGHTS):
-            _write_weights(run, model, raw)
+    model = dataclasses.replace(model, decontamination=texts)
+    if options.method == "match" and not run.done(WEIGHTS):
+        _write_weights(run, model, raw)
     targets = inputs.recorded_targets(spark, run.facts["target"])
     return _select(run, model, raw, targets, None)
 
@@ -109,6 +115,7 @@ def run_all(spark: SparkSession, options: JobOptions, progress: Progress = quiet
     options.require("raw", "target", "output", budget=True)
     run, raw, opened = _opened(spark, options, "run", progress)
     fit_options = open_inputs(run, raw, opened)
+    texts = open_decontamination(run, fit_options)
     run.begin()
     if not run.done(MODEL):
         check_ids(run, raw, fit_options)
@@ -118,6 +125,7 @@ def run_all(spark: SparkSession, options: JobOptions, progress: Progress = quiet
     report.checks.tell(report.checks.found(fitted))
     if options.method == "match":
         model = _match(run, model, raw)
+    model = dataclasses.replace(model, decontamination=texts)
     if not run.done(WEIGHTS):
         rows = model.raw.num_documents if model.fitted_share == 1 else None
         _write_weights(run, model, raw, rows)
@@ -159,17 +167,16 @@ def report_again(
         return _read(spark, tables.within(output, name), row[f"{name}_version"])
 
     model = _read_model(spark, output, row, allow_functions)
-    selection = Selection.from_json(
-        row["selection"],
-        resampling.pool_of(model, _options_of(row["selection"], model)).of(table(WEIGHTS)),
-    )
+    weights, own = table(WEIGHTS), _options_of(row["selection"], model)
+    pool = resampling.pool_of(model, own, weights.columns).of(weights)
+    selection = Selection.from_json(row["selection"], pool)
     targets = inputs.recorded_targets(spark, row["target"])
     for name in model.targets.keys() - targets.keys():
         said = f"the report lacks the n-grams of target {name}, which is gone or changed"
         warnings.warn(said, UserWarning, stacklevel=2)
     with progress("gathering the facts of the report"):
         return report.gather(
-            run=row, model=model, raw=raw, weights=table(WEIGHTS), selected=table(SELECTED),
+            run=row, model=model, raw=raw, weights=weights, selected=table(SELECTED),
             selection=selection, targets=targets, composition=composition, examples=examples,
         )  # fmt: skip
 
@@ -243,6 +250,7 @@ def _model(
         model = DSIR(**own).fit(raw.frame, given)
     raw.check_unchanged()
     run.facts["model_fingerprint"] = model.fingerprint
+    run.facts["classifier"] = model.classifier_facts
     with run.stage("write_model", "writing the model"):
         run.write(as_frame(model, run.spark), MODEL)
     return model

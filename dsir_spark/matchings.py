@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dsir_spark import tables
 from dsir_spark.options import ResampleOptions
-from dsir_spark.resampling import require_budget
+from dsir_spark.resampling import refuse_mixed, require_budget
 from dsir_spark.scoring.matched import Matching, Step
 from dsir_spark.scoring.matching import learn
 from dsir_spark.scoring.model import Model
@@ -30,6 +30,7 @@ def learn_matchings(model: M, raw: DataFrame, options: ResampleOptions) -> M:
         No document of the sample is a candidate.
     """
     require_budget(options)
+    refuse_mixed(model.config, options)
     found = learn(
         raw, model.config, options, model.raw, model.fitted_share, model.targets
     )  # fmt: skip

@@ -115,6 +115,9 @@ class FitOptions(Options):
         "all", "About how many n-grams of raw to fit on, from a sample of its documents by the "
         "hash of their ids; auto: 100,000 x num_buckets.",
         "all, auto or a whole number >= 1")
+    scorer: Literal["dsir", "classifier"] = _fit(
+        "dsir", "What documents are selected by: log weights, or (classifier) the log odds of a "
+        "logistic regression of the target against as much of raw; it needs scikit-learn.")
     chunk_words: Whole | None = _fit(
         None, "Weigh and select chunks of N tokens of raw.", "a whole number of tokens >= 1", ge=1)
 
@@ -303,6 +306,11 @@ class JobOptions(ResampleOptions, FitOptions):
         {}, "Target sample: a path or table; several with names are separate targets.",
         "a path or table, or a mapping of names to them", needed=("run", "fit"))
     target_format: Format | None = _input(None, "Of the targets, if names do not tell.")
+    decontaminate: Text | None = option(
+        None, "Texts that you evaluate on: documents that share an n-gram with one are no "
+        "candidates.", "a path or a table name", commands=("run", "weigh"))
+    decontaminate_ngram: Whole = option(
+        13, "Tokens of such an n-gram.", "a whole number >= 1", commands=("run", "weigh"), ge=1)
     output: Text | None = option(
         None, "Where the tables go: a path or catalog.schema.", "a path or a schema",
         commands=_ALL, needed=_ALL)

@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 
 from dsir_spark import resampling, runs, tables
 from dsir_spark.columns import (
+    CONTAMINATED_BY,
     NUM_CHUNKS_SELECTED,
     TEXT_HASH,
     check_column,
@@ -28,11 +29,11 @@ from dsir_spark.columns import (
 )
 from dsir_spark.dsir import DSIRModel
 from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
-from dsir_spark.features import tokenizers
-from dsir_spark.inputs import Input, open_input
+from dsir_spark.features import Decontamination, tokenizers
+from dsir_spark.inputs import Input, as_recorded, open_input
 from dsir_spark.options import FitOptions, JobOptions, ResampleOptions
 from dsir_spark.runs import MODEL, SELECTED, WEIGHTS, WRITES, Run
-from dsir_spark.scoring import distributions
+from dsir_spark.scoring import decontamination, distributions, linear
 
 _COLUMNS = ("text_column", "id_column")  # found whatever their case is, as Spark does
 _log = logging.getLogger("dsir_spark")
@@ -47,11 +48,11 @@ def resolved(spark: SparkSession, options: JobOptions) -> JobOptions:
         The output lies in an input, or an input in the output: the run's own tables would become
         data, or maintenance of a Delta table would delete them.
     """
-    named = ("raw", "scores", "output")
+    named = ("raw", "scores", "output", "decontaminate")
     places = {n: tables.resolved(spark, v) for n in named if (v := getattr(options, n, None))}
     targets = {name: tables.resolved(spark, place) for name, place in options.target.items()}
     output = places.get("output")
-    inputs = {n: places.get(n) for n in ("raw", "scores")}
+    inputs = {n: places.get(n) for n in ("raw", "scores", "decontaminate")}
     inputs |= {f"target {name}": place for name, place in targets.items()}
     for owner, place in inputs.items():
         if output and place and (tables.contains(place, output) or tables.contains(output, place)):
@@ -75,15 +76,55 @@ def check_columns(
             check_column(raw.frame, column, owner, option)
     if options.size_column is not None:
         check_size_column(raw.frame, options.size_column, owner)
-    added = resampling.added_columns(fit_options, targets, options.part(ResampleOptions))
+    added = resampling.added_columns(
+        fit_options, targets, options.part(ResampleOptions), options.decontaminate is not None
+    )
     added += [NUM_CHUNKS_SELECTED] if options.whole_documents is not None else []
-    # In a weights table a column of this name is taken for the hash, even if no copies are dropped.
+    # In a weights table columns of these names are taken for ours, whatever the options ask for.
     kept = (*options.keep, *options.needed_columns)
-    added += [TEXT_HASH] if TEXT_HASH in map(str.lower, kept) else []
+    added += [c for c in (TEXT_HASH, CONTAMINATED_BY) if c in map(str.lower, kept)]
     refuse_columns(raw.frame, added, owner)
     written = raw.frame if SELECTED in WRITES[run.command] else raw.frame.select(*map(quoted, kept))
     if said := tables.unwritable(written.schema):
         raise ColumnError(f"{owner}: {said}: leave it out by a view, or rename or cast it there")
+
+
+def open_decontamination(
+    run: Run, config: FitOptions, recorded: str | None = None
+) -> Decontamination | None:
+    """The texts to stay away from, put on the run's record; None where there are none.
+
+    recorded : those that weights were made with, for a run that takes them as they are
+
+    Raises
+    ------
+    TableError
+        Others are given than are on record, or those on record are gone or changed.
+    """
+    place, ngram = run.options.decontaminate, run.options.decontaminate_ngram
+    if recorded is not None or run.command == "resample":
+        known = json.loads(recorded or "{}")
+        if place is not None and (known.get("place"), known.get("ngram")) != (place, ngram):
+            raise TableError(
+                f"the weights at {run.place(WEIGHTS)} were made with decontaminate "
+                f"{known.get('place', 'not given')}, not with {ngram} tokens of {place}: leave it "
+                "out, or run `weigh --overwrite`"
+            )
+        if not known:
+            return None
+        place, ngram = known["place"], known.pop("ngram")
+        texts, identity, notes = as_recorded(run.spark, known, "decontaminate"), known, []
+    elif place is None:
+        return None
+    else:
+        opened = open_input(run.spark, place, None, "decontaminate")
+        texts, identity, notes = opened.frame, opened.identity, opened.notes
+    found, more = decontamination.read(texts, config, ngram, f"decontaminate ({place})")
+    run.facts["decontaminate"] = json.dumps({**identity, "ngram": ngram}, sort_keys=True)
+    run.facts["notes"] = [*run.facts["notes"], *notes, *more]
+    for note in (*notes, *more):
+        warnings.warn(note, UserWarning, stacklevel=2)
+    return found
 
 
 def named_targets(options: JobOptions) -> dict[str, tuple[str, str]]:
@@ -113,7 +154,9 @@ def put_on_record(run: Run, opened: Mapping[str, Input]) -> None:
 
 def _what_to_fit(run: Run, raw: Input, targets: Mapping[str, Input]) -> FitOptions:
     options = run.options
+    linear.require(options.scorer)
     fit_options = _with_id_column(options, raw)
+    resampling.refuse_mixed(fit_options, options.part(ResampleOptions))
     check_columns(run, raw, fit_options, (None,) if options.single_target else tuple(targets))
     for name, (owner, place) in named_targets(options).items():
         check_text_column(targets[name].frame, options.text_column, f"{owner} ({place})")
@@ -183,6 +226,7 @@ def model_of_record(run: Run) -> tuple[DSIRModel, Mapping[str, Any]]:
     model = DSIRModel.load(
         place, spark=run.spark, version=version.latest, allow_functions=run.options.allow_functions
     )
+    resampling.refuse_mixed(model.config, run.options.part(ResampleOptions))
     differences = [
         f"{name} is {_shown(fitted)} in the model and {_shown(given)} here"
         for name in sorted(run.options.given & model.config.model_dump().keys())
@@ -202,6 +246,7 @@ def model_of_record(run: Run) -> tuple[DSIRModel, Mapping[str, Any]]:
         )
     run.facts |= {
         "model_fingerprint": model.fingerprint,
+        "classifier": model.classifier_facts,
         "model_version": version.data,
         "target": earlier["target"],
     }

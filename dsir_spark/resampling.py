@@ -10,12 +10,14 @@ from pyspark.sql import functions as F
 
 from dsir_spark.columns import (
     CHUNK_COLUMNS,
+    CONTAMINATED_BY,
     CONTENT_ID,
     NUM_CHUNKS_SELECTED,
     NUM_TOKENS,
     QUALITY,
     TARGET,
     TEXT_HASH,
+    classifier_columns,
     column_name,
     match_columns,
     quoted,
@@ -34,19 +36,22 @@ _NOISE = {"sample": "gumbel", "top_k": "none", "match": "uniform"}
 _OF = "__dsir_of"
 
 
-def pool_of(model: Model, options: ResampleOptions) -> Pool:
-    """How the rows of the model's weights tables compete under these options."""
-    tokens = F.col(NUM_TOKENS)
+def pool_of(model: Model, options: ResampleOptions, columns: Sequence[str] = ()) -> Pool:
+    """How the rows of the model's weights tables, which have these columns, compete."""
+    tokens, contaminated = F.col(NUM_TOKENS), F.col(CONTAMINATED_BY).isNotNull()
     stages = [
         ("null_text", tokens.isNull()),
         ("blank", tokens == 0),
+        # Before all that a selection chooses: the number is the same whatever is selected.
+        *([("contaminated", contaminated)] if CONTAMINATED_BY in columns else []),
         ("too_short", tokens < options.min_example_length),
         *_quality_stages(options.rule),
     ]
     matched = options.method == "match"
     scores = {}
     for name in model.names:
-        scores[name] = quoted(match_columns(name)[0] if matched else column_name(name))
+        column = match_columns(name)[0] if matched else column_name(name)
+        scores[name] = quoted(classifier_columns(name)[0] if model.classifiers else column)
         if options.normalize == "ngram":
             size = num_ngrams(tokens, model.config.ngrams)
             scores[name] = scores[name] / F.greatest(size, F.lit(1))
@@ -95,21 +100,35 @@ def find_selection(
         Quotas that these documents cannot fill.
     """
     require_budget(options)
+    refuse_mixed(model.config, options)
     missing = [c for c in QUALITY if options.quality is not None and c not in weights.columns]
     if missing:
         raise ColumnError(
             f"the weights table has no column {', '.join(missing)}; it has "
             f"{', '.join(weights.columns)}: weigh with the same options"
         )
+    if model.decontamination is not None and CONTAMINATED_BY not in weights.columns:
+        raise ColumnError(
+            f"the weights table has no column {CONTAMINATED_BY}: weigh with the model that was "
+            "given the texts (decontaminate)"
+        )
     own = shares(model.targets, options.proportions)
     by_name = dict(zip(model.names, own, strict=True))
-    return find(weights, pool_of(model, options), options, by_name, num_rows)
+    return find(weights, pool_of(model, options, weights.columns), options, by_name, num_rows)
 
 
 def require_budget(options: ResampleOptions) -> None:
     """Raise a `ConfigError` where neither documents nor tokens are given."""
     if options.num_to_sample is None and not options.sized:
         raise ConfigError("give num_to_sample or num_tokens_to_sample")
+
+
+def refuse_mixed(config: FitOptions, options: ResampleOptions) -> None:
+    """Raise a `ConfigError` where what is asked for needs log weights and a classifier scores."""
+    if config.scorer == "classifier" and options.method == "match":
+        raise ConfigError("method match goes by counts: give sample or top_k, or scorer dsir")
+    if config.scorer == "classifier" and options.normalize != "none":
+        raise ConfigError("normalize is for scorer dsir: log odds are of means already")
 
 
 def selected_rows(
@@ -140,9 +159,17 @@ def selected_rows(
         chosen = _joined(model, raw, selection.filter(weights, weights), unique_ids)
     else:
         rows, matched = documents(raw, model.config), options.method == "match"
-        scored = model.scored(rows, matched=matched, quality=options.quality is not None)
+        contaminated = CONTAMINATED_BY in weights.columns
+        if contaminated and model.decontamination is None:
+            raise ConfigError(
+                "the weights were made by a model that was given texts to stay away from: raw is "
+                "read again, and needs them too (decontaminate)"
+            )
+        scored = model.scored(
+            rows, matched=matched, quality=options.quality is not None, contaminated=contaminated
+        )
         chosen = selection.filter(scored, weights)
-        added = [*model.weight_columns, NUM_TOKENS, *([] if model.single_target else [TARGET])]
+        added = [*model.score_columns, NUM_TOKENS, *([] if model.single_target else [TARGET])]
         chosen = chosen.select(*[quoted(c) for c in (*rows.columns, *added)])
     return chosen if model.config.id_column is not None else _first_copies(chosen, model.id_name)
 
@@ -156,7 +183,7 @@ def _joined(model: Model, raw: DataFrame, selected: DataFrame, unique_ids: bool)
         of = selected.select(quoted(own).alias(_OF)).distinct()
         named = named.join(F.broadcast(of), quoted(own) == F.col(_OF), "left_semi")
     rows = documents(named, config.model_copy(update={"id_column": own}))
-    scores = [*model.weight_columns, NUM_TOKENS]
+    scores = [*model.score_columns, NUM_TOKENS]
     names = {c: f"{_OF}_{i}" for i, c in enumerate(scores)}
     target = [] if model.single_target else [TARGET]
     found = selected.select(
@@ -202,16 +229,21 @@ def whole_documents(model: Model, raw: DataFrame, selected: DataFrame, share: fl
 
 
 def added_columns(
-    config: FitOptions, targets: Sequence[str | None], options: ResampleOptions
-) -> list[str]:
+    config: FitOptions, targets: Sequence[str | None], options: ResampleOptions,
+    contaminated: bool = False,
+) -> list[str]:  # fmt: skip
     """What a selection adds to the columns of raw, some of it in passing.
 
     targets : as in `Model.names`
+    contaminated : are documents that share an n-gram with some texts left out?
     """
     added = [*map(column_name, targets), NUM_TOKENS]
     if options.method == "match":
         added += [c for target in targets for c in match_columns(target)]
+    if config.scorer == "classifier":
+        added += [c for target in targets for c in classifier_columns(target)]
     added += QUALITY if options.quality is not None else ()
+    added += [CONTAMINATED_BY] if contaminated else []
     added += [CONTENT_ID] if config.id_column is None else []
     added += CHUNK_COLUMNS if config.chunk_words is not None else ()
     return added if tuple(targets) == (None,) else [*added, TARGET]

@@ -39,13 +39,15 @@ STARTED, FINISHED = "started", "finished"
 
 SCHEMA = """
     run_id string, command string, started_at timestamp, dsir_spark_version string, config string,
-    raw string, target string, model_fingerprint string, table_fingerprint string,
+    raw string, target string, decontaminate string,
+    model_fingerprint string, table_fingerprint string,
     seed bigint, num_to_sample bigint, num_tokens_to_sample bigint,
     temperature map<string, double>, shortfall bigint, selection string,
     funnel map<string, bigint>, selected_by_target map<string, bigint>,
+    contaminated map<string, bigint>,
     kl_reduction map<string, double>, kl_reduction_random map<string, double>,
     effective_sample_size map<string, double>, kl_bound map<string, double>,
-    match string, match_version bigint, scores string, scores_version bigint,
+    classifier string, match string, match_version bigint, scores string, scores_version bigint,
     rejected_version bigint,
     model_version bigint, weights_version bigint, selected_version bigint,
     seconds map<string, double>, state string, notes array<string>
@@ -146,8 +148,9 @@ class Run:
         """
         old = self.unfinished
         if old is not None and not self._differences():
-            inputs = ("raw", "target", "scores", "model_fingerprint")
-            changed = [n for n in inputs if old[n] is not None and old[n] != self.facts.get(n)]
+            inputs = ("raw", "target", "scores", "decontaminate", "model_fingerprint")
+            known = {n: old[n] for n in inputs if old.get(n) is not None}
+            changed = [n for n, was in known.items() if was != self.facts.get(n)]
             if not changed:
                 self.run_id = old["run_id"]
                 kept = [name for name in WRITES[self.command] if self._is_own(name)]

@@ -75,7 +75,10 @@ def look_for_places(command: str, options: JobOptions) -> None:
         looked_for = place and not _SCHEME_OR_GLOB.match(place) and tables.is_path(place)
         return bool(looked_for and not os.path.exists(str(place)))
 
-    places = {"raw": options.raw, "scores": getattr(options, "scores", None)} | {
+    places = {
+        "raw": options.raw, "scores": getattr(options, "scores", None),
+        "decontaminate": getattr(options, "decontaminate", None),
+    } | {
         "target" if options.single_target else f"target {name}": place
         for name, place in options.target.items()
     }

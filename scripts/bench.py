@@ -16,6 +16,7 @@ Kernels and the reference run on one core, Spark on all, over as many copies of 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import math
 import os
@@ -39,6 +40,7 @@ from dsir_spark import DSIR, features, selection
 from dsir_spark.demo_data import build_demo_data
 from dsir_spark.features import FeatureSpec, tokenizers
 from dsir_spark.options import SelectOptions
+from dsir_spark.scoring.linear import Linear
 from dsir_spark.scoring.passes import _text_udf
 from dsir_spark.selection import keys
 from dsir_spark.session import build_session
@@ -274,6 +276,11 @@ def passes(
     named = raw.withColumn("id", F.monotonically_increasing_id())
     weighed = model.weigh(named, text_hash=False)
     with_hashes = model.weigh(named)
+    # Of any numbers: what it costs does not depend on them.
+    learnt = Linear(np.random.default_rng(1).normal(size=model.config.num_buckets), 0.0)
+    classified = dataclasses.replace(model, classifiers={"target": learnt})
+    classified = classified.weigh(named, text_hash=False)
+    decontaminated = model.decontaminate(target).weigh(named, text_hash=False)
     runs = {
         "Spark: scan in the JVM": lambda: consume(raw.select(F.octet_length("text"))),
         COLUMN: lambda: consume(to_column),
@@ -281,6 +288,8 @@ def passes(
         ROWS: lambda: consume(to_rows),
         "Spark: weigh": lambda: consume(weighed),
         "Spark: weigh, with hashes of the texts": lambda: consume(with_hashes),
+        "Spark: weigh, with a classifier": lambda: consume(classified),
+        "Spark: weigh, decontaminated": lambda: consume(decontaminated),
         "Spark: fit": lambda: DSIR().fit(raw, target),
     }
     table.measure_together(megabytes, "MB", runs)

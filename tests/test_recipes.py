@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 import dsir_spark
 from dsir_spark import cli
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]  # the rules themselves: test_scores
 PAGE = Path(dsir_spark.__file__).parents[1] / "docs" / "recipes.md"
 COMMANDS = {
     re.search(r"--output out/(\w+)", line)[1]: shlex.split(line)[1:]

@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "resampling": f"{_VALUES} scoring selection",
     "matchings": f"{_VALUES} tables scoring resampling",
     "dsir": _MODEL,
+    "distilled": "errors columns options features tables scoring",
     "report": f"{_MODEL} dsir",
     "session": "errors",
     "progress": "",
@@ -111,7 +112,7 @@ def test_only_what_spark_connect_has(name):
 
 
 FIT = """ngrams num_buckets tokenizer allow_functions hash text_column id_column
-target_laplace_smoothing target_dirichlet_smoothing num_tokens_to_fit chunk_words""".split()
+target_laplace_smoothing target_dirichlet_smoothing num_tokens_to_fit scorer chunk_words""".split()
 RESAMPLE = """num_to_sample num_tokens_to_sample size_column method seed min_example_length quality
 normalize temperature proportions allocation duplicates group_column max_per_group quota_column
 quotas quota_shortfall match_steps match_tokens""".split()
@@ -125,9 +126,12 @@ MODEL = dsir_spark.DSIRModel
         (dsir_spark.DSIR.fit, "self raw target", []),
         (dsir_spark.ngram_counts, "df text_column ngrams num_buckets tokenizer hash "
          "allow_functions", []),
+        (dsir_spark.distill, "sample score compare text_column id_column ngrams num_buckets "
+         "tokenizer hash allow_functions", []),
         (MODEL.transform, "self df", []),
         (MODEL.weigh, "self raw keep text_hash quality", []),
         (MODEL.resample, "self raw weights", RESAMPLE),
+        (MODEL.decontaminate, "self texts ngram", []),
         (MODEL.explain, "self df", []),
         (MODEL.save, "self place spark overwrite", []),
         (MODEL.load, "place spark version allow_functions", []),
@@ -146,11 +150,11 @@ def test_public_surface(function, own, options):
 
 
 def test_public_names():
-    assert dsir_spark.__all__ == ["DSIR", "DSIRModel", "ngram_counts", "select"]
+    assert dsir_spark.__all__ == ["DSIR", "DSIRModel", "distill", "ngram_counts", "select"]
     assert all(callable(getattr(dsir_spark, name)) for name in dsir_spark.__all__)
     verbs = {n for n, f in inspect.getmembers(MODEL, callable) if not n.startswith("_")}
-    assert verbs == {"transform", "weigh", "resample", "explain", "save", "load", "tables",
-                     "scored", "facts"}  # fmt: skip
+    assert verbs == {"transform", "weigh", "decontaminate", "resample", "explain", "save", "load",
+                     "tables", "scored", "facts"}  # fmt: skip
     with pytest.raises(AttributeError):
         dsir_spark.nothing  # noqa: B018
     assert dsir.DSIR is dsir_spark.DSIR

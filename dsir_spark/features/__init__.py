@@ -13,12 +13,14 @@ from dsir_spark.features.arrow import (
     text_hashes,
 )
 from dsir_spark.features.chunking import chunks
+from dsir_spark.features.decontamination import Decontamination
 from dsir_spark.features.quality import QUALITY
 from dsir_spark.features.spec import MAX_BUCKETS, FeatureSpec
 
 __all__ = [
     "MAX_BUCKETS",
     "QUALITY",
+    "Decontamination",
     "FeatureSpec",
     "NgramCounts",
     "QualityFacts",

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dsir_spark.features import listing, passes, splitting, tokenizers, unicode_tables
+from dsir_spark.features import listing, overlap, passes, splitting, tokenizers, unicode_tables
 from dsir_spark.features.spec import FeatureSpec
 
 Int32 = npt.NDArray[np.int32]
@@ -133,6 +133,21 @@ def quality_facts(texts: pa.Array) -> QualityFacts:
     from dsir_spark.features import quality
 
     return QualityFacts(*np.ascontiguousarray(quality.facts(_documents(texts, "wordpunct")).T))
+
+
+def token_counts(texts: pa.Array, tokenizer: str) -> Int64:
+    """Tokens of each text, int64[n]; 0 for nulls."""
+    return passes.token_counts(_documents(texts, tokenizer))
+
+
+def overlap_index(texts: pa.Array, ngram: int, tokenizer: str) -> overlap.Index:
+    """The n-grams of `ngram` tokens of some texts, for `shared` to look up."""
+    return overlap.index(_documents(texts, tokenizer), ngram)
+
+
+def shared(texts: pa.Array, index: overlap.Index, tokenizer: str) -> Int64:
+    """The number of the indexed text with the first n-gram that a text shares, int64[n], or -1."""
+    return overlap.shared(_documents(texts, tokenizer), index)
 
 
 def sparse_counts(texts: pa.Array, spec: FeatureSpec) -> tuple[pa.ListArray, pa.ListArray]:

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from dsir_spark.features import arrow, chunking
 from dsir_spark.features import terms as ngram_terms
+from dsir_spark.features.decontamination import Decontamination
 from dsir_spark.features.quality import QUALITY
 from dsir_spark.features.spec import FeatureSpec
 
@@ -32,6 +33,7 @@ Batches = Iterable[pa.RecordBatch]
 DOCUMENTS, NULL, BLANK, TOKENS = -1, -2, -3, -4
 
 STRUCT = "__dsir"  # the column of `score_rows` that holds what `score_struct` returns
+BY = "by"  # its field of the text that a document shares an n-gram with
 
 
 def warn_of_other_unicode(fitted: str) -> None:
@@ -68,11 +70,13 @@ class Output:
         k + 1 (k = 0, 1, ...) for each table whose mean is at least `thresholds[k]`
     first : number of the first table
     thresholds : of steps, K numbers; a tuple, so that outputs compare
+    intercept : added to a sum or mean
     """
 
     kind: Literal["sum", "mean", "steps"]
     first: int
     thresholds: tuple[float, ...] = ()
+    intercept: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +102,9 @@ class Scoring:
         columns = np.empty((len(texts), len(self.outputs)))
         for i, output in enumerate(self.outputs):
             if output.kind == "sum":
-                columns[:, i] = totals[:, output.first]
+                columns[:, i] = totals[:, output.first] + output.intercept
             elif output.kind == "mean":
-                columns[:, i] = averages[:, output.first]
+                columns[:, i] = averages[:, output.first] + output.intercept
             else:
                 size = len(output.thresholds)
                 passed = averages[:, output.first : output.first + size] >= output.thresholds
@@ -109,7 +113,7 @@ class Scoring:
 
 
 def score_fields(num_outputs: int, text_hash: bool = False, quality: bool = False) -> list[str]:
-    """Names of the fields of `score_struct`: the first `num_outputs` double, all others bigint."""
+    """Names of the numbers of `score_struct`: the first `num_outputs` double, all others bigint."""
     names = [*[f"s{i}" for i in range(num_outputs)], "n"]
     return [*names, *(["h0", "h1"] if text_hash else []), *(QUALITY if quality else [])]
 
@@ -121,6 +125,7 @@ def score_struct(
     unicode_version: str,
     text_hash: bool = False,
     quality: bool = False,
+    decontamination: Decontamination | None = None,
 ) -> pa.StructArray:
     """Scores and facts of each text, the fields named by `score_fields`; all null for a null text.
 
@@ -128,6 +133,7 @@ def score_struct(
     n : int64, tokens
     h0, h1 : int64, the halves of `text_hashes`, if asked for
     QUALITY : int64 each, if asked for
+    BY : string, `contaminated_by` of a decontamination, if one is given; the last field
     """
     warn_of_other_unicode(unicode_version)
     scores, num_tokens = scoring.apply(texts, spec)
@@ -139,7 +145,11 @@ def score_struct(
         columns += [getattr(facts, name) for name in QUALITY]
     missing = texts.is_null().to_numpy(zero_copy_only=False)
     names = score_fields(len(scoring.outputs), text_hash, quality)
-    return pa.StructArray.from_arrays([pa.array(c, mask=missing) for c in columns], names=names)
+    fields = [pa.array(c, mask=missing) for c in columns]
+    if decontamination is not None:
+        fields.append(decontamination.contaminated_by(texts, spec.tokenizer))
+        names.append(BY)
+    return pa.StructArray.from_arrays(fields, names=names)
 
 
 def score_rows(
@@ -150,11 +160,14 @@ def score_rows(
     unicode_version: str,
     text_hash: bool = False,
     quality: bool = False,
+    decontamination: Decontamination | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The other columns, under the names `kept`, and `score_struct` of the last one, as STRUCT."""
     for batch in batches:
         *others, texts = batch.columns
-        found = score_struct(texts, scoring, spec, unicode_version, text_hash, quality)
+        found = score_struct(
+            texts, scoring, spec, unicode_version, text_hash, quality, decontamination
+        )
         yield pa.RecordBatch.from_arrays([*others, found], names=[*kept, STRUCT])
 
 

@@ -58,6 +58,13 @@ def add_scores(buckets, indptr, tables, total):
             for j in range(indptr[d], indptr[d + 1]):
                 acc += tables[np.uint64(buckets[np.uint64(j)]), 0]
             total[d, 0] = acc
+        elif tables.shape[1] == 2:
+            acc, other = total[d, 0], total[d, 1]
+            for j in range(indptr[d], indptr[d + 1]):
+                bucket = np.uint64(buckets[np.uint64(j)])
+                acc += tables[bucket, 0]
+                other += tables[bucket, 1]
+            total[d, 0], total[d, 1] = acc, other
         else:
             for j in range(indptr[d], indptr[d + 1]):
                 bucket = np.uint64(buckets[np.uint64(j)])

@@ -91,6 +91,10 @@ RULES: dict[type, tuple[Rule, ...]] = {
             f"and each costs a document up to {math.log(1e8):.0f} nats.",
             "Give target_dirichlet_smoothing auto, method match, fewer num_buckets or more target "
             "documents."),
+        Rule("told_apart_by_chance", "targets", lambda f, t: t.auc, "<", 0.6,
+            "The classifier hardly tells {t.called} from raw: its AUC is {n:.2f} on documents "
+            "held out.",
+            "Give more target documents, or scorer dsir."),
         Rule("nearly_the_same", "targets", lambda f, t: t.kl, "<", 0.01,
             "{t.called} and raw are nearly the same: KL(target || raw) is {n:.4f} nats.",
             "There is little to select for; check that the right target is given."),
@@ -126,7 +130,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         Rule("contamination", "targets", lambda f, t: t.in_raw, ">", 0.0,
             "{n:,} documents of raw are texts of {t.called} itself; {t.in_raw_selected:,} of them "
             "were selected.",
-            "If the target is what you will evaluate on, leave them out of raw (where)."),
+            "If the target is what you will evaluate on, leave them out: give decontaminate."),
         Rule("dominates", "composition",
             lambda f, c: c.rows[0]["selected_share"]
             if c.rows and c.rows[0]["raw_share"] <= 0.45 else None, ">", 0.9,

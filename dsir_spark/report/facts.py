@@ -15,7 +15,8 @@ from typing import Any
 LABELS = {
     "read": "read", "unparsed": "did not parse", "filtered": "left out by where",
     "null_id": "without id",
-    "null_text": "without text", "blank": "blank", "too_short": "too short",
+    "null_text": "without text", "blank": "blank", "contaminated": "contaminated",
+    "too_short": "too short",
     "quality_length": "quality: length", "quality_repeating": "quality: repetition",
     "quality_informative": "quality: information", "quality_numeric": "quality: digits",
     "not_in_raw": "not in raw", "beyond_threshold": "beyond the threshold",
@@ -65,6 +66,7 @@ class FitTarget(OfTarget):
     missed: float  # share of raw's n-grams in buckets that the target has nothing in
     kl: float  # KL(target || raw), nats
     cjk_share: float | None = None  # of Chinese, Japanese, Korean, Thai among letters of a sample
+    auc: float | None = None  # of its classifier, on documents held out
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ class WeightFacts:
     targets: tuple[WeightTarget, ...]
     composition: tuple[Composition, ...]
     sample: Any = field(repr=False, compare=False)  # a `candidates.Sample`
+    # Documents of raw by the text that they share an n-gram with, the most first.
+    contaminated: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,7 @@ class Run:
     version: str
     min_example_length: int
     match: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # steps, as in `runs`
+    classifier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # as in `runs`
 
 
 @dataclass(frozen=True)
@@ -222,6 +227,7 @@ class Facts:
             "kl_reduction_random": {t.name: t.kl_reduction_random for t in targets},
             "effective_sample_size": {t.name: t.effective_sample_size for t in targets},
             # Of matched selections only: those of others are estimates, made for the page.
+            "contaminated": dict(self.weights.contaminated) or None,
             "kl_bound": {t.name: t.bound for t in targets} if matched else None,
         }
 
@@ -236,6 +242,10 @@ class Facts:
                 {"stage": stage, "label": label, "count": self.funnel[stage]}
                 for stage, label in LABELS.items()
                 if stage in self.funnel and (self.funnel[stage] or stage in ENDS)
+            ],
+            "contaminated": [
+                {"text": text, "documents": number}
+                for text, number in self.weights.contaminated.items()
             ],
             "composition": [asdict(c) for c in self.weights.composition],
             "targets": [

@@ -16,7 +16,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from dsir_spark.columns import NUM_TOKENS, TARGET, TEXT_HASH, quoted
+from dsir_spark.columns import CONTAMINATED_BY, NUM_TOKENS, TARGET, TEXT_HASH, quoted
 from dsir_spark.features import arrow
 from dsir_spark.options import ResampleOptions
 from dsir_spark.report import candidates, checks, detail, facts, texts
@@ -31,6 +31,7 @@ from dsir_spark.selection import Selection
 
 Frames = Mapping[str, DataFrame]
 _VALUES = 1_000  # of a column, those with most selected documents first
+_TEXTS = 100  # that documents are contaminated by, named in the report
 _COUNTED = ("raw", "candidates", "selected")
 
 
@@ -49,7 +50,8 @@ def gather_fit(model: Model, options: ResampleOptions, targets: Frames) -> FitFa
         missed = float(p_raw[target.counts == 0].sum())
         kl = kl_divergence(distribution(target.counts), p_raw)
         cjk = checks.cjk_share(map(arrow.decoded, read[name])) if name in read else None
-        found.append(facts.FitTarget(name, missed, kl, cjk))
+        auc = model.classifiers[name].facts["auc"] if model.classifiers else None
+        found.append(facts.FitTarget(name, missed, kl, cjk, auc))
     smoothed = config.target_dirichlet_smoothing != 0 or config.target_laplace_smoothing > 0
     there_is, unit = model.raw.num_documents, "documents"
     if options.sized:
@@ -88,7 +90,7 @@ def gather_weights(
     rows = {"unparsed": 0, **selection.funnel}
     return WeightFacts(
         selection.options.method, rows["candidates"], rows["duplicate_text"], rows["read"],
-        rows["unparsed"], tuple(found), composition, sample,
+        rows["unparsed"], tuple(found), composition, sample, _contaminated(weights),
     )  # fmt: skip
 
 
@@ -150,7 +152,7 @@ def _run(run: Mapping[str, Any]) -> facts.Run:
     return facts.Run(
         run["run_id"], run["command"], f"{started:%Y-%m-%d %H:%M}", config["method"], run["seed"],
         run["model_fingerprint"], run["dsir_spark_version"], config["min_example_length"],
-        json.loads(run.get("match") or "{}"),
+        json.loads(run.get("match") or "{}"), json.loads(run.get("classifier") or "{}"),
     )  # fmt: skip
 
 
@@ -166,6 +168,15 @@ def _with_targets(model: Model, weights: DataFrame, targets: Frames) -> DataFram
     names = F.sort_array(F.collect_set(OF)).alias(OF)
     hashes = hashed.where(F.col(NUM_TOKENS) > 0).groupBy(TEXT_HASH).agg(names)
     return weights.join(F.broadcast(hashes), TEXT_HASH, "left")
+
+
+def _contaminated(weights: DataFrame) -> dict[str, int]:
+    """Documents that share an n-gram with each of some texts: the _TEXTS with most of them."""
+    if CONTAMINATED_BY not in weights.columns:
+        return {}
+    counted = weights.where(F.col(CONTAMINATED_BY).isNotNull()).groupBy(CONTAMINATED_BY).count()
+    order = (F.desc("count"), F.asc(CONTAMINATED_BY))
+    return dict(map(tuple, counted.orderBy(*order).limit(_TEXTS).collect()))
 
 
 def _count_selected(selection: Selection, weights: DataFrame, marked: DataFrame) -> dict[str, int]:

@@ -83,6 +83,7 @@ def render(facts: Mapping[str, Any]) -> str:
     return environment.from_string(source).render(
         run=facts["run"], verdicts=verdicts, targets=targets, many=many,
         groups=checks.grouped(Check(**w) for w in facts["warnings"]),
+        contaminated=facts.get("contaminated", []),
         funnel=[{**f, "share": f["count"] / largest} for f in facts["funnel"]],
         composition=[
             {**c, "picture": drawn(pictures.composition_figure(c["column"], c["rows"]))}

@@ -32,6 +32,7 @@ def full(facts: Facts | ScoreFacts) -> str:
     return _joined(
         _head(facts),
         _notes(facts, facts.warnings),
+        _contaminated(facts.weights.contaminated),
         *[_composition(c) for c in facts.weights.composition],
         *[_examples(name, shown) for name, shown in examples if shown],
     )
@@ -83,6 +84,7 @@ def _head(facts: Facts) -> list[str]:
         "",
         "KL reduction (nats an n-gram: KL(target || raw) - KL(target || selected))",
         *_numbers(facts.selection.targets),
+        *(_classifiers(run.classifier) if run.classifier else ()),
         *(_match_steps(run.match) if run.match else ()),
     ]
 
@@ -107,6 +109,19 @@ def _numbers(targets: Sequence[TargetFacts]) -> list[str]:
     return lines
 
 
+def _classifiers(learnt: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How well target and raw are told apart, of documents that were not learnt from."""
+    lines = ["", "Classifier of target against raw, on documents held out"]
+    for name, facts in learnt.items():
+        lines += _wrapped(
+            f"{name}: AUC {facts['auc']:.3f}, calibration error {facts['calibration_error']:.3f}, "
+            f"log loss {facts['log_loss']:.3f} nats, on {facts['documents']:,} of "
+            f"{facts['num_target']:,} documents of the target and {facts['num_raw']:,} of raw",
+            "  ", "    ",
+        )  # fmt: skip
+    return lines
+
+
 def _match_steps(learnt: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """KL reduction after each step and its share of the bound, on what they were learnt from."""
     lines = ["", "Steps of the matched selection (KL reduction of the mixture after each, and share"
@@ -126,6 +141,19 @@ def _notes(facts: Facts, warnings: Iterable[Check]) -> list[str]:
     notes = [facts.selection.missing] if facts.selection.missing else []
     notes += [str(g) for g in checks.grouped(warnings) if g.worst.name != "shortfall"]
     return [line for note in notes for line in _wrapped("Note: " + visible(note), "", "  ")]
+
+
+def _contaminated(found: Mapping[str, int]) -> list[str]:
+    """The texts that most documents share an n-gram with."""
+    if not found:
+        return []
+    rows = [(_one_line(text, 60), f"{number:,}") for text, number in [*found.items()][:_VALUES]]
+    more = len(found) - _VALUES
+    return [
+        "Contaminated: documents of raw that share an n-gram with a text of decontaminate",
+        *_table([("text", "documents"), *rows]),
+        *([f"  ... and {more} further texts or more"] if more > 0 else []),
+    ]
 
 
 def _composition(column: Composition) -> list[str]:

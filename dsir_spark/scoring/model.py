@@ -12,24 +12,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from dsir_spark.columns import (
+    CONTAMINATED_BY,
     NUM_TOKENS,
     QUALITY,
     TARGET,
     TEXT_HASH,
     check_text_column,
+    classifier_columns,
     column_name,
     match_columns,
     refuse_columns,
 )
+from dsir_spark.features import Decontamination
 from dsir_spark.options import FitOptions
 from dsir_spark.scoring import distributions, passes, scorers
 from dsir_spark.scoring.counts import BucketCounts
 from dsir_spark.scoring.documents import id_name, spec_of
+from dsir_spark.scoring.linear import Linear
 from dsir_spark.scoring.matched import Matching
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the latest that is known: that of a model with classifiers, 1 of all others
 RAW = "raw"
 
 Float64 = npt.NDArray[np.float64]
@@ -47,6 +52,8 @@ class Model:
     fitted_share : share of the ids' hash space that raw's counts come from
     unicode_version : `unicodedata.unidata_version` of the Python that fitted
     matchings : the steps of method match learnt for each target; empty for a model that only fitted
+    classifiers : of each target, where the scorer is a classifier
+    decontamination : texts that no candidate may share an n-gram with; no part of what is saved
     """
 
     config: FitOptions
@@ -56,6 +63,8 @@ class Model:
     fitted_share: float
     unicode_version: str
     matchings: Mapping[str, Matching] = dataclasses.field(default_factory=dict)
+    classifiers: Mapping[str, Linear] = dataclasses.field(default_factory=dict)
+    decontamination: Decontamination | None = None
 
     @property
     def names(self) -> tuple[str | None, ...]:
@@ -69,8 +78,14 @@ class Model:
 
     @property
     def weight_columns(self) -> list[str]:
-        """Names of the columns that `transform` adds, without `num_tokens`."""
+        """Names of the log weights."""
         return [column_name(name) for name in self.names]
+
+    @property
+    def score_columns(self) -> list[str]:
+        """Names of the columns that `transform` adds, without `num_tokens`."""
+        names = self.names if self.classifiers else ()
+        return [*self.weight_columns, *(c for name in names for c in classifier_columns(name))]
 
     @property
     def match_columns(self) -> list[str]:
@@ -104,18 +119,33 @@ class Model:
         digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode())
         for part in (self.raw, *self.targets.values()):
             digest.update(np.ascontiguousarray(part.counts, "<i8").tobytes())
+        for classifier in self.classifiers.values():
+            digest.update(np.ascontiguousarray(classifier.table, "<f8").tobytes())
         return digest.hexdigest()[:32]
 
+    @property
+    def classifier_facts(self) -> str | None:
+        """What is known of each classifier, by target, as JSON; None where there is none."""
+        if not self.classifiers:
+            return None
+        found = {name: dict(c.facts) for name, c in self.classifiers.items()}
+        return json.dumps(found, sort_keys=True)
+
     def facts(self) -> dict[str, Any]:
-        """All of the model but counts and matchings, as JSON has it."""
+        """All of the model but counts, tables and matchings, as JSON has it."""
         parts = {RAW: self.raw, **{f"{TARGET} {n}": t for n, t in self.targets.items()}}
         totals = {
             name: [p.num_documents, p.num_null, p.num_blank, p.num_tokens]
             for name, p in parts.items()
         }
+        config, learnt = self.config.model_dump(), self.classifiers
+        if not learnt:  # as before there were other scorers
+            del config["scorer"]
+        own = {name: {**c.facts, "intercept": c.intercept} for name, c in learnt.items()}
         return {
-            "format_version": FORMAT_VERSION,
-            "config": self.config.model_dump(),
+            **({"classifiers": own} if learnt else {}),
+            "format_version": FORMAT_VERSION if learnt else 1,
+            "config": config,
             "single_target": self.single_target,
             "fitted_share": self.fitted_share,
             "unicode_version": self.unicode_version,
@@ -124,11 +154,12 @@ class Model:
 
     def scored(
         self, df: DataFrame, *, matched: bool = True, text_hash: bool = False,
-        quality: bool = False, keep: Sequence[str] | None = None,
+        quality: bool = False, contaminated: bool = False, keep: Sequence[str] | None = None,
     ) -> DataFrame:  # fmt: skip
         """`df` with weights, `match_columns`, `num_tokens` and more, in one pass over the text.
 
         matched : with `match_columns`, of a model that has learnt them
+        contaminated : with CONTAMINATED_BY, of a model that has a `decontamination`
         keep : as in `passes.with_scores`
         """
         config = self.config
@@ -140,9 +171,21 @@ class Model:
                 scorers.matched_keys(self.matchings[name], t.counts, self.raw.counts)
                 for name, t in self.targets.items()
             ]
-        refuse_columns(df, [*names, NUM_TOKENS, *([TEXT_HASH] if text_hash else []),
-                             *(QUALITY if quality else [])])  # fmt: skip
-        return passes.with_scores(
+        odds = [classifier_columns(name) for name in self.names] if self.classifiers else []
+        if odds:
+            names += [log_odds for log_odds, _ in odds]
+            scoring.append(scorers.linear(list(self.classifiers.values())))
+        texts = self.decontamination if contaminated else None
+        added = [*names, *(p for _, p in odds), NUM_TOKENS]
+        added += [TEXT_HASH] if text_hash else []
+        added += QUALITY if quality else ()
+        refuse_columns(df, added if texts is None else [*added, CONTAMINATED_BY])
+        found = passes.with_scores(
             df, config.text_column, scorers.joined(scoring), names, spec_of(config),
-            self.unicode_version, text_hash=text_hash, quality=quality, keep=keep,
+            self.unicode_version, text_hash=text_hash, quality=quality, decontamination=texts,
+            keep=keep,
         )  # fmt: skip
+        for log_odds, probability in odds:
+            # By the JVM's exp, which is the same on all machines; NumPy's is not.
+            found = found.withColumn(probability, F.lit(1.0) / (1.0 + F.exp(-F.col(log_odds))))
+        return found

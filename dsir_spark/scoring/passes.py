@@ -18,8 +18,15 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark.columns import CHUNK_ID, NUM_TOKENS, QUALITY, TEXT_HASH, quoted
-from dsir_spark.features import FeatureSpec, batches
+from dsir_spark.columns import (
+    CHUNK_ID,
+    CONTAMINATED_BY,
+    NUM_TOKENS,
+    QUALITY,
+    TEXT_HASH,
+    quoted,
+)
+from dsir_spark.features import Decontamination, FeatureSpec, batches
 from dsir_spark.features.batches import STRUCT, Scoring
 
 # What Arrow carries to Python and back as it is, in every version of Spark.
@@ -36,6 +43,7 @@ def with_scores(
     *,
     text_hash: bool = False,
     quality: bool = False,
+    decontamination: Decontamination | None = None,
     keep: Sequence[str] | None = None,
 ) -> DataFrame:
     """`df` with a double column for each score and NUM_TOKENS; all null where the text is null.
@@ -49,32 +57,32 @@ def with_scores(
     ----------
     names : of the columns of `scoring`
     unicode_version : of the fit; another one is warned of, here and on the executors
-    text_hash, quality : add the columns TEXT_HASH, QUALITY, of the same pass
+    text_hash, quality, decontamination : add TEXT_HASH, QUALITY, CONTAMINATED_BY, of the same pass
     keep : columns of `df` that the result has, all of which will be read; by default every one
     """
     batches.warn_of_other_unicode(unicode_version)
     kept = list(df.columns if keep is None else keep)
     fields = batches.score_fields(len(names), text_hash, quality)
-    kinds = [T.DoubleType()] * len(names) + [T.LongType()] * (len(fields) - len(names))
-    struct = T.StructType(
-        [T.StructField(f, kind) for f, kind in zip(fields, kinds, strict=True)]
-    )  # fmt: skip
+    struct = T.StructType()
+    for i, name in enumerate(fields):
+        struct.add(name, T.DoubleType() if i < len(names) else T.LongType())
+    struct = struct if decontamination is None else struct.add(batches.BY, T.StringType())
     facts: dict[str, Any] = {
         "scoring": scoring, "spec": spec, "unicode_version": unicode_version,
-        "text_hash": text_hash, "quality": quality,
+        "text_hash": text_hash, "quality": quality, "decontamination": decontamination,
     }  # fmt: skip
     given = df.schema
     # Text that comes back from Python in bulk may hang on Spark 4.2: see CONTRIBUTING.md.
     if text_column not in kept and all(isinstance(given[c].dataType, _PLAIN) for c in kept):
         # mapInArrow looks its columns up by unquoted names: of the user's, one may hold a dot.
         numbered = [quoted(c).alias(f"c{i}") for i, c in enumerate((*kept, text_column))]
+        score = partial(batches.score_rows, kept=tuple(kept), **facts)
         schema = T.StructType([given[c] for c in kept]).add(STRUCT, struct)
-        score_rows = partial(batches.score_rows, kept=tuple(kept), **facts)
-        inner = df.select(*numbered).mapInArrow(score_rows, schema)
+        inner = df.select(*numbered).mapInArrow(score, schema)
     else:
         score = _text_udf(partial(batches.score_struct, **facts), struct)
         inner = df.select(*[quoted(c) for c in kept], score(quoted(text_column)).alias(STRUCT))
-    part = {name: F.col(f"{STRUCT}.{name}") for name in fields}
+    part = {name: F.col(f"{STRUCT}.{name}") for name in struct.names}
     found = [part[f"s{t}"].alias(name) for t, name in enumerate(names)]
     found.append(part["n"].alias(NUM_TOKENS))
     if text_hash:
@@ -82,6 +90,8 @@ def with_scores(
         found.append(F.when(part["n"].isNotNull(), halves).alias(TEXT_HASH))
     if quality:
         found += [part[name].alias(name) for name in QUALITY]
+    if decontamination is not None:
+        found.append(part[batches.BY].alias(CONTAMINATED_BY))
     return inner.select(*[quoted(c) for c in kept], *found)
 
 

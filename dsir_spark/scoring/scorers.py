@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsir_spark.features.batches import Output, Scoring
+from dsir_spark.scoring.linear import Linear
 from dsir_spark.scoring.matched import Matching
 
 Int64 = npt.NDArray[np.int64]
@@ -32,6 +33,13 @@ def matched_keys(matching: Matching, target: Int64, raw: Int64) -> Scoring:
     """
     steps = Output("steps", 0, tuple(matching.thresholds.tolist()))
     return Scoring(matching.tables(target, raw), (steps, Output("mean", len(matching.steps))))
+
+
+def linear(scores: Sequence[Linear]) -> Scoring:
+    """What was learnt of n-grams: a column for each."""
+    tables = np.ascontiguousarray(np.stack([score.table for score in scores], axis=1))
+    own = [Output(score.kind, t, intercept=score.intercept) for t, score in enumerate(scores)]
+    return Scoring(tables, tuple(own))
 
 
 def joined(scorings: Sequence[Scoring]) -> Scoring:

@@ -1,0 +1,215 @@
+"""A score that is known for a sample, extended to a whole corpus at the speed of DSIR's weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dsir_spark import features, tables
+from dsir_spark.columns import (
+    NUM_TOKENS,
+    check_column,
+    check_size_column,
+    check_text_column,
+    quoted,
+    refuse_columns,
+)
+from dsir_spark.errors import DataError, TableError
+from dsir_spark.features import tokenizers
+from dsir_spark.options import FitOptions
+from dsir_spark.scoring import classifier, linear, passes, scorers
+from dsir_spark.scoring.documents import documents, id_name, spec_of
+
+__all__ = ["DistilledModel", "distill"]
+
+_LEAST, _MOST = 50, 100_000  # documents to learn from
+_MOST_BYTES = 200_000_000  # of their text
+_LOW = 0.5  # a rank correlation below it is warned of
+_SCHEMA = "facts string, table array<double>"
+
+
+@dataclass(frozen=True, eq=False)
+class DistilledModel:
+    """What `distill` learnt, a frozen value.
+
+    config : the features it was learnt with
+    score : the column that it stands in for
+    linear : intercept, table and facts of `linear.regress`
+    unicode_version : `unicodedata.unidata_version` of the Python that learnt
+    """
+
+    config: FitOptions
+    score: str
+    linear: linear.Linear
+    unicode_version: str
+
+    @property
+    def column(self) -> str:
+        """Name of the column that `transform` adds: `<score>_distilled`."""
+        return f"{self.score}_distilled"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How it does on documents held out: `r2`, `rank_correlation`, `correlations`, ..."""
+        return dict(self.linear.facts)
+
+    def transform(self, df: DataFrame, keep: Sequence[str] | None = None) -> DataFrame:
+        """`df` with the score (double) and `num_tokens`, null where the text is null.
+
+        keep : columns of `df` that the result has; by default every one
+        """
+        check_text_column(df, self.config.text_column, "the DataFrame")
+        refuse_columns(df, [self.column, NUM_TOKENS])
+        return passes.with_scores(
+            df, self.config.text_column, scorers.linear([self.linear]), [self.column],
+            spec_of(self.config), self.unicode_version, keep=keep,
+        )  # fmt: skip
+
+    def weigh(self, raw: DataFrame, keep: Sequence[str] = ()) -> DataFrame:
+        """The scores of `raw`, to be selected by (`select`): id, score, `num_tokens` and columns to
+        keep; no text."""
+        rows = documents(raw, self.config)
+        for name in keep:
+            check_column(raw, name, "raw", "keep")
+        kept = list(dict.fromkeys((id_name(self.config), *keep)))
+        text = self.config.text_column
+        needed = rows.select(*[quoted(c) for c in dict.fromkeys((*kept, text))])
+        return self.transform(needed, kept)
+
+    def save(
+        self, place: str, *, spark: SparkSession | None = None, overwrite: bool = False
+    ) -> int:  # fmt: skip
+        """Write the model as a Delta table of one row; the table's version."""
+        facts = {
+            "distilled": self.score, "config": self.config.model_dump(), "facts": self.facts,
+            "intercept": self.linear.intercept, "unicode_version": self.unicode_version,
+        }  # fmt: skip
+        row = (json.dumps(facts, sort_keys=True), self.linear.table.tolist())
+        frame = (spark or tables.active_session()).createDataFrame([row], _SCHEMA).coalesce(1)
+        return tables.write(frame, place, overwrite=overwrite).data
+
+    @classmethod
+    def load(
+        cls, place: str, *, spark: SparkSession | None = None, allow_functions: bool = False
+    ) -> DistilledModel:  # fmt: skip
+        """The model that `save` wrote.
+
+        allow_functions : may its tokenizer be a function, which is imported and run?
+
+        Raises
+        ------
+        TableError
+            There is no such model.
+        """
+        frame = tables.read(spark or tables.active_session(), place)
+        row = frame.first() if frame.columns == ["facts", "table"] else None
+        if row is None:
+            raise TableError(f"{place} is not a distilled model")
+        facts = json.loads(row["facts"])
+        if not allow_functions:
+            owner = f"the tokenizer of the model at {place},"
+            tokenizers.refuse_function(facts["config"]["tokenizer"], owner)
+        learnt = linear.Linear(
+            np.array(row["table"]), facts["intercept"], facts["facts"], facts["facts"]["kind"]
+        )
+        config = FitOptions.model_construct(**facts["config"])
+        return cls(config, facts["distilled"], learnt, facts["unicode_version"])
+
+
+def distill(
+    sample: DataFrame,
+    *,
+    score: str,
+    compare: Sequence[str] = (),
+    text_column: str = "text",
+    id_column: str | None = "id",
+    ngrams: int = 2,
+    num_buckets: int = 10_000,
+    tokenizer: str = "wordpunct",
+    hash: str = "xxhash64",
+    allow_functions: bool = False,
+) -> DistilledModel:
+    """A model of a score on hashed n-grams (ridge regression), to score a corpus with.
+
+    A fifth of the texts is held out: a warning says where n-grams tell little of the score, and
+    where the prediction goes with a column of `compare` more than with it. Needs scikit-learn.
+
+    Parameters
+    ----------
+    sample : DataFrame
+        Texts with their score; at most 100,000 are learnt from, drawn by the hash of the text.
+    score : str
+        Column of numbers; rows without one are left out.
+    compare : sequence of str
+        Columns: a source, a length, a topic.
+
+    The other parameters are those of `DSIR`; `id_column` is that of what is to be scored.
+
+    Raises
+    ------
+    ConfigError
+        Parameters out of range, or scikit-learn is not installed.
+    ColumnError
+        A column is missing or of another type.
+    DataError
+        Fewer than 50 texts with a score, or all of one.
+    """
+    config = FitOptions.checked({
+        "text_column": text_column, "id_column": id_column, "ngrams": ngrams, "hash": hash,
+        "num_buckets": num_buckets, "tokenizer": tokenizer, "allow_functions": allow_functions,
+    })  # fmt: skip
+    linear.require("distill")
+    config = config.model_copy(update={"tokenizer": tokenizers.resolved(tokenizer)})
+    check_text_column(sample, text_column, "the sample")
+    check_size_column(sample, score, "the sample", "score")
+    for name in compare:
+        check_column(sample, name, "the sample", "compare")
+    features.compile_kernels(spec_of(config))
+    parts = [("", _drawn(sample, config, score))]
+    examples, rows = classifier.collect(parts, config, score, *compare)[""]
+    values = np.array([float(row[score]) for row in rows])
+    if len(values) < _LEAST or np.ptp(values) == 0:
+        raise DataError(f"score {score!r}: {len(values):,} texts have one, of "
+                        f"{len(np.unique(values)):,} values; it takes {_LEAST} texts, two values")
+    compared = {name: [row[name] for row in rows] for name in compare}
+    learnt = linear.regress(examples, values, compared)
+    _warn(score, learnt.facts)
+    return DistilledModel(config, score, learnt, unicodedata.unidata_version)
+
+
+def _drawn(sample: DataFrame, config: FitOptions, score: str) -> DataFrame:
+    """The rows to learn from: those with a text and a finite score, or a share of them."""
+    number, text = quoted(score).cast("double"), quoted(config.text_column)
+    finite = number.isNotNull() & ~F.isnan(number) & (F.abs(number) < F.lit(math.inf))
+    known = sample.where(text.isNotNull() & finite)
+    row = known.agg(F.count("*").alias("n"), F.sum(F.octet_length(text)).alias("bytes")).first()
+    n, size = (row["n"], row["bytes"] or 0) if row is not None else (0, 0)
+    share = min(1.0, _MOST / max(1, n), _MOST_BYTES / max(1, size))
+    return classifier.drawn(known, config.model_copy(update={"id_column": None}), share, "distill")
+
+
+def _warn(score: str, facts: Any) -> None:
+    own = facts["rank_correlation"]
+    if own < _LOW:
+        warnings.warn(
+            f"n-grams tell little of {score}: the rank correlation is {own:.2f} and R2 "
+            f"{facts['r2']:.2f} on {facts['documents']:,} texts held out; give more texts, or do "
+            "not select by it",
+            UserWarning, stacklevel=3,
+        )  # fmt: skip
+    for name, found in facts["correlations"].items():
+        if abs(found) > abs(own):
+            warnings.warn(
+                f"what is learnt of {score} goes with {name} ({found:.2f}) more than with {score} "
+                f"({own:.2f}): it may sort by {name}; compare within its values",
+                UserWarning, stacklevel=3,
+            )  # fmt: skip

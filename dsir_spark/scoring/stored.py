@@ -1,0 +1,86 @@
+"""A model as a table: a row for raw and each target."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame, SparkSession
+
+from dsir_spark.errors import TableError
+from dsir_spark.features import tokenizers
+from dsir_spark.options import FitOptions
+from dsir_spark.scoring.counts import BucketCounts
+from dsir_spark.scoring.linear import Linear
+from dsir_spark.scoring.model import FORMAT_VERSION, Model
+
+_SCHEMA = (
+    "position int, name string, counts array<bigint>, num_documents bigint, num_null bigint, "
+    "num_blank bigint, num_tokens bigint, facts string"
+)
+_CLASSIFIER = "classifier array<double>"
+
+
+def as_frame(model: Model, spark: SparkSession) -> DataFrame:
+    """The rows of a model.
+
+    Columns: `name`, `counts` (array<bigint>, n-grams by bucket), totals, `facts` (JSON), and of a
+    model that has classifiers `classifier` (array<double>, by bucket).
+    """
+    facts = json.dumps(model.facts(), sort_keys=True)
+    rows: list[tuple[Any, ...]] = [
+        (order, name, part.counts.tolist(), part.num_documents, part.num_null, part.num_blank,
+         part.num_tokens, facts)
+        for order, (name, part) in enumerate({"": model.raw, **model.targets}.items())
+    ]  # fmt: skip
+    if not model.classifiers:
+        return spark.createDataFrame(rows, _SCHEMA).coalesce(1)
+    learnt = [None, *(model.classifiers[name].table.tolist() for name in model.targets)]
+    rows = [(*row, table) for row, table in zip(rows, learnt, strict=True)]
+    return spark.createDataFrame(rows, f"{_SCHEMA}, {_CLASSIFIER}").coalesce(1)
+
+
+def read(frame: DataFrame, place: str, allow_functions: bool) -> dict[str, Any]:
+    """The attributes of the model whose rows a table has.
+
+    Raises
+    ------
+    TableError
+        It is no model, or one of a newer format.
+    TokenizerError
+        Its tokenizer is a function, and functions are not allowed.
+    """
+    if "facts" not in frame.columns:
+        raise TableError(f"{place} is not a model: it has columns {', '.join(frame.columns)}")
+    rows = sorted(frame.collect(), key=lambda r: r["position"])
+    facts = json.loads(rows[0]["facts"])
+    if facts["format_version"] > FORMAT_VERSION:
+        raise TableError(
+            f"the model at {place} is of format {facts['format_version']}, this version of "
+            f"dsir_spark reads up to {FORMAT_VERSION}: upgrade it or fit again"
+        )
+    if not allow_functions:
+        owner = f"the tokenizer of the model at {place},"
+        tokenizers.refuse_function(facts["config"]["tokenizer"], owner)
+    parts = [
+        BucketCounts(np.array(r["counts"], np.int64), r["num_documents"], r["num_null"],
+                     r["num_blank"], r["num_tokens"])
+        for r in rows
+    ]  # fmt: skip
+    names = [r["name"] for r in rows]
+    classifiers = {}
+    for name, own in facts.get("classifiers", {}).items():
+        table = np.array(rows[names.index(name)]["classifier"])
+        classifiers[name] = Linear(table, own.pop("intercept"), own)
+    return {
+        # As it was written: 97 is not 97.0 to the fingerprint.
+        "config": FitOptions.model_construct(**facts["config"]),
+        "raw": parts[0],
+        "targets": dict(zip(names[1:], parts[1:], strict=True)),
+        "single_target": facts["single_target"],
+        "fitted_share": facts["fitted_share"],
+        "unicode_version": facts["unicode_version"],
+        # JSON was sorted by name, targets are in their own order.
+        "classifiers": {name: classifiers[name] for name in names[1:] if name in classifiers},
+    }
