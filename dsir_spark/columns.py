@@ -92,8 +92,9 @@ def check_expression(df: DataFrame, expression: Column | str, said: str) -> T.Da
     ColumnError
         It does not hold for `df`, or changes from one reading to the next (`rand()`, `uuid()`).
     """
-    column = F.expr(expression) if isinstance(expression, str) else expression
     try:
+        # (Spark 3.5 parses at once, later ones when the schema is asked for.)
+        column = F.expr(expression) if isinstance(expression, str) else expression
         # Under Connect, only the schema has it analysed.
         kind = df.select(column.alias("it")).schema["it"].dataType
         # Spark aggregates nothing that changes, and says so.
