@@ -25,8 +25,7 @@ from pydantic.fields import FieldInfo
 from dsir_spark import __version__, failures, progress, session, startup
 from dsir_spark.errors import ConfigError, DSIRError
 from dsir_spark.fields import default, extra, leaves
-from dsir_spark.options import JobOptions
-from dsir_spark.score_options import ALONE, SelectJobOptions
+from dsir_spark.job_options import ALONE, JobOptions, SelectJobOptions
 
 USER_ERROR, OUR_ERROR, INTERRUPTED = 2, 1, 130
 _ON_WORKER = re.compile(r"dsir_spark\.[\w.]*(?:TokenizerError|ConfigError): (.*)")
@@ -182,11 +181,10 @@ def report(
 def explain(ids: tuple[str, ...], number: int, **flags: Any) -> None:
     """Split the weights of documents over their n-grams."""
     options, where = _read("explain", flags)
-    from dsir_spark import job
-
-    spark = session.build_session(**where)
+    with _starting(**where) as started:
+        from dsir_spark import job
     functions = options.allow_functions
-    click.echo(job.explain(spark, str(options.output), ids, number, functions))
+    click.echo(job.explain(started.result(), str(options.output), ids, number, functions))
 
 
 @cli.command()
@@ -194,10 +192,10 @@ def explain(ids: tuple[str, ...], number: int, **flags: Any) -> None:
 def runs(**flags: Any) -> None:
     """List the runs under OUTPUT, those too that have not ended."""
     options, where = _read("runs", flags)
-    from dsir_spark import runs as record
-    from dsir_spark import tables
-
-    spark = session.build_session(**where)
+    with _starting(**where) as started:
+        from dsir_spark import runs as record
+        from dsir_spark import tables
+    spark = started.result()
     for line in record.listing(spark, tables.resolved(spark, str(options.output))):
         click.echo(line)
 

@@ -25,8 +25,8 @@ from dsir_spark.columns import (
 )
 from dsir_spark.errors import DataError, TableError
 from dsir_spark.features import tokenizers
-from dsir_spark.options import FitOptions
-from dsir_spark.scoring import classifier, linear, passes, scorers
+from dsir_spark.options import FeatureOptions, FitOptions, takes
+from dsir_spark.scoring import classifier, linear, passes, scorers, stored
 from dsir_spark.scoring.documents import documents, id_name, spec_of
 
 __all__ = ["DistilledModel", "distill"]
@@ -109,34 +109,29 @@ class DistilledModel:
         ------
         TableError
             There is no such model.
+        TokenizerError
+            Its tokenizer is a function, and functions are not allowed.
         """
         frame = tables.read(spark or tables.active_session(), place)
         row = frame.first() if frame.columns == ["facts", "table"] else None
         if row is None:
             raise TableError(f"{place} is not a distilled model")
         facts = json.loads(row["facts"])
-        if not allow_functions:
-            owner = f"the tokenizer of the model at {place},"
-            tokenizers.refuse_function(facts["config"]["tokenizer"], owner)
+        config = stored.config_of(facts, place, allow_functions)
         learnt = linear.Linear(
             np.array(row["table"]), facts["intercept"], facts["facts"], facts["facts"]["kind"]
         )
-        config = FitOptions.model_construct(**facts["config"])
         return cls(config, facts["distilled"], learnt, facts["unicode_version"])
 
 
+@takes(FeatureOptions)
 def distill(
     sample: DataFrame,
     *,
     score: str,
     compare: Sequence[str] = (),
-    text_column: str = "text",
     id_column: str | None = "id",
-    ngrams: int = 2,
-    num_buckets: int = 10_000,
-    tokenizer: str = "wordpunct",
-    hash: str = "xxhash64",
-    allow_functions: bool = False,
+    **options: Any,
 ) -> DistilledModel:
     """A model of a score on hashed n-grams (ridge regression), to score a corpus with.
 
@@ -151,8 +146,9 @@ def distill(
         Column of numbers; rows without one are left out.
     compare : sequence of str
         Columns: a source, a length, a topic.
-
-    The other parameters are those of `DSIR`; `id_column` is that of what is to be scored.
+    id_column : str or None
+        Of what is to be scored; None: ids are made from the texts.
+    {options}
 
     Raises
     ------
@@ -163,13 +159,11 @@ def distill(
     DataError
         Fewer than 50 texts with a score, or all of one.
     """
-    config = FitOptions.checked({
-        "text_column": text_column, "id_column": id_column, "ngrams": ngrams, "hash": hash,
-        "num_buckets": num_buckets, "tokenizer": tokenizer, "allow_functions": allow_functions,
-    })  # fmt: skip
+    FeatureOptions.checked(options)
+    config = FitOptions.checked({**options, "id_column": id_column})
     linear.require("distill")
-    config = config.model_copy(update={"tokenizer": tokenizers.resolved(tokenizer)})
-    check_text_column(sample, text_column, "the sample")
+    config = config.model_copy(update={"tokenizer": tokenizers.resolved(config.tokenizer)})
+    check_text_column(sample, config.text_column, "the sample")
     check_size_column(sample, score, "the sample", "score")
     for name in compare:
         check_column(sample, name, "the sample", "compare")

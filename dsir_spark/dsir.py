@@ -29,7 +29,13 @@ from dsir_spark.columns import (
 from dsir_spark.errors import ConfigError, DataError, in_range
 from dsir_spark.features import FeatureSpec, tokenizers
 from dsir_spark.matchings import learn_matchings
-from dsir_spark.options import FitOptions, ResampleOptions, takes, target_name_problems
+from dsir_spark.options import (
+    FeatureOptions,
+    FitOptions,
+    ResampleOptions,
+    takes,
+    target_name_problems,
+)
 from dsir_spark.resampling import added_columns, find_selection, selected_rows
 from dsir_spark.scoring import classifier, decontamination, linear, passes, stored
 from dsir_spark.scoring.counts import count
@@ -154,29 +160,29 @@ def _known(tokenizer: str) -> str:
     return tokenizers.resolved(tokenizer)
 
 
-def ngram_counts(
-    df: DataFrame,
-    *,
-    text_column: str = "text",
-    ngrams: int = 2,
-    num_buckets: int = 10_000,
-    tokenizer: str = "wordpunct",
-    hash: str = "xxhash64",
-    allow_functions: bool = False,
-) -> DataFrame:
+@takes(FeatureOptions)
+def ngram_counts(df: DataFrame, **options: Any) -> DataFrame:
     """`df` with each text's sparse vector of hashed n-gram counts.
 
     Adds `indices` (array<int>, the buckets that occur, ascending) and `counts` (array<int>, n-grams
-    in each); both null where the text is null. The parameters are those of `DSIR`.
+    in each); both null where the text is null.
+
+    Parameters
+    ----------
+    {options}
+
+    Raises
+    ------
+    ConfigError
+        Listing all parameters that are out of range.
+    ColumnError
+        The text column is missing or of another type, or an added name is taken.
     """
-    config = FitOptions.checked(
-        {"text_column": text_column, "ngrams": ngrams, "num_buckets": num_buckets,
-         "tokenizer": tokenizer, "hash": hash, "allow_functions": allow_functions}
-    )  # fmt: skip
-    check_text_column(df, text_column, "the DataFrame")
+    found = FeatureOptions.checked(options)
+    check_text_column(df, found.text_column, "the DataFrame")
     refuse_columns(df, ["indices", "counts"])
-    spec = FeatureSpec(ngrams, num_buckets, _known(tokenizer), config.hash)
-    return passes.with_ngram_counts(df, text_column, spec)
+    spec = FeatureSpec(found.ngrams, found.num_buckets, _known(found.tokenizer), found.hash)
+    return passes.with_ngram_counts(df, found.text_column, spec)
 
 
 class DSIRModel(Model):

@@ -20,7 +20,8 @@ from dsir_spark.columns import check_column
 from dsir_spark.dsir import DSIR, DSIRModel
 from dsir_spark.errors import DSIRError
 from dsir_spark.inputs import Input, open_input
-from dsir_spark.options import FitOptions, JobOptions, ResampleOptions
+from dsir_spark.job_options import JobOptions
+from dsir_spark.options import FitOptions, ResampleOptions
 from dsir_spark.preflight import (
     check_columns,
     check_ids,

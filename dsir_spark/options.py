@@ -1,62 +1,40 @@
-"""Every option, once: name, type, default, help, allowed values, and the commands that take it.
+"""Options of features, fit and selection, each once: name, type, default, help, commands.
 
 Flags, YAML keys, Python keywords, their docstrings and docs/options.md are made from these fields.
+A selection by any score has more of them in `score_options`, what only commands take is in
+`job_options`.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
-from pydantic import BeforeValidator, Field
-from typing_extensions import Self
+from pydantic import Field
 
-from dsir_spark.errors import ConfigError, in_range
-from dsir_spark.fields import (
-    ByText,
-    Number,
-    Options,
-    Text,
-    Whole,
-    allowed,
-    by_text,
-    extra,
-    option,
-    takes,
-)
+from dsir_spark.errors import in_range
+from dsir_spark.fields import ByText, Number, Options, Text, Whole, allowed, option, takes
 
 # A field is two or three lines here, so that all of them are seen at once.
 # fmt: off
-__all__ = ["FitOptions", "JobOptions", "Options", "QualityRule", "ResampleOptions",
-           "SelectOptions", "allowed", "takes", "target_name_problems"]
+__all__ = ["READING", "SELECTING", "FeatureOptions", "FitOptions", "Options", "QualityRule",
+           "ResampleOptions", "SelectOptions", "allowed", "takes", "target_name_problems"]
 
 _COLUMN = "the name of a column"
-_READING = ("run", "fit", "weigh", "resample")
-_SELECTING = ("run", "resample")
-_ALL = (*_READING, "select", "report", "explain", "runs")
-_fit = functools.partial(option, commands=_READING)
-_input = functools.partial(option, commands=(*_READING, "select"))
-_resample = functools.partial(option, commands=_SELECTING)
-_select = functools.partial(option, commands=(*_SELECTING, "select"))
+READING = ("run", "fit", "weigh", "resample")  # commands that read raw by a model
+SELECTING = ("run", "resample")  # those of them that select
+_fit = functools.partial(option, commands=READING)
+_input = functools.partial(option, commands=(*READING, "select"))
+_resample = functools.partial(option, commands=SELECTING)
+_select = functools.partial(option, commands=(*SELECTING, "select"))
 
 Share = Annotated[Number, Field(ge=0, le=1)]
 Bounds = Annotated[dict[Literal["min", "max"], Share], Field(min_length=1)]
 Quotas = Annotated[dict[str, Share | Bounds], Field(min_length=1)]
-Format = Literal["delta", "parquet", "json", "text", "csv"]
-Predicate = Annotated[Text, Field(pattern=r"\S")]
-# A single target may stand for the mapping, a single column for the list.
-Targets = Annotated[
-    dict[str, Text],
-    BeforeValidator(lambda v: {"target": v} if isinstance(v, str) else by_text(v)),
-]
-Columns = Annotated[
-    tuple[Text, ...],
-    BeforeValidator(lambda v: (v,) if isinstance(v, str) else tuple(v) if type(v) is list else v),
-]
 
 
 @dataclass(frozen=True)
@@ -81,8 +59,8 @@ class QualityRule:
 _BOUNDS = tuple(f.name for f in fields(QualityRule))
 
 
-class FitOptions(Options):
-    """How raw and target become a model."""
+class FeatureOptions(Options):
+    """How a text becomes n-gram buckets."""
 
     ngrams: Whole = _fit(
         2, "N-grams of 1 to N tokens are counted.", "a whole number from 1 to 1000", ge=1, le=1000)
@@ -97,11 +75,26 @@ class FitOptions(Options):
         "Python.", "a name, a path or module:function")
     allow_functions: bool = option(
         False, "Run a tokenizer that is module:function, also one that a model names.",
-        commands=(*_READING, "report", "explain"), exclude=True)
+        commands=(*READING, "report", "explain"), exclude=True)
     hash: Literal["xxhash64", "sha256"] = _fit(
         "xxhash64", "Bucket of an n-gram: Spark SQL's pmod(xxhash64(ngram), num_buckets), or the "
         "reference package's int(sha256(ngram)) mod num_buckets.")
     text_column: Text = _input("text", "Column of the texts.", _COLUMN)
+
+    def contradictions(self, names: tuple[str, ...] | None) -> list[str]:
+        """See `Options.contradictions`; loads the tokenizer to see that it is one."""
+        found = super().contradictions(names)
+        if self.tokenizer != FeatureOptions.model_fields["tokenizer"].default:
+            # Here, because selection knows options and no texts, and the start has to be quick.
+            from dsir_spark.features import tokenizers
+
+            found += tokenizers.problems(self.tokenizer, self.allow_functions)
+        return found
+
+
+class FitOptions(FeatureOptions):
+    """How raw and target become a model."""
+
     id_column: Text | None = _input(
         "id", "Column of unique ids (string or integer); none: ids are made from the texts.",
         f"{_COLUMN}, or none")
@@ -122,13 +115,8 @@ class FitOptions(Options):
         None, "Weigh and select chunks of N tokens of raw.", "a whole number of tokens >= 1", ge=1)
 
     def contradictions(self, names: tuple[str, ...] | None) -> list[str]:
-        """See `Options.contradictions`; loads the tokenizer to see that it is one."""
+        """See `Options.contradictions`."""
         found = super().contradictions(names)
-        if self.tokenizer != FitOptions.model_fields["tokenizer"].default:
-            # Here, because selection knows options and no texts, and the start has to be quick.
-            from dsir_spark.features import tokenizers
-
-            found += tokenizers.problems(self.tokenizer, self.allow_functions)
         if self.target_dirichlet_smoothing != 0 and self.target_laplace_smoothing != 0:
             found.append("give target_laplace_smoothing or target_dirichlet_smoothing, not both")
         return found
@@ -189,6 +177,10 @@ class SelectOptions(Options):
     def budget(self) -> int:
         """Documents, or tokens, or whatever `size_column` counts."""
         return (self.num_tokens_to_sample if self.sized else self.num_to_sample) or 0
+
+    def budget_of(self, candidates: int, size: Callable[[], int]) -> int:
+        """The budget among so many candidates, of whose sizes `size` finds the sum."""
+        return self.budget
 
     @property
     def quota_bounds(self) -> dict[str, tuple[float, float | None]]:
@@ -286,106 +278,6 @@ class ResampleOptions(SelectOptions):
         return found + [
             f"quality has no bound {k!r}; bounds are {known}" for k in given if k not in _BOUNDS
         ]
-
-
-class JobOptions(ResampleOptions, FitOptions):
-    """One run of the job: inputs, output, and everything that decides the selection.
-
-    Places are paths or table names. A single target is the one named `target`, whose columns carry
-    no name.
-    """
-
-    raw: Text | None = _input(
-        None, "Raw corpus: a path or schema.table.", "a path or a table name",
-        needed=("run", "fit", "select"))
-    raw_format: Format | None = _input(None, "Of raw, if names do not tell.")
-    where: Predicate | None = _input(
-        None, "Spark SQL predicate on raw's columns: the rest is left out.",
-        "a predicate of Spark SQL on raw's columns")
-    target: Targets = _input(
-        {}, "Target sample: a path or table; several with names are separate targets.",
-        "a path or table, or a mapping of names to them", needed=("run", "fit"))
-    target_format: Format | None = _input(None, "Of the targets, if names do not tell.")
-    decontaminate: Text | None = option(
-        None, "Texts that you evaluate on: documents that share an n-gram with one are no "
-        "candidates.", "a path or a table name", commands=("run", "weigh"))
-    decontaminate_ngram: Whole = option(
-        13, "Tokens of such an n-gram.", "a whole number >= 1", commands=("run", "weigh"), ge=1)
-    output: Text | None = option(
-        None, "Where the tables go: a path or catalog.schema.", "a path or a schema",
-        commands=_ALL, needed=_ALL)
-    keep: Columns = option(
-        (), "Columns of raw to keep in the table of weights or scores.", "a list of column names",
-        commands=("run", "weigh", "select"))
-    check_ids: bool = option(
-        True, "Refuse ids that occur twice (shuffles ids).", commands=("run", "weigh", "select"))
-    whole_documents: Number | None = _resample(
-        None, "With chunks: also write documents of which this share was selected.",
-        "a share of chunks above 0, to 1", gt=0, le=1)
-    overwrite: bool = option(
-        False, "Replace tables of an earlier run.", commands=("run", "fit", "weigh", "select"))
-    report: bool = _select(True, "Write the report page at the end.")
-    examples: bool = option(
-        True, "Show texts and n-grams in the report.", commands=(*_SELECTING, "select"))
-
-    @classmethod
-    def from_mapping(cls, options: Mapping[str, Any], command: str | None = None) -> Self:
-        """Options by name, of a YAML file and flags; those that the command needs must be there.
-
-        Raises
-        ------
-        ConfigError
-            As `checked`, and listing what is missing.
-        """
-        needed = [n for n, f in cls.model_fields.items() if command in extra(f, "needed")]
-        return cls._read(options, lambda o: o.contradictions(None)
-                         + o._missing(needed, command in _SELECTING))
-
-    def require(self, *names: str, budget: bool = False) -> None:
-        """Raise a `ConfigError` that lists those of the options that are not given.
-
-        budget : is a budget needed too?
-        """
-        if found := self._missing(names, budget):
-            raise ConfigError.from_problems(found)
-
-    def _missing(self, names: Sequence[str], budget: bool) -> list[str]:
-        found = [f"--{name} is missing: give it as a flag or in the config"
-                 for name in names if not getattr(self, name)]
-        if budget and self.num_to_sample is None and not self.sized:
-            found.append("--num-to-sample is missing: give it, or --num-tokens-to-sample, as a "
-                         "flag or in the config")
-        return found
-
-    @property
-    def single_target(self) -> bool:
-        """Is there one target without a name of its own?"""
-        return tuple(self.target) == ("target",)
-
-    @property
-    def given(self) -> set[str]:
-        """Names of the options that were given and not defaulted."""
-        return self.model_fields_set
-
-    def contradictions(self, names: tuple[str, ...] | None) -> list[str]:
-        """See `Options.contradictions`; the targets' names are among the options."""
-        own = tuple(self.target)
-        found = target_name_problems(own) + super().contradictions(own or names)
-        if self.whole_documents is not None and self.chunk_words is None:
-            found.append("whole_documents is for chunks: give chunk_words")
-        if self.method != "match":
-            found += [
-                f"{name} is for method match; method is {self.method!r}"
-                for name in ("match_steps", "match_tokens")
-                if name in self.given
-            ]
-        else:
-            found += [
-                f"{name} is for methods sample and top_k; match goes by the target's own counts"
-                for name in ("target_laplace_smoothing", "target_dirichlet_smoothing")
-                if name in self.given and getattr(self, name) != 0
-            ]
-        return found
 
 
 def target_name_problems(names: tuple[str, ...]) -> list[str]:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dsir_spark import resampling, runs, tables
@@ -31,7 +31,8 @@ from dsir_spark.dsir import DSIRModel
 from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
 from dsir_spark.features import Decontamination, tokenizers
 from dsir_spark.inputs import Input, as_recorded, open_input
-from dsir_spark.options import FitOptions, JobOptions, ResampleOptions
+from dsir_spark.job_options import JobOptions
+from dsir_spark.options import FitOptions, ResampleOptions
 from dsir_spark.runs import MODEL, SELECTED, WEIGHTS, WRITES, Run
 from dsir_spark.scoring import decontamination, distributions, linear
 
@@ -69,13 +70,7 @@ def check_columns(
     """The columns that options name, and those that would be added, before the first pass."""
     options, owner = run.options, f"raw ({run.options.raw or raw.identity['place']})"
     check_text_column(raw.frame, fit_options.text_column, owner)
-    for name in options.keep:
-        check_column(raw.frame, name, owner, "keep")
-    for option in ("group_column", "quota_column"):
-        if (column := getattr(options, option)) is not None:
-            check_column(raw.frame, column, owner, option)
-    if options.size_column is not None:
-        check_size_column(raw.frame, options.size_column, owner)
+    check_named_columns(raw.frame, options, owner, "group_column", "quota_column")
     added = resampling.added_columns(
         fit_options, targets, options.part(ResampleOptions), options.decontaminate is not None
     )
@@ -85,7 +80,24 @@ def check_columns(
     added += [c for c in (TEXT_HASH, CONTAMINATED_BY) if c in map(str.lower, kept)]
     refuse_columns(raw.frame, added, owner)
     written = raw.frame if SELECTED in WRITES[run.command] else raw.frame.select(*map(quoted, kept))
-    if said := tables.unwritable(written.schema):
+    refuse_unwritable(written, owner)
+
+
+def check_named_columns(frame: DataFrame, options: JobOptions, owner: str, *named: str) -> None:
+    """Raise a `ColumnError` unless `frame` has the columns of these options, of `keep`, and the
+    size."""
+    for name in options.keep:
+        check_column(frame, name, owner, "keep")
+    for option in named:
+        if (column := getattr(options, option)) is not None:
+            check_column(frame, column, owner, option)
+    if options.size_column is not None:
+        check_size_column(frame, options.size_column, owner)
+
+
+def refuse_unwritable(frame: DataFrame, owner: str) -> None:
+    """Raise a `ColumnError` where Delta cannot store the rows of `frame`."""
+    if said := tables.unwritable(frame.schema):
         raise ColumnError(f"{owner}: {said}: leave it out by a view, or rename or cast it there")
 
 

@@ -24,7 +24,7 @@ from pyspark.sql import functions as F
 import dsir_spark
 from dsir_spark import session, tables
 from dsir_spark.errors import DataError, DSIRError, TableError
-from dsir_spark.options import JobOptions
+from dsir_spark.job_options import JobOptions
 
 MODEL, WEIGHTS, MATCH, SCORES, SELECTED, REJECTED, DOCUMENTS, RUNS, REPORT = (
     "model", "weights", "match", "scores", "selected", "rejected", "documents", "runs", "report",

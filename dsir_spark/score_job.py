@@ -23,17 +23,23 @@ from dsir_spark.columns import (
     TARGET,
     check_column,
     check_id_column,
-    check_size_column,
     found,
     quoted,
     refuse_columns,
 )
 from dsir_spark.errors import ColumnError, ConfigError, TableError
 from dsir_spark.inputs import Input, open_input
-from dsir_spark.preflight import check_ids_of, put_on_record, resolved
+from dsir_spark.job_options import SelectJobOptions
+from dsir_spark.preflight import (
+    check_ids_of,
+    check_named_columns,
+    put_on_record,
+    refuse_unwritable,
+    resolved,
+)
 from dsir_spark.resampling import SENT_IDS
 from dsir_spark.runs import REJECTED, SCORES, SELECTED, Progress, Run, quiet
-from dsir_spark.score_options import ScoreOptions, SelectJobOptions
+from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection import Pool, Selection, find, rejected, scores
 
 COPY_HASH = "copy_hash"  # of the column that is equal for copies (struct of two bigints)
@@ -89,7 +95,7 @@ def report_again(
     rows = _ranked(tables.read(spark, place, place, version), options)
     for name in composition:
         check_column(rows, name, "the scores", "composition")
-    selection = Selection.from_json(row["selection"], _pool(options).of(rows))
+    selection = Selection.from_json(row["selection"], _pool(options, rows))
     with progress("gathering the facts of the report"):
         return report.gather_scores(
             run=row, options=options, rows=rows, raw=raw, selection=selection,
@@ -143,13 +149,8 @@ def _check(options: SelectJobOptions, raw: Input, pool: Input) -> None:
         raise ColumnError(f"id_column {id_column!r} is of type string in one of raw and scores and "
                           "a number in the other: cast one of them in a view")  # fmt: skip
     scores.check_scores(pool.frame, dict(zip(options.names, options.score.values(), strict=False)))
-    for option in ("group_column", "quota_column", "normalize_within", "copies_column"):
-        if (column := getattr(options, option)) is not None:
-            check_column(pool.frame, column, owner, option)
-    for column in options.keep:
-        check_column(pool.frame, column, owner, "keep")
-    if options.size_column is not None:
-        check_size_column(pool.frame, options.size_column, owner)
+    named = ("group_column", "quota_column", "normalize_within", "copies_column")
+    check_named_columns(pool.frame, options, owner, *named)
     added = [*_named(options, "score").values()] if options.score else []
     own = [c for c in added if not _is_itself(options, c)]
     taken = [*_named(options, "normalized").values(), COPY_HASH, *own]
@@ -158,9 +159,8 @@ def _check(options: SelectJobOptions, raw: Input, pool: Input) -> None:
     refuse_columns(raw.frame, own if pool is raw else added, "raw")
     more = [] if options.names == (None,) else [TARGET]
     refuse_columns(raw.frame, [*more, *([COPIES] if options.max_copies > 1 else [])], "raw")
-    for frame in (raw.frame, pool.frame.select(*map(quoted, _kept(options)))):
-        if said := tables.unwritable(frame.schema):
-            raise ColumnError(f"{owner}: {said}: leave it out by a view, or rename or cast it")
+    refuse_unwritable(raw.frame, "raw")
+    refuse_unwritable(pool.frame.select(*map(quoted, _kept(options))), owner)
 
 
 def _shared(spark: SparkSession, options: SelectJobOptions) -> ScoreOptions:
@@ -237,11 +237,11 @@ def _ranked(rows: DataFrame, options: SelectJobOptions) -> DataFrame:
     return scores.normalized(rows, [*given.values()], [*named.values()], options)
 
 
-def _pool(options: SelectJobOptions) -> Pool:
+def _pool(options: SelectJobOptions, rows: DataFrame) -> Pool:
     """How the rows of the table `scores` compete."""
     size = None if options.size_column is None else quoted(options.size_column)
     return scores.pool_of(
-        str(options.id_column), _named(options, "score"), _named(options, "normalized"),
+        rows, str(options.id_column), _named(options, "score"), _named(options, "normalized"),
         options.part(ScoreOptions), size=size,
         copies=None if options.copies_column is None else COPY_HASH,
     )  # fmt: skip
@@ -254,7 +254,7 @@ def _select(run: Run, raw: Input, pool: Input, cutting: ScoreOptions) -> dict[st
     with run.stage("cut", "finding the cut-off"):
         shares = {name: (options.proportions or {}).get(str(name), 1.0) for name in options.names}
         number = there.rows if there else None
-        selection = find(rows, _pool(options), cutting, shares, number)
+        selection = find(rows, _pool(options, rows), cutting, shares, number)
         dropped = pool.count_dropped()
         if pool is not raw:
             dropped["not_in_raw"] = pool.frame.count() - selection.funnel["read"]

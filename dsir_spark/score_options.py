@@ -1,4 +1,4 @@
-"""Options of a selection by any score: of `dsir_spark.select` and of the command `select`."""
+"""Options of a selection by any score: keywords of `dsir_spark.select`, flags of the command."""
 
 from __future__ import annotations
 
@@ -9,24 +9,17 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
-from pydantic import BeforeValidator
 from typing_extensions import Self
 
 from dsir_spark.errors import ConfigError
-from dsir_spark.fields import ByText, Number, Text, Whole, by_text, extra, option
-from dsir_spark.options import JobOptions, SelectOptions, target_name_problems
+from dsir_spark.fields import ByText, Number, Text, Whole, option
+from dsir_spark.options import SelectOptions
 
 # fmt: off
 _score = functools.partial(option, commands=("select",))
 _COLUMN = "the name of a column"
 _short = reprlib.Repr()
-ALONE = "score"  # name of a score that was given without one
 
-# A single score may stand for the mapping.
-Scores = Annotated[
-    dict[str, Text],
-    BeforeValidator(lambda v: {ALONE: v} if isinstance(v, str) else by_text(v)),
-]
 GroupShare = Annotated[dict[str, Annotated[Number, Ge(0)]] | Text | None, ByText]
 
 
@@ -97,7 +90,7 @@ class ScoreOptions(SelectOptions):
         return (self.num_to_sample, self.num_tokens_to_sample, self.quantile) == (None,) * 3
 
     def budget_of(self, candidates: int, size: Callable[[], int]) -> int:
-        """The budget among so many candidates, of whose sizes `size` finds the sum."""
+        """See `SelectOptions.budget_of`."""
         if self.unlimited:
             return candidates
         given = [b for b in (self.num_to_sample, self.num_tokens_to_sample) if b is not None]
@@ -134,45 +127,3 @@ class ScoreOptions(SelectOptions):
                 ("threshold", self.threshold is not None),
                 ("method pareto", self.method == "pareto")) if is_given]
         return found
-
-
-class SelectJobOptions(ScoreOptions, JobOptions):  # type: ignore[misc]
-    """One run of the command `select`."""
-
-    score: Scores = _score(
-        {}, "Spark SQL over the columns of raw (or of scores), a number for each row, the larger "
-        "the better; several with names share the budget.",
-        "an expression of Spark SQL, or a mapping of names to them")
-    scores: Text | None = _score(
-        None, "A table of ids with scores: its rows are what is selected from, its columns what "
-        "all options name; raw's rows are found by id.", "a path or a table name")
-    scores_format: Literal["delta", "parquet", "json", "csv"] | None = _score(
-        None, "Of scores, if names do not tell.")
-    copies_column: Text | None = _score(
-        None, "Of rows of equal value (the text, or a hash of it) only the one with the smallest "
-        "id may be selected.", _COLUMN)
-
-    rejected: Whole | None = _score(
-        None, "Also write the table `rejected`: up to so many rows of each stage of the funnel, by "
-        "a hash of their ids, with the reason and its number.", "a whole number of rows >= 1", ge=1)
-
-    @property
-    def names(self) -> tuple[str | None, ...]:
-        """Of the scores; None for a single one without a name."""
-        return (None,) if tuple(self.score) in ((), (ALONE,)) else tuple(self.score)
-
-    def contradictions(self, names: tuple[str, ...] | None) -> list[str]:
-        """See `Options.contradictions`; the scores' names are among the options."""
-        own = tuple(self.score)
-        found = target_name_problems(own) + super().contradictions(own or names)
-        if (self.group_share == "target") != bool(self.target) or len(self.target) > 1:
-            found.append("group_share target and one --target belong together: give both or none")
-        if not self.score and self.method != "random":
-            found.append("--score is missing: give it as a flag or in the config")
-        if self.id_column is None:
-            found.append("select needs an id_column")
-        fields = type(self).model_fields
-        return found + [
-            f"{name} is no option of select" for name in sorted(self.given)
-            if "select" not in extra(fields[name], "commands")
-        ]

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from dsir_spark.errors import ConfigError, TableError
-from dsir_spark.options import JobOptions
+from dsir_spark.job_options import JobOptions
 
 _SCHEME_OR_GLOB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|.*[*?{\[]")
 # Where one of these is set, a path need not be on this machine.

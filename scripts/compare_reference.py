@@ -34,8 +34,9 @@ import pyarrow.parquet as pq
 
 from dsir_spark import DSIR, DSIRModel, features, job
 from dsir_spark.features import FeatureSpec, batches
+from dsir_spark.job_options import JobOptions
 from dsir_spark.matchings import learn_matchings
-from dsir_spark.options import JobOptions, ResampleOptions
+from dsir_spark.options import ResampleOptions
 from dsir_spark.scoring import matched
 from dsir_spark.scoring.distributions import kl_reduction
 from dsir_spark.session import build_session

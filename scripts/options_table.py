@@ -1,4 +1,4 @@
-"""Writes docs/options.md out of the declarations in dsir_spark/options.py and the command line.
+"""Writes docs/options.md out of the declarations in dsir_spark/*options.py and the command line.
 
 Run it without arguments; a test holds the page to what it gives.
 """
@@ -11,14 +11,21 @@ import click
 
 from dsir_spark.cli import cli
 from dsir_spark.fields import allowed, default, extra
-from dsir_spark.options import FitOptions, JobOptions, Options, ResampleOptions, SelectOptions
-from dsir_spark.score_options import ScoreOptions, SelectJobOptions
+from dsir_spark.job_options import JobOptions, SelectJobOptions
+from dsir_spark.options import (
+    FeatureOptions,
+    FitOptions,
+    Options,
+    ResampleOptions,
+    SelectOptions,
+)
+from dsir_spark.score_options import ScoreOptions
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "options.md"
 FIELDS = SelectJobOptions.model_fields
 HEAD = """# Options
 
-<!-- Written by scripts/options_table.py: change dsir_spark/options.py and run it. -->
+<!-- Written by scripts/options_table.py: change dsir_spark/*options.py and run it. -->
 
 An option has one name: a key of the YAML file (`--config`), a flag with `-` for `_` and, for those
 of the first tables, a keyword in Python. Flags win over the file, the file over the defaults; a
@@ -30,6 +37,7 @@ In YAML, numbers and dates mean what is written (`1e6`, `007`), also as keys. Wh
 true, false or null (`no`, `on`, `~`) is no text: `'no'` in quotes is.
 """
 SECTIONS: dict[type[Options], str] = {
+    FeatureOptions: "Features: keywords of `DSIR`, `ngram_counts` and `distill`",
     FitOptions: "The model: keywords of `DSIR`",
     SelectOptions: "The selection: keywords of `select` and of `DSIRModel.resample`",
     ResampleOptions: "The selection by a model: keywords of `DSIRModel.resample`",

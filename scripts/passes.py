@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dsir_spark import job, resampling
-from dsir_spark.options import JobOptions
+from dsir_spark.job_options import JobOptions
 from dsir_spark.session import build_session
 
 FILES, DOCUMENTS, SELECTED = 8, 200_000, 1_000

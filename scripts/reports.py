@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 from dsir_spark import job
-from dsir_spark.options import JobOptions
+from dsir_spark.job_options import JobOptions
 from dsir_spark.report.checks import CheckWarning
 from dsir_spark.session import build_session
 

@@ -15,7 +15,7 @@ import pytest
 
 from dsir_spark import DSIR, DSIRModel, job
 from dsir_spark.errors import ConfigError, DataError
-from dsir_spark.options import JobOptions
+from dsir_spark.job_options import JobOptions
 from dsir_spark.report import text as printed
 from dsir_spark.scoring import linear
 

@@ -13,7 +13,7 @@ import pytest
 from dsir_spark import DSIR, job, resampling
 from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
 from dsir_spark.features import Decontamination, rolling
-from dsir_spark.options import JobOptions
+from dsir_spark.job_options import JobOptions
 from dsir_spark.report import text as printed
 
 WORDS = ["a", "b", "c,", "D\u00e9", "...x", "\u4e2d\u6587", "longer_than_eight_bytes"]

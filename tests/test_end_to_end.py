@@ -15,7 +15,7 @@ import pytest
 
 from dsir_spark import job, tables
 from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
-from dsir_spark.options import JobOptions
+from dsir_spark.job_options import JobOptions
 from dsir_spark.report import text as printed
 
 pytestmark = pytest.mark.spark

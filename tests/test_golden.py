@@ -15,7 +15,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from dsir_spark import job
-from dsir_spark.options import JobOptions
+from dsir_spark.job_options import JobOptions
 
 GOLDEN = Path(__file__).parent / "golden" / "selections.json"
 TOPICS = {

@@ -24,8 +24,9 @@ from dsir_spark.features import (
     score,
     sums,
 )
+from dsir_spark.job_options import JobOptions
 from dsir_spark.matchings import as_frame, learn_matchings, load_matchings
-from dsir_spark.options import JobOptions, ResampleOptions
+from dsir_spark.options import ResampleOptions
 from dsir_spark.scoring import distributions, matched, matching, scorers
 from dsir_spark.scoring.documents import spec_of
 

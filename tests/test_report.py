@@ -16,7 +16,8 @@ import pytest
 
 from dsir_spark import DSIR, dsir, report
 from dsir_spark.errors import DataError
-from dsir_spark.options import FitOptions, JobOptions, ResampleOptions
+from dsir_spark.job_options import JobOptions
+from dsir_spark.options import FitOptions, ResampleOptions
 from dsir_spark.report import candidates, detail
 from dsir_spark.scoring.counts import count
 from dsir_spark.scoring.distributions import kl_reduction

@@ -263,6 +263,21 @@ def test_shares_of_groups_with_repetition(table, way, shares, budget, most, size
         assert dict(found.dtypes)["copies"] == "int"
 
 
+def test_pareto_draws_by_the_id_whatever_its_width(spark, table, way):
+    """What is drawn and what a budget then takes go by one draw."""
+    rows = spark.range(300).select("id", ((F.col("id") * 37) % 101 / 101).alias("p"))
+    found = [
+        {r["id"] for r in select(rows.withColumn("id", F.col("id").cast(kind)), "p", seed=SEED,
+                                 method="pareto", **budget).collect()}
+        for kind in ("int", "bigint", "decimal(20,0)") for budget in ({}, {"num_to_sample": 25})
+    ]  # fmt: skip
+    everything, some = found[:2]
+    assert found == [everything, some] * 3 and len(some) == 25 and some < everything
+    # A budget of all that is drawn takes what no budget takes.
+    every = select(rows, "p", seed=SEED, method="pareto", num_to_sample=len(everything))
+    assert {r["id"] for r in every.collect()} == everything
+
+
 @pytest.mark.parametrize(
     "score, options, error, said",
     [

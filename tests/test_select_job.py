@@ -14,8 +14,8 @@ import pytest
 from dsir_spark import job, runs, score_job, tables
 from dsir_spark import select as select_rows
 from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
+from dsir_spark.job_options import SelectJobOptions
 from dsir_spark.report import text as printed
-from dsir_spark.score_options import SelectJobOptions
 
 pytestmark = pytest.mark.spark
 N = 120

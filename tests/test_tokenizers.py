@@ -19,7 +19,7 @@ from dsir_spark import DSIR, DSIRModel, cli, features, job, ngram_counts
 from dsir_spark.errors import ConfigError, TableError
 from dsir_spark.features import FeatureSpec, terms, tokenizers
 from dsir_spark.features.tokenizers import TokenizerError
-from dsir_spark.options import JobOptions
+from dsir_spark.job_options import JobOptions
 
 FUNCTION = "tokens_of_a_test:halves"
 MODULE = '''

@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from dsir_spark.features import unicode_tables
-from dsir_spark.report.facts import Check, FitFacts, SelectionFacts, WeightFacts, visible
+from dsir_spark.report.facts import (
+    Check,
+    Composition,
+    FitFacts,
+    SelectionFacts,
+    WeightFacts,
+    visible,
+)
 from dsir_spark.report.score_facts import ScoreFacts
 
 _GUMBEL_SPREAD = math.pi / math.sqrt(6.0)  # standard deviation of Gumbel noise, nats
@@ -84,6 +91,23 @@ def cjk_share(texts: Iterable[str]) -> float:
     return len(_CJK.findall(letters)) / len(letters) if letters else 0.0
 
 
+def _share_of_first(column: Composition) -> float | None:
+    """Of the selected documents, where the value is not nearly all of raw already."""
+    return (column.rows[0]["selected_share"]
+            if column.rows and column.rows[0]["raw_share"] <= 0.45 else None)  # fmt: skip
+
+
+def _missing(of: SelectionFacts | ScoreFacts) -> float | None:
+    """Of the budget, where candidates were too few."""
+    return of.shortfall if of.selected >= of.candidates else None
+
+
+# Sentences of more than one rule.
+_DOMINATES = ("{n:.0%} of the selected documents have {t.column} {t.first!r}, "
+              "{t.rows[0][raw_share]:.0%} of raw.")  # fmt: skip
+_SHORT = ("Only {f.selected:,} documents were candidates: all were selected, {n:,.0f} {f.unit} "
+          "short of the budget.")  # fmt: skip
+
 RULES: dict[type, tuple[Rule, ...]] = {
     FitFacts: (
         Rule("small_target", "targets", lambda f, t: None if f.smoothed else t.missed, ">", 0.05,
@@ -132,10 +156,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
             "were selected.",
             "If the target is what you will evaluate on, leave them out: give decontaminate."),
         Rule("dominates", "composition",
-            lambda f, c: c.rows[0]["selected_share"]
-            if c.rows and c.rows[0]["raw_share"] <= 0.45 else None, ">", 0.9,
-            "{n:.0%} of the selected documents have {t.column} {t.first!r}, {t.rows[0][raw_share]:"
-            ".0%} of raw.",
+            lambda f, c: _share_of_first(c), ">", 0.9, _DOMINATES,
             "If that is not wanted, give quotas on {about}."),
     ),
     SelectionFacts: (
@@ -159,9 +180,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
             "the target's own {t.target_length:,.0f} in the mean.",
             "Give min_example_length, method match or normalize ngram."),
         Rule("shortfall", "",
-            lambda f, _: f.shortfall if f.selected >= f.candidates else None, ">", 0.0,
-            "Only {f.selected:,} documents were candidates: all were selected, {n:,} {f.unit} "
-            "short of the budget.",
+            lambda f, _: _missing(f), ">", 0.0, _SHORT,
             "Give more raw text, or look in the funnel where documents were lost."),
     ),
     ScoreFacts: (
@@ -188,15 +207,10 @@ RULES: dict[type, tuple[Rule, ...]] = {
             f"{_GUMBEL_SPREAD:.1f}: this is nearly a random sample.",
             "Give a temperature below 1, normalize_score, or method top_k."),
         Rule("group_dominates", "composition",
-            lambda f, c: c.rows[0]["selected_share"]
-            if c.rows and c.rows[0]["raw_share"] <= 0.45 else None, ">", 0.9,
-            "{n:.0%} of the selected documents have {t.column} {t.first!r}, {t.rows[0][raw_share]:"
-            ".0%} of raw.",
+            lambda f, c: _share_of_first(c), ">", 0.9, _DOMINATES,
             "If that is not wanted, give quotas on {about}, or normalize_within it."),
-        Rule("too_few", "", lambda f, _: f.shortfall if f.selected >= f.candidates else None,
-            ">", 0.0,
-            "Only {f.selected:,} documents were candidates: all were selected, {n:,.0f} {f.unit} "
-            "short of the budget.",
+        Rule("too_few", "",
+            lambda f, _: _missing(f), ">", 0.0, _SHORT,
             "Give more rows, or look in the funnel where they were lost."),
     ),
 }  # fmt: skip

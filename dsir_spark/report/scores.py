@@ -12,11 +12,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from dsir_spark.columns import TARGET, found, quoted
+from dsir_spark.job_options import SelectJobOptions
 from dsir_spark.report import checks, facts
 from dsir_spark.report.candidates import SAMPLED, Float64, position
 from dsir_spark.report.gather import compositions
 from dsir_spark.report.score_facts import OfScore, ScoreFacts, ScoreRun, shown
-from dsir_spark.score_options import SelectJobOptions
 from dsir_spark.selection import Selection
 from dsir_spark.selection.rows import to_arrow
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -60,9 +61,7 @@ def read(frame: DataFrame, place: str, allow_functions: bool) -> dict[str, Any]:
             f"the model at {place} is of format {facts['format_version']}, this version of "
             f"dsir_spark reads up to {FORMAT_VERSION}: upgrade it or fit again"
         )
-    if not allow_functions:
-        owner = f"the tokenizer of the model at {place},"
-        tokenizers.refuse_function(facts["config"]["tokenizer"], owner)
+    config = config_of(facts, place, allow_functions)
     parts = [
         BucketCounts(np.array(r["counts"], np.int64), r["num_documents"], r["num_null"],
                      r["num_blank"], r["num_tokens"])
@@ -74,8 +73,7 @@ def read(frame: DataFrame, place: str, allow_functions: bool) -> dict[str, Any]:
         table = np.array(rows[names.index(name)]["classifier"])
         classifiers[name] = Linear(table, own.pop("intercept"), own)
     return {
-        # As it was written: 97 is not 97.0 to the fingerprint.
-        "config": FitOptions.model_construct(**facts["config"]),
+        "config": config,
         "raw": parts[0],
         "targets": dict(zip(names[1:], parts[1:], strict=True)),
         "single_target": facts["single_target"],
@@ -84,3 +82,18 @@ def read(frame: DataFrame, place: str, allow_functions: bool) -> dict[str, Any]:
         # JSON was sorted by name, targets are in their own order.
         "classifiers": {name: classifiers[name] for name in names[1:] if name in classifiers},
     }
+
+
+def config_of(facts: Mapping[str, Any], place: str, allow_functions: bool) -> FitOptions:
+    """The options on a model's record.
+
+    Raises
+    ------
+    TokenizerError
+        The tokenizer is a function, and functions are not allowed.
+    """
+    if not allow_functions:
+        owner = f"the tokenizer of the model at {place},"
+        tokenizers.refuse_function(facts["config"]["tokenizer"], owner)
+    # As it was written: 97 is not 97.0 to the fingerprint.
+    return FitOptions.model_construct(**facts["config"])

@@ -18,7 +18,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dsir_spark.options import SelectOptions
-from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection import copies, cuts, keys, quotas, small, temperature
 from dsir_spark.selection.allocation import Rule, apportion, narrowed_cuts, row_bytes, settled
 from dsir_spark.selection.cuts import KEY, Bin, Cut, exact_cuts
@@ -193,7 +192,7 @@ class _Find:
     def _heat(self, histograms: Sequence[temperature.Histogram], size: int | None) -> None:
         """Find the temperatures; `size`: the sum of all sizes, where budgets are of sizes."""
         number = self.funnel["candidates"]
-        budget = _budget(self.options, number, lambda: size or 0)
+        budget = self.options.budget_of(number, lambda: size or 0)
         self.temperatures = temperature.found(
             histograms, number, budget, size, self.shares, self.pool.temperature_floor
         )
@@ -217,7 +216,7 @@ class _Find:
     ) -> Selection:  # fmt: skip
         """The selection, once the candidates are known; `size` finds the sum of their sizes."""
         options, candidates = self.options, self.funnel["candidates"]
-        budget = _budget(options, candidates, lambda: size() or 0)
+        budget = options.budget_of(candidates, lambda: size() or 0)
         repeated = quotas.most_copies(options) > 1
         if not options.sized and budget > candidates and not repeated:
             warnings.warn(
@@ -240,13 +239,6 @@ class _Find:
         )
         self.funnel["selected"] = found.num_selected
         return found
-
-
-def _budget(options: SelectOptions, candidates: int, size: Callable[[], int]) -> int:
-    """The budget among so many candidates, of whose sizes `size` finds the sum."""
-    if isinstance(options, ScoreOptions):
-        return options.budget_of(candidates, size)
-    return options.budget
 
 
 def _candidates(staged: DataFrame) -> DataFrame:

@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark.columns import check_expression, quoted
+from dsir_spark.columns import check_expression, hashable, quoted
 from dsir_spark.errors import ColumnError, DataError
 from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection import keys
@@ -154,10 +154,11 @@ def _by_rank(rows: DataFrame, name: str) -> DataFrame:
 
 
 def pool_of(
-    id_column: str, given: Mapping[str | None, str], named: Mapping[str | None, str],
-    options: ScoreOptions, *, size: Column | None = None, copies: str | None = None,
+    rows: DataFrame, id_column: str, given: Mapping[str | None, str],
+    named: Mapping[str | None, str], options: ScoreOptions, *, size: Column | None = None,
+    copies: str | None = None,
 ) -> Pool:  # fmt: skip
-    """How rows compete by scores.
+    """How `rows` compete by scores.
 
     Parameters
     ----------
@@ -173,11 +174,12 @@ def pool_of(
         stages.append(("beyond_threshold", is_number(own[0]) & beyond))
     if options.method == "pareto":
         (score,) = scores.values()
-        draw = keys.pareto(options.seed, quoted(id_column))
+        draw = keys.pareto(options.seed, hashable(rows, id_column))
         stages.append(("not_drawn", is_number(score) & ~(draw > F.lit(1.0) - score)))
     if options.method == "random":
         scores = {name: F.when(is_number(s), F.lit(0.0)) for name, s in scores.items()}
-    return Pool(
+    pool = Pool(
         id_column, scores, noise=NOISE_OF[options.method], stages=tuple(stages), size=size,
         copies=copies, tie_seed=options.seed,
     )  # fmt: skip
+    return pool.of(rows)

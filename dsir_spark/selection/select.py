@@ -74,7 +74,7 @@ def select(
     rows = pool.withColumns({name: s.cast("double") for name, s in own.items()})
     rows = scores.normalized(rows, [*own], [*ranked_by.values()], checked)
     size = quoted(checked.size_column) if checked.size_column else None
-    how = scores.pool_of(id_column, as_given, ranked_by, checked, size=size, copies=copies)
+    how = scores.pool_of(rows, id_column, as_given, ranked_by, checked, size=size, copies=copies)
     budgets = checked.proportions or {}
     found = find(rows, how, checked, {t: budgets.get(str(t), 1.0) for t in given})
     return found.filter(rows, rows).drop(*as_given.values(), *ranked_by.values())

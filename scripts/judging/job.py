@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dsir_spark import job
-from dsir_spark.options import JobOptions
+from dsir_spark.job_options import JobOptions
 from dsir_spark.session import build_session
 from judging.corpus import MIN_TOKENS
 from judging.methods import Choice
