@@ -64,7 +64,14 @@ class Pool:
     hashed_ids: Column | None = None
 
     def of(self, rows: DataFrame) -> Pool:
-        """The pool of a table's rows, or of any with ids of its type."""
+        """The pool of a table's rows, or of any with ids of its type.
+
+        Raises
+        ------
+        ColumnError
+            There is no id column, or one that is neither string nor integer.
+        """
+        check_id_column(rows, self.id_column, "the table selected from")
         return dataclasses.replace(self, hashed_ids=hashable(rows, self.id_column))
 
     @property
@@ -145,7 +152,6 @@ class Pool:
 
     def check(self, rows: DataFrame, options: SelectOptions) -> None:
         """Raise a `ColumnError` unless the rows have what the options need."""
-        check_id_column(rows, self.id_column, "the table selected from")
         missing = [c for c in options.needed_columns if c not in rows.columns]
         if missing:
             raise ColumnError(

@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark.columns import check_expression, hashable, quoted
+from dsir_spark.columns import check_expression, check_id_column, hashable, quoted
 from dsir_spark.errors import ColumnError, DataError
 from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection import keys
@@ -174,6 +174,7 @@ def pool_of(
         stages.append(("beyond_threshold", is_number(own[0]) & beyond))
     if options.method == "pareto":
         (score,) = scores.values()
+        check_id_column(rows, id_column, "the table selected from")
         draw = keys.pareto(options.seed, hashable(rows, id_column))
         stages.append(("not_drawn", is_number(score) & ~(draw > F.lit(1.0) - score)))
     if options.method == "random":
