@@ -9,12 +9,16 @@
 # make pictures         draws the pictures of the README from a run of the demo
 # make bench            benchmarks, small; fails on a ratio under a third of what is claimed,
 #                       and where a run reads or starts more than it may
+# make dist             builds sdist and wheel, checks them, and runs a small demo from the wheel alone
+# make dist PYTHONS="python3.10 python3.13"   the same from environments of these
 # make fuzz             100,000 hostile texts against the oracle, 500 broken files; a few minutes
 PYTHON ?= python3
 SPARK ?= 4.2
 TESTS ?= tests
 # A Spark session each, which keeps one core busy with planning.
 WORKERS ?= 2
+# Of the environments that a wheel is tried in.
+PYTHONS ?= $(PYTHON)
 
 ifeq ($(SPARK),4.2)
 VENV := .venv
@@ -29,7 +33,7 @@ endif
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all house notebooks pictures bench fuzz lint types check prerequisites clean
+.PHONY: demo test test-all house notebooks pictures bench dist fuzz lint types check prerequisites clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dsir-spark demo
@@ -47,6 +51,13 @@ house:
 bench: $(VENV)/.installed-test
 	$(BIN)/python scripts/bench.py --rounds 3 --reference-mb 1 --spark-mb 150 --rows 2000000 --check
 	$(BIN)/python scripts/passes.py --check
+
+dist: $(BIN)/python
+	rm -rf dist build
+	$(PIP) build twine
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python scripts/check_dist.py dist --extra $(EXTRA) $(PYTHONS)
 
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python -W ignore scripts/fuzz.py

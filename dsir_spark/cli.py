@@ -204,7 +204,9 @@ def runs(**flags: Any) -> None:
 @click.option("--output", type=click.Path(file_okay=False), default="dsir-demo", show_default=True)
 @click.option("--num-to-sample", type=click.IntRange(1), default=2_000, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True)
-def demo(output: str, num_to_sample: int, seed: int) -> None:
+@click.option("--max-mb", type=click.FloatRange(1), default=40, show_default=True,
+              help="Megabytes of text in raw.")  # fmt: skip
+def demo(output: str, num_to_sample: int, seed: int, max_mb: float) -> None:
     """Run the real job on text that every Python installation has."""
     begin = time.monotonic()
     folder = Path(output)
@@ -212,7 +214,7 @@ def demo(output: str, num_to_sample: int, seed: int) -> None:
         from dsir_spark import demo_data, job
         from dsir_spark.report import text
 
-        data = demo_data.build_demo_data(folder / "data")
+        data = demo_data.build_demo_data(folder / "data", max_mb)
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in data.kinds.items())
     click.echo(
         f"raw: {data.documents:,} documents, {data.bytes / 1e6:.1f} MB of text from this Python "
