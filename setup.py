@@ -17,6 +17,8 @@ CONNECT = [
 # What its parts on held-out bits need, which a small run in the tests has.
 EVIDENCE = ["pyppmd>=1.1", "scikit-learn>=1.4", "scipy>=1.11", "xxhash>=3"]
 
+MLFLOW = ["mlflow-skinny>=3", "pandas<3"]
+
 setup(
     name="dsir-spark",
     version="0.1.0",
@@ -65,7 +67,10 @@ setup(
         "tokenizers": ["tokenizers>=0.15"],
         # For scorers that are learnt: scorer classifier.
         "classifier": ["scikit-learn>=1.4"],
+        # For model.to_mlflow, and to load what it logs. The whole of mlflow will do as well.
+        "mlflow": MLFLOW,
         "test": [
+            *MLFLOW,
             "tokenizers>=0.15",
             "scikit-learn>=1.4",
             *EVIDENCE,

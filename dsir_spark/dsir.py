@@ -333,6 +333,36 @@ class DSIRModel(Model):
         frame = stored.as_frame(self, spark or tables.active_session())
         return tables.write(frame, place, overwrite=overwrite).data
 
+    def to_mlflow(
+        self, output: str | None = None, *, page: str | None = None,
+        registered_model_name: str | None = None, spark: SparkSession | None = None,
+    ) -> Any:  # fmt: skip
+        """Log the model to MLflow as a `pyfunc` that needs no Spark; MLflow's `ModelInfo`.
+
+        It takes the text column (string) and gives what `transform` adds, with the same bits, but
+        for a classifier's `probability`. Logged into the active run, or one of its own.
+
+        Parameters
+        ----------
+        output : str, optional
+            Of a run that selected by the model, the latest of them: its options become parameters,
+            its numbers metrics, what it read inputs with their versions.
+        page : str, optional
+            Its report, an artifact; by default `report.html` under a local output.
+        registered_model_name : str, optional
+            Register the model under this name.
+
+        Raises
+        ------
+        ConfigError
+            mlflow is not installed, `page` is no file, or the tokenizer is a function.
+        TableError
+            No run at `output` selected by this model.
+        """
+        from dsir_spark import mlflow_model  # who does not call it need not have it
+
+        return mlflow_model.log(self, output, page, registered_model_name, spark)
+
     @classmethod
     def load(
         cls, place: str, *, spark: SparkSession | None = None, version: int | None = None,

@@ -39,7 +39,9 @@ MAY_IMPORT = {
     "selection": _VALUES,
     "resampling": f"{_VALUES} scoring selection",
     "matchings": f"{_VALUES} tables scoring resampling",
-    "dsir": _MODEL,
+    "served": "errors features scoring",
+    "mlflow_model": "errors columns features tables scoring served",
+    "dsir": f"{_MODEL} mlflow_model",
     "distilled": "errors columns options features tables scoring",
     "report": f"{_MODEL} job_options dsir",
     "session": "errors",
@@ -134,6 +136,7 @@ MODEL = dsir_spark.DSIRModel
         (MODEL.resample, "self raw weights", RESAMPLE),
         (MODEL.decontaminate, "self texts ngram", []),
         (MODEL.explain, "self df", []),
+        (MODEL.to_mlflow, "self output page registered_model_name spark", []),
         (MODEL.save, "self place spark overwrite", []),
         (MODEL.load, "place spark version allow_functions", []),
     ],
@@ -155,7 +158,7 @@ def test_public_names():
     assert all(callable(getattr(dsir_spark, name)) for name in dsir_spark.__all__)
     verbs = {n for n, f in inspect.getmembers(MODEL, callable) if not n.startswith("_")}
     assert verbs == {"transform", "weigh", "decontaminate", "resample", "explain", "save", "load",
-                     "tables", "scored", "facts"}  # fmt: skip
+                     "to_mlflow", "tables", "scored", "facts"}  # fmt: skip
     with pytest.raises(AttributeError):
         dsir_spark.nothing  # noqa: B018
     assert dsir.DSIR is dsir_spark.DSIR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,15 @@ def dirichlet(counts: Int64, p_raw: Float64, mu: float) -> Float64:
     """(counts + mu p_raw) / (n-grams + mu), float64[num_buckets]; mu in n-grams (Zhai and Lafferty
     2004): a bucket that a small target does not have is as probable as raw makes it."""
     return np.asarray((counts + mu * p_raw) / (counts.sum() + mu), np.float64)
+
+
+def smoothed(
+    counts: Int64, p_raw: Float64, laplace_smoothing: float, mu: float | Literal["auto"]
+) -> Float64:
+    """A target's distribution by the options of smoothing; mu auto: as many n-grams as buckets."""
+    if mu == 0:
+        return distribution(counts, laplace_smoothing)
+    return dirichlet(counts, p_raw, float(len(counts) if mu == "auto" else mu))
 
 
 def table_fingerprint(table: Float64) -> str:

@@ -28,13 +28,12 @@ from dsir_spark.columns import (
 )
 from dsir_spark.features import Decontamination
 from dsir_spark.options import FitOptions
-from dsir_spark.scoring import distributions, passes, scorers
+from dsir_spark.scoring import FORMAT_VERSION, distributions, passes, scorers
 from dsir_spark.scoring.counts import BucketCounts
 from dsir_spark.scoring.documents import id_name, spec_of
 from dsir_spark.scoring.linear import Linear
 from dsir_spark.scoring.matched import Matching
 
-FORMAT_VERSION = 2  # the latest that is known: that of a model with classifiers, 1 of all others
 RAW = "raw"
 
 Float64 = npt.NDArray[np.float64]
@@ -96,18 +95,11 @@ class Model:
     def log_ratio(self) -> dict[str, Float64]:
         """Log ratio of each bucket in nats, float64[num_buckets], by target."""
         p_raw = distributions.distribution(self.raw.counts)
-        laplace, mu = (
-            self.config.target_laplace_smoothing, self.config.target_dirichlet_smoothing
-        )  # fmt: skip
-        found = {}
-        for name, t in self.targets.items():
-            if mu == 0:
-                p = distributions.distribution(t.counts, laplace)
-            else:
-                ngrams = float(self.config.num_buckets if mu == "auto" else mu)
-                p = distributions.dirichlet(t.counts, p_raw, ngrams)
-            found[name] = distributions.log_ratio(p, p_raw)
-        return found
+        how = self.config.target_laplace_smoothing, self.config.target_dirichlet_smoothing
+        return {
+            name: distributions.log_ratio(distributions.smoothed(t.counts, p_raw, *how), p_raw)
+            for name, t in self.targets.items()
+        }
 
     def tables(self) -> Float64:
         """Log ratios of all targets, float64[num_buckets, T], interleaved by bucket."""

@@ -12,9 +12,10 @@ from pyspark.sql import DataFrame, SparkSession
 from dsir_spark.errors import TableError
 from dsir_spark.features import tokenizers
 from dsir_spark.options import FitOptions
+from dsir_spark.scoring import FORMAT_VERSION
 from dsir_spark.scoring.counts import BucketCounts
 from dsir_spark.scoring.linear import Linear
-from dsir_spark.scoring.model import FORMAT_VERSION, Model
+from dsir_spark.scoring.model import Model
 
 _SCHEMA = (
     "position int, name string, counts array<bigint>, num_documents bigint, num_null bigint, "
