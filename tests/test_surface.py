@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "mlflow_model": "errors columns features tables scoring served",
     "dsir": f"{_MODEL} mlflow_model",
     "distilled": "errors columns options features tables scoring",
+    "ml": "errors columns options dsir",
     "report": f"{_MODEL} job_options dsir",
     "session": "errors",
     "progress": "",
