@@ -43,6 +43,7 @@ test: $(VENV)/.installed-test
 	@echo "left to make test-all: notebooks run headless, a job on a standalone cluster, real kills"
 
 test-all: test
+	$(PIP) --editable '.[$(EXTRA),exports]'
 	$(BIN)/python -m pytest -m slow --durations=10 $(TESTS)
 
 house:

@@ -69,6 +69,8 @@ setup(
         "classifier": ["scikit-learn>=1.4"],
         # For model.to_mlflow, and to load what it logs. The whole of mlflow will do as well.
         "mlflow": MLFLOW,
+        # For docs/exports.md. MDS needs mosaicml-streaming, in an environment of its own.
+        "exports": ["datasets>=3", "webdataset>=1", "zstandard>=0.25", "pandas<3"],
         "test": [
             *MLFLOW,
             "tokenizers>=0.15",
