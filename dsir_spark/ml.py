@@ -6,7 +6,7 @@ so a column of it says which rows are the target.
 
 Under Spark Connect (tried on 4.2) `fit` and `transform` work, alone and within a `Pipeline`, and
 `save` and `load` too; `write().overwrite()` of a stage by itself does not, as Spark's own writer
-asks the JVM for it: that of a `Pipeline` does.
+asks the JVM for it: that of a `Pipeline` does. On 3.5 Connect stores no stage at all.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def log(
         if mlflow.active_run() is None:
             stack.enter_context(mlflow.start_run())
         given = {**json.loads(row.get("config", "{}")), **model.config.model_dump()}
-        mlflow.log_params({n: _shown(v) for n, v in given.items() if v not in (None, (), {})})
+        mlflow.log_params({n: _shown(v) for n, v in given.items() if v not in (None, (), [], {})})
         mlflow.log_metrics(dict(_numbers(row)))
         if row:
             mlflow.set_tag("dsir_spark.run_id", row["run_id"])

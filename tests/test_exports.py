@@ -114,7 +114,7 @@ def test_json_lines(spark, selected):
 def test_mosaic(spark, selected):
     streaming = pytest.importorskip("streaming", reason="mosaicml-streaming: gigabytes of torch")
     run(spark, selected, "MosaicML")
-    rows = streaming.LocalDataset(str(selected / "mds"))
+    rows = streaming.StreamingDataset(local=str(selected / "mds"), shuffle=False, batch_size=1)
     expected = [d for shard in in_order(spark, selected) for d in shard]
-    assert [(r["id"], r["text"], r["num_tokens"]) for r in map(rows.__getitem__, range(len(rows)))
-            ] == expected  # fmt: skip
+    found = [rows[i] for i in range(len(rows))]
+    assert [(r["id"], r["text"], r["num_tokens"]) for r in found] == expected
