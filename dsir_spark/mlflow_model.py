@@ -109,8 +109,9 @@ def _inputs(row: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
 
     if not row:
         return
-    read = {"raw": json.loads(row["raw"])}
-    read |= {f"target {name}": at for name, at in json.loads(row["target"] or "{}").items()}
+    read = {name: json.loads(row[name]) for name in ("raw", "decontaminate") if row.get(name)}
+    for name, at in json.loads(row["target"] or "{}").items():
+        read["target" if name == "target" else f"target {name}"] = at
     for role, at in read.items():
         named, version = at["format"] == "table", at.get("delta_version")
         if version is not None:

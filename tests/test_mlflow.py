@@ -113,7 +113,7 @@ def test_a_run_is_logged_with_its_options_numbers_inputs_and_page(spark, frames,
     inputs = {i.tags[0].value: i.dataset for i in run.inputs.dataset_inputs}
     for role, file, digest in (
         ("raw", "raw", "delta version 0"),
-        ("target target", "a.parquet", "listing -?[0-9]+"),
+        ("target", "a.parquet", "listing -?[0-9]+"),
     ):
         assert json.loads(inputs[role].source) == {"path": str(tmp_path / file)}
         assert re.fullmatch(digest, inputs[role].digest)
