@@ -65,9 +65,7 @@ def frames(spark):
 def store(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    mlflow.set_tracking_uri(f"file://{tmp_path}/store")
-    yield
-    mlflow.set_tracking_uri(None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/store")
 
 
 def test_loaded_without_spark_it_gives_the_bits_of_transform(spark, frames, tmp_path):
@@ -85,7 +83,7 @@ def test_loaded_without_spark_it_gives_the_bits_of_transform(spark, frames, tmp_
                          for r in rows])  # fmt: skip
     texts = json.dumps([row["text"] for row in raw.collect()])
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, texts, *[f"{m.artifact_path}" for m in logged]],
+        [sys.executable, "-c", LOAD, texts, *[m.model_uri for m in logged]],
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
