@@ -58,7 +58,7 @@ dist: $(BIN)/python
 	$(PIP) build twine
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m twine check --strict dist/*
-	$(BIN)/python scripts/check_dist.py dist --extra $(EXTRA) $(PYTHONS)
+	$(BIN)/python scripts/check_dist.py --extra $(EXTRA) dist $(PYTHONS)
 
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python -W ignore scripts/fuzz.py
