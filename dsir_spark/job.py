@@ -305,7 +305,7 @@ def _write_weights(run: Run, model: DSIRModel, raw: Input, rows: int | None = No
     """Weigh raw, which may be another than the model was fitted on; rows : of it, if known."""
     options = run.options
     run.facts["table_fingerprint"] = distributions.table_fingerprint(model.tables())
-    with run.stage("weigh", "weighing raw"):
+    with run.stage("weigh", "weighing raw", rows):
         weights = model.weigh(
             raw.frame, (*options.keep, *options.needed_columns),
             text_hash=options.duplicates == "drop", quality=options.quality is not None,
@@ -353,7 +353,8 @@ def _select(
         "temperature": dict(zip(model.targets, selection.temperatures, strict=True)),
     }
     if not run.done(SELECTED):
-        with run.stage("select", "writing the selected documents"):
+        read = selection.funnel["read"]
+        with run.stage("select", "writing the selected documents", read):
             rows = resampling.selected_rows(
                 model, raw.frame, selection, weights, sent=True, unique_ids=options.check_ids
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the command line shows of a run: lines out of the log, and tasks while a stage runs.
+"""What the command line shows of a run: lines out of the log, and what is done of a stage.
 
 The library logs to `dsir_spark` and prints nothing.
 """
@@ -52,13 +52,13 @@ class _Line(logging.Formatter):
         return start + " ".join(record.getMessage().split())
 
 
-def of(spark: Any) -> Callable[[str], AbstractContextManager[None]]:
+def of(spark: Any) -> Callable[..., AbstractContextManager[None]]:
     """Shows a stage by its label while it runs, for the functions of the job."""
-    return lambda label: _live(spark, label, sys.stderr)
+    return lambda label, rows=None: _live(spark, label, rows, sys.stderr)
 
 
 @contextlib.contextmanager
-def stage(label: str, shown: Callable[[str], AbstractContextManager[None]]) -> Iterator[None]:
+def stage(label: str, shown: Callable[..., AbstractContextManager[None]]) -> Iterator[None]:
     """A stage that is the command line's own: shown, and logged as those of the job are."""
     begin = time.monotonic()
     with shown(label):
@@ -67,30 +67,91 @@ def stage(label: str, shown: Callable[[str], AbstractContextManager[None]]) -> I
 
 
 @contextlib.contextmanager
-def _live(spark: Any, label: str, stream: IO[str]) -> Iterator[None]:
-    """On a terminal, the tasks done of all, in a line that is gone when the stage ends."""
+def _live(spark: Any, label: str, rows: int | None, stream: IO[str]) -> Iterator[None]:
+    """On a terminal, what is done of a stage, in a line that is gone when it ends."""
     if not stream.isatty():
         yield
         return
     stop = threading.Event()
-    shown = threading.Thread(target=_show_tasks, args=(spark, label, stream, stop), daemon=True)
-    shown.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        shown.join()
-        stream.write("\r\033[K")
-        stream.flush()
+    with _tasks(spark) as tasks:
+        given = (label, rows, tasks, stream, stop)
+        shown = threading.Thread(target=_show, args=given, daemon=True)
+        shown.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            shown.join()
+            stream.write("\r\033[K")
+            stream.flush()
 
 
-def _show_tasks(spark: Any, label: str, stream: IO[str], stop: threading.Event) -> None:
+@contextlib.contextmanager
+def _tasks(spark: Any) -> Iterator[Callable[[], tuple[int, int]]]:
+    """Tasks that are done, and all, of what Spark runs now: by its tracker, or as Connect tells."""
     tracker = getattr(getattr(spark, "_sc", None), "statusTracker", lambda: None)()
-    begin = time.monotonic()
+    if tracker is not None:
+
+        def tracked() -> tuple[int, int]:
+            found = [tracker.getStageInfo(s) for s in tracker.getActiveStageIds()]
+            known = [s for s in found if s is not None]
+            return sum(s.numCompletedTasks for s in known), sum(s.numTasks for s in known)
+
+        yield tracked
+        return
+    told = [0, 0]
+
+    def tell(stages: Any, inflight_tasks: int, operation_id: Any, done: bool) -> None:
+        known = [s for s in stages or () if not s.done and not done]
+        told[:] = sum(s.num_completed_tasks for s in known), sum(s.num_tasks for s in known)
+
+    known = hasattr(spark, "registerProgressHandler")  # Spark Connect before 4.0 tells nothing
+    if known:
+        spark.registerProgressHandler(tell)
+    try:
+        yield lambda: (told[0], told[1])
+    finally:
+        if known:
+            spark.removeProgressHandler(tell)
+
+
+def _show(
+    label: str, rows: int | None, tasks: Callable[[], tuple[int, int]], stream: IO[str],
+    stop: threading.Event,
+) -> None:  # fmt: skip
+    begin = since = time.monotonic()
+    before = 0
     while not stop.wait(0.5):
-        stages = [tracker.getStageInfo(s) for s in tracker.getActiveStageIds()] if tracker else []
-        known = [s for s in stages if s is not None]
-        tasks = f"{sum(s.numCompletedTasks for s in known)}/{sum(s.numTasks for s in known)} tasks"
-        stream.write(f"\r\033[K{label}: {tasks if known else '...'} "
-                     f"{time.monotonic() - begin:.0f} s")  # fmt: skip
+        done, of = tasks()
+        now = time.monotonic()
+        if of != before:  # other stages of Spark's: their time begins anew
+            before, since = of, now
+        stream.write(f"\r\033[K{line(label, done, of, now - since, now - begin, rows)}")
         stream.flush()
+
+
+def line(
+    label: str, done: int, tasks: int, seconds: float, in_all: float, rows: int | None
+) -> str:
+    """What is told of a stage.
+
+    Parameters
+    ----------
+    done, tasks : of what Spark runs now, for so many seconds
+    in_all : seconds since the stage began
+    rows : of the stage, if known; those done are estimated by the tasks, which hold about as many
+    """
+    if not tasks:
+        return f"{label}: ... {in_all:.0f} s"
+    left = f", {_time(seconds * (tasks - done) / done)} left" if done and seconds > 1 else ""
+    if rows is None or not left:
+        return f"{label}: {done}/{tasks} tasks {in_all:.0f} s{left}"
+    reached = rows * done // tasks
+    return f"{label}: about {reached:,} of {rows:,} rows, {reached / seconds:,.0f}/s{left}"
+
+
+def _time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -56,11 +56,18 @@ _NAMES = [column.split()[0] for column in SCHEMA.replace("map<string, ", "map<")
 _PASSING = ("overwrite", "report", "check_ids")  # options that leave what is written as it is
 _LOOKED_AT = 200  # rows of `runs` in which a run that has not ended is looked for
 
-Progress = Callable[[str], AbstractContextManager[None]]
+
+
+class Progress(Protocol):
+    """Shows a stage by its label while it runs; of so many rows, if they are known."""
+
+    def __call__(self, label: str, rows: int | None = None) -> AbstractContextManager[None]: ...
+
+
 _log = logging.getLogger("dsir_spark")
 
 
-def quiet(_: str) -> AbstractContextManager[None]:
+def quiet(label: str, rows: int | None = None) -> AbstractContextManager[None]:
     """No display of progress."""
     return contextlib.nullcontext()
 
@@ -187,10 +194,11 @@ class Run:
         return True
 
     @contextlib.contextmanager
-    def stage(self, name: str, label: str) -> Iterator[None]:
-        """One stage: shown while it runs, named in Spark's own pages, timed and logged."""
+    def stage(self, name: str, label: str, rows: int | None = None) -> Iterator[None]:
+        """One stage, of so many rows, if they are known: shown while it runs, named in Spark's own
+        pages, timed and logged."""
         begin = time.monotonic()
-        with self.progress(label), session.described(self.spark, label):
+        with self.progress(label, rows), session.described(self.spark, label):
             yield
         self.seconds[name] = round(time.monotonic() - begin, 3)
         _log.info("%s: %.1f s", label, self.seconds[name])

@@ -546,6 +546,33 @@ def test_a_terminal_shows_the_tasks_of_a_stage(monkeypatch):
     assert re.fullmatch(f"({clear}counting: 1/4 tasks [01] s)+{clear}", terminal.getvalue())
 
 
+def test_spark_connect_tells_of_its_tasks_itself():
+    handlers = []
+    spark = types.SimpleNamespace(
+        registerProgressHandler=handlers.append, removeProgressHandler=handlers.remove
+    )
+    stage = types.SimpleNamespace(num_completed_tasks=3, num_tasks=4, done=False)
+    with progress._tasks(spark) as tasks:
+        assert tasks() == (0, 0)
+        handlers[0]([stage, types.SimpleNamespace(done=True)], 1, None, False)
+        assert tasks() == (3, 4)
+        handlers[0]([stage], 0, None, True)
+        assert tasks() == (0, 0)
+    assert handlers == []
+
+
+@pytest.mark.parametrize("done, tasks, seconds, in_all, rows, said", [
+    (0, 0, 0, 7, 1000, "... 7 s"),
+    (0, 40, 20, 21, 1000, "0/40 tasks 21 s"),
+    (10, 40, 20, 25, None, "10/40 tasks 25 s, 60 s left"),
+    (10, 40, 20, 25, 4_000_000, "about 1,000,000 of 4,000,000 rows, 50,000/s, 60 s left"),
+    (1, 40, 300, 300, 8_000, "about 200 of 8,000 rows, 1/s, 3 h left"),
+    (20, 40, 300, 300, 8_000, "about 4,000 of 8,000 rows, 13/s, 5 min left"),
+])  # fmt: skip
+def test_rows_done_rate_and_time_left(done, tasks, seconds, in_all, rows, said):
+    assert progress.line("weighing", done, tasks, seconds, in_all, rows) == f"weighing: {said}"
+
+
 def test_what_a_command_shows(job, capsys):
     job.run_all = lambda *_: {"facts": 5}
     shown = ["in short 5", "page: out/report.html", "tables: out/model"]
