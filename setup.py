@@ -80,6 +80,8 @@ setup(
             "pytest-xdist",
             "hypothesis",
             "chispa",
+            # The classes of Databricks' bundles: what a job of one must be.
+            "databricks-bundles>=1",
             # The notebooks run in a kernel of their own.
             "nbclient>=0.10",
             "ipykernel",

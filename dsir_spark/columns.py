@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from pyspark.errors import AnalysisException, ParseException
-from pyspark.sql import Column, DataFrame
+from pyspark.errors import AnalysisException, ParseException, PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -61,8 +61,19 @@ def found(df: DataFrame, name: str) -> str | None:
     if name in df.columns:
         return name
     alike = [c for c in df.columns if c.lower() == name.lower()]
-    exact = (df.sparkSession.conf.get("spark.sql.caseSensitive", "false") or "").lower() == "true"
+    exact = setting(df.sparkSession, "spark.sql.caseSensitive").lower() == "true"
     return alike[0] if len(alike) == 1 and not exact else None
+
+
+def setting(spark: SparkSession, name: str) -> str:
+    """A setting of the session; empty where it has none, or does not tell.
+
+    Databricks serverless refuses to be asked for most, whatever default is given.
+    """
+    try:
+        return spark.conf.get(name, "") or ""
+    except PySparkException:
+        return ""
 
 
 def hashable(df: DataFrame, name: str) -> Column:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from dsir_spark import inputs, matchings, report, resampling, runs, score_job, tables
+from dsir_spark import inputs, matchings, plans, report, resampling, runs, score_job, tables
 from dsir_spark.columns import check_column
 from dsir_spark.dsir import DSIR, DSIRModel
 from dsir_spark.errors import DSIRError
@@ -72,6 +72,7 @@ def weigh(spark: SparkSession, options: JobOptions, progress: Progress = quiet) 
     raw = open_raw(run, earlier)
     check_columns(run, raw, model.config, model.names)
     texts = open_decontamination(run, model.config)
+    plans.check(spark, model.config, len(model.targets), texts)
     run.begin()
     if not run.done(WEIGHTS):
         model = dataclasses.replace(model, decontamination=texts)
@@ -96,6 +97,7 @@ def resample_again(
     refuse_foreign_weights(run, model, earlier, raw)
     run.facts["weights_version"] = earlier["weights_version"]
     texts = open_decontamination(run, model.config, earlier.get("decontaminate"))
+    plans.check(spark, model.config, len(model.targets), texts, options)
     run.begin()
     if options.method == "match":
         # What a document is ranked by depends on how many are wanted: its text is read again.
@@ -117,6 +119,7 @@ def run_all(spark: SparkSession, options: JobOptions, progress: Progress = quiet
     run, raw, opened = _opened(spark, options, "run", progress)
     fit_options = open_inputs(run, raw, opened)
     texts = open_decontamination(run, fit_options)
+    plans.check(spark, fit_options, len(opened), texts, options)
     run.begin()
     if not run.done(MODEL):
         check_ids(run, raw, fit_options)

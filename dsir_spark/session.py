@@ -33,7 +33,7 @@ def build_session(
     remote: str | None = None,
     conf: Mapping[str, str] | None = None,
 ) -> Any:
-    """A session with Delta: spark-submit's, a Connect server's, or a local one.
+    """A session with Delta: Databricks' own, spark-submit's, a Connect server's, or a local one.
 
     Parameters
     ----------
@@ -50,8 +50,10 @@ def build_session(
         from pyspark.sql import SparkSession
     except ImportError:
         raise SessionError(f"pyspark is not installed: {_INSTALL}") from None
-    builder = SparkSession.builder.appName(app_name)
     own = dict(conf or {})
+    if "DATABRICKS_RUNTIME_VERSION" in os.environ:  # the workspace has one, and its settings
+        return _configured(SparkSession.builder, own).getOrCreate()
+    builder = SparkSession.builder.appName(app_name)
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started the JVM, with its jars
         return _configured(builder, _DELTA | own).getOrCreate()
     remote = remote or os.environ.get("SPARK_REMOTE")

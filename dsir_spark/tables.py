@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import types as T
 
 from dsir_spark import failures, files
+from dsir_spark.columns import setting
 from dsir_spark.errors import TableError
 
 # Delta stores names with these characters under column mapping only, which not all readers know:
@@ -112,9 +113,8 @@ def contains(outer: str, inner: str) -> bool:
 
 
 def _on_this_machine(spark: SparkSession) -> bool:
-    master = spark.conf.get("spark.master", "") or ""
-    default = spark.conf.get("spark.hadoop.fs.defaultFS", "file:///") or ""
-    return master.startswith("local") and default.startswith("file:")
+    default = setting(spark, "spark.hadoop.fs.defaultFS") or "file:///"
+    return setting(spark, "spark.master").startswith("local") and default.startswith("file:")
 
 
 def _listed_folder(spark: SparkSession, place: str) -> str | None:
