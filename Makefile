@@ -6,6 +6,7 @@
 # make check            lint, types, test-all
 # make house            files, lines, longest function and class, imports
 # make notebooks        runs the notebooks and stores what they show
+# make docs             builds the site of docs/ into site/, with warnings as errors
 # make pictures         draws the pictures of the README from a run of the demo
 # make bench            benchmarks, small; fails on a ratio under a third of what is claimed,
 #                       and where a run reads or starts more than it may
@@ -33,7 +34,8 @@ endif
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all house notebooks pictures bench dist fuzz lint types check prerequisites clean
+.PHONY: demo test test-all house notebooks docs pictures bench dist fuzz lint types check \
+	prerequisites clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dsir-spark demo
@@ -66,6 +68,10 @@ fuzz: $(VENV)/.installed-test
 notebooks: $(VENV)/.installed-test
 	$(BIN)/jupyter-execute --inplace --timeout=600 --kernel_name=python3 notebooks/*.ipynb
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "site/index.html"
+
 pictures: demo
 	$(BIN)/python scripts/pictures.py dsir-demo/tables/report.json docs --target scientific_docstrings
 
@@ -97,5 +103,9 @@ $(VENV)/.installed-test: setup.py $(BIN)/python | prerequisites
 	$(PIP) --editable '.[$(EXTRA),test]'
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-docs: setup.py $(BIN)/python | prerequisites
+	$(PIP) --editable '.[$(EXTRA),docs]'
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-3.5 build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf site .venv .venv-3.5 build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -71,6 +71,12 @@ setup(
         "mlflow": MLFLOW,
         # For docs/exports.md. MDS needs mosaicml-streaming, in an environment of its own.
         "exports": ["datasets>=3", "webdataset>=1", "zstandard>=0.25", "pandas<3"],
+        # The site: `make docs`.
+        "docs": [
+            "mkdocs-material>=9.5",
+            "mkdocs-click>=0.8",
+            "mkdocstrings[python]>=0.27",
+        ],
         "test": [
             *MLFLOW,
             "tokenizers>=0.15",

@@ -201,9 +201,11 @@ def runs(**flags: Any) -> None:
 
 
 @cli.command()
-@click.option("--output", type=click.Path(file_okay=False), default="dsir-demo", show_default=True)
-@click.option("--num-to-sample", type=click.IntRange(1), default=2_000, show_default=True)
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--output", type=click.Path(file_okay=False), default="dsir-demo", show_default=True,
+              help="Folder of data and tables.")  # fmt: skip
+@click.option("--num-to-sample", type=click.IntRange(1), default=2_000, show_default=True,
+              help="Documents to select.")  # fmt: skip
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the noise.")
 @click.option("--max-mb", type=click.FloatRange(1), default=40, show_default=True,
               help="Megabytes of text in raw.")  # fmt: skip
 def demo(output: str, num_to_sample: int, seed: int, max_mb: float) -> None:

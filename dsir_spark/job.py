@@ -216,7 +216,8 @@ def write_report(
     """
     written = report.write(facts, output, html)
     frame = report.as_frame(spark, facts)
-    tables.append(frame, tables.within(output, REPORT), {tables.RUN_ID: facts.run.id})
+    place = tables.within(tables.resolved(spark, output), REPORT)
+    tables.append(frame, place, {tables.RUN_ID: facts.run.id})
     return written
 
 

@@ -114,7 +114,7 @@ def compare(options: argparse.Namespace, names: list[str], scratch: Path) -> Non
 
 
 def summary(names: list[str], found: dict[str, dict[str, tuple[float, float, float]]]) -> None:
-    """The table of the README: KL reduction on held-out halves, and the means of all."""
+    """The table of docs/concepts/method.md, of held-out halves, and the means of all."""
     shown = {"random": "random", "reference": "reference",
              "DSIR, as published": "dsir_spark, as published",
              "match, T = 16": "dsir_spark, match"}  # fmt: skip
