@@ -10,14 +10,14 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 from urllib.parse import unquote
 
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, DataFrameReader, Row, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameReader, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -48,6 +48,8 @@ class Files:
     keys : columns that come from folders named key=value
     options : of Spark's reader, so that it reads these files and no others
     notes : what is left out, in sentences
+    after : rows of files that changed later than this are read, in microseconds since 1970; the
+        columns are those of all files
     """
 
     place: str
@@ -56,6 +58,7 @@ class Files:
     keys: tuple[str, ...]
     options: dict[str, str]
     notes: list[str] = field(default_factory=list)
+    after: int | None = None
 
 
 def extension(place: str) -> str | None:
@@ -73,9 +76,10 @@ def _escaped(path: str) -> str:
     return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
 
 
-def listed(spark: SparkSession, place: str) -> DataFrame:
+def listed(spark: SparkSession, place: str, **options: str) -> DataFrame:
     """Names, sizes and times of the files under a path, listed by Spark and never read."""
     listing = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
+    listing = listing.options(**options)
     return listing.load(literal(place)).select("path", "length", "modificationTime")
 
 
@@ -136,14 +140,45 @@ def _by_ending(spark: SparkSession, place: str) -> DataFrame:
     rows = rows.select("*", F.element_at("parts", -1).alias("name"), folders.alias("folders"))
     full = F.when(known != "", F.regexp_extract("name", _ENDING.replace(r"\.(", r"(\.", 1), 0))
     return rows.groupBy(known.alias("ending")).agg(
-        F.count("*").alias("files"),
-        F.sum("length").alias("bytes"),
-        F.bit_xor(F.xxhash64("path", "length", "modificationTime")).alias("listing"),
+        *_facts(),
         F.min("name").alias("first"),
         F.collect_set(full).alias("endings"),
         F.max(F.exists("folders", lambda f: ~f.rlike("^[^=]+=."))).alias("nested"),
         F.collect_set(F.transform(F.filter("folders", lambda f: f.rlike("^[^=]+=.")),
                                   lambda f: F.split(f, "=")[0])).alias("keys"),
+    )
+
+
+def _facts() -> list[Column]:
+    """What tells a set of files from others; of two sets they add up, `listing` by xor."""
+    listing = F.bit_xor(F.xxhash64("path", "length", "modificationTime"))
+    return [F.count("*").alias("files"), F.sum("length").alias("bytes"), listing.alias("listing")]
+
+
+def newer(spark: SparkSession, found: Files, known: Mapping[str, Any], owner: str) -> Files:
+    """The files that came after those of which the facts are `known`.
+
+    Those are the oldest, or there is no telling: the facts of the oldest files are compared.
+
+    Raises
+    ------
+    TableError
+        No such files are there: some changed or went, or newer ones bear an older time.
+    """
+    glob = {name: text for name, text in found.options.items() if name == "pathGlobFilter"}
+    time = F.unix_micros("modificationTime").alias("time")
+    oldest = listed(spark, found.place, **glob).groupBy(time).agg(*_facts()).orderBy("time")
+    files = size = listing = 0
+    for row in oldest.toLocalIterator():
+        files, size = files + row["files"], size + row["bytes"]
+        listing ^= row["listing"]
+        if {"files": files, "bytes": size, "listing": listing}.items() <= known.items():
+            return replace(found, after=row["time"])
+        if files >= known["files"]:
+            break
+    raise TableError(
+        f"{owner}: the oldest {known['files']} {_files(known['files'])} under {found.place} are "
+        "not those on record: files were changed, deleted, or came with an older time"
     )
 
 
@@ -198,7 +233,7 @@ def _read(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame, lis
         return _read_csv(spark, found, owner)
     if found.kind == "parquet":
         schema, notes = _merged(spark, found, owner)
-        return _typed(reader, place, schema, found.keys), notes
+        return _typed(reader, place, schema, found), notes
     if found.kind == "json":
         reader = reader.option("columnNameOfCorruptRecord", UNPARSED)
         schema = reader.load(place).schema
@@ -207,19 +242,23 @@ def _read(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame, lis
                 f"{owner}: {found.place} is not JSON lines, one object a line: write it so, e.g. "
                 f"by jq -c '.[]'"
             )
-        return _typed(reader, place, schema, found.keys), []
-    frame = _typed(reader, place, reader.load(place).schema, found.keys)
+        return _typed(reader, place, schema, found), []
+    frame = _typed(reader, place, reader.load(place).schema, found)
     return (frame.withColumnRenamed("value", "text") if found.kind == "text" else frame), []
 
 
 def _typed(
-    reader: DataFrameReader, place: str | list[str], schema: T.StructType, keys: Sequence[str]
+    reader: DataFrameReader, place: str | list[str], schema: T.StructType, found: Files
 ) -> DataFrame:
     """Read by a schema, with the columns that come from folders as texts."""
     fields = [
-        T.StructField(f.name, T.StringType()) if f.name in keys else f for f in schema.fields
+        T.StructField(f.name, T.StringType()) if f.name in found.keys else f for f in schema.fields
     ]
-    return reader.schema(T.StructType(fields)).load(place)
+    frame = reader.schema(T.StructType(fields)).load(place)
+    if found.after is None:
+        return frame
+    # Spark does not open the files that this rules out.
+    return frame.where(F.unix_micros("_metadata.file_modification_time") > found.after)
 
 
 def _merged(spark: SparkSession, found: Files, owner: str) -> tuple[T.StructType, list[str]]:
@@ -306,7 +345,7 @@ def _parsed_csv(
     reader = reader.options(header=True, multiLine=True, escape='"')
     schema = reader.option("columnNameOfCorruptRecord", UNPARSED).load(place).schema
     marked = T.StructType([*schema.fields, T.StructField(UNPARSED, T.StringType())])
-    return _typed(reader, place, marked, found.keys)
+    return _typed(reader, place, marked, found)
 
 
 def _by_header(

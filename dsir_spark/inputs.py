@@ -57,9 +57,12 @@ class Input:
 
 
 def open_input(
-    spark: SparkSession, place: str, kind: str | None, owner: str, where: str | None = None
-) -> Input:
+    spark: SparkSession, place: str, kind: str | None, owner: str, where: str | None = None,
+    known: Mapping[str, Any] | None = None,
+) -> Input:  # fmt: skip
     """Read a place; a Delta table at its version of now, so that all passes see the same rows.
+
+    known : an earlier identity: of files, only those that came since are read
 
     Raises
     ------
@@ -78,6 +81,8 @@ def open_input(
         notes: list[str] = []
     else:
         found = files.find(spark, place, kind, owner)
+        if known is not None and "listing" in known:
+            found = files.newer(spark, found, known, owner)
         read, notes = files.read(spark, found, owner)
         identity, notes = {"place": place, "format": found.kind, **found.facts}, found.notes + notes
     read = _without_void(read)

@@ -15,7 +15,17 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from dsir_spark import inputs, matchings, plans, report, resampling, runs, score_job, tables
+from dsir_spark import (
+    increments,
+    inputs,
+    matchings,
+    plans,
+    report,
+    resampling,
+    runs,
+    score_job,
+    tables,
+)
 from dsir_spark.columns import check_column
 from dsir_spark.dsir import DSIR, DSIRModel
 from dsir_spark.errors import DSIRError
@@ -32,6 +42,7 @@ from dsir_spark.preflight import (
     open_raw,
     refuse_foreign_weights,
     resolved,
+    weighed,
     weights_of_record,
 )
 from dsir_spark.runs import (
@@ -57,6 +68,10 @@ select = score_job.select
 def fit(spark: SparkSession, options: JobOptions, progress: Progress = quiet) -> dict[str, Any]:
     """Fit a model from raw and target and write it; the run's row."""
     options.require("raw", "target", "output")
+    if options.incremental:
+        run = Run(spark, resolved(spark, options), "fit", progress)
+        if run.there[MODEL] is not None:
+            return increments.fit(run)
     run, raw, targets = _opened(spark, options, "fit", progress)
     fit_options = open_inputs(run, raw, targets)
     run.begin()
@@ -69,6 +84,8 @@ def weigh(spark: SparkSession, options: JobOptions, progress: Progress = quiet) 
     options.require("output")
     run = Run(spark, resolved(spark, options), "weigh", progress)
     model, earlier = model_of_record(run)
+    if options.incremental and run.there[WEIGHTS] is not None:
+        return increments.weigh(run, model)
     raw = open_raw(run, earlier)
     check_columns(run, raw, model.config, model.names)
     texts = open_decontamination(run, model.config)
@@ -92,7 +109,7 @@ def resample_again(
     run = Run(spark, resolved(spark, options), "resample", progress)
     model, _ = model_of_record(run)
     earlier = weights_of_record(run)
-    raw = open_raw(run, earlier, weighed=True)
+    raw = open_raw(run, earlier, WEIGHTS)
     check_columns(run, raw, model.config, model.names)
     refuse_foreign_weights(run, model, earlier, raw)
     run.facts["weights_version"] = earlier["weights_version"]
@@ -307,13 +324,9 @@ def _match(run: Run, model: DSIRModel, raw: Input) -> DSIRModel:
 
 def _write_weights(run: Run, model: DSIRModel, raw: Input, rows: int | None = None) -> None:
     """Weigh raw, which may be another than the model was fitted on; rows : of it, if known."""
-    options = run.options
     run.facts["table_fingerprint"] = distributions.table_fingerprint(model.tables())
     with run.stage("weigh", "weighing raw", rows):
-        weights = model.weigh(
-            raw.frame, (*options.keep, *options.needed_columns),
-            text_hash=options.duplicates == "drop", quality=options.quality is not None,
-        )  # fmt: skip
+        weights = weighed(model, raw.frame, run.options)
         run.write(weights, WEIGHTS, rows=rows, unchanged=raw.check_unchanged)
 
 

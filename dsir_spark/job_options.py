@@ -87,6 +87,9 @@ class JobOptions(ResampleOptions, FitOptions):
         "a share of chunks above 0, to 1", gt=0, le=1)
     overwrite: bool = option(
         False, "Replace tables of an earlier run.", commands=("run", "fit", "weigh", "select"))
+    incremental: bool = option(
+        False, "Where the table is there: add what came to raw since it was written, and no more.",
+        commands=("fit", "weigh"))
     report: bool = _selecting(True, "Write the report page at the end.")
     examples: bool = _selecting(True, "Show texts and n-grams in the report.")
 
@@ -136,6 +139,8 @@ class JobOptions(ResampleOptions, FitOptions):
         usual = JobOptions.model_fields["decontaminate_ngram"].default
         if self.decontaminate is None and self.decontaminate_ngram != usual:
             found.append("decontaminate_ngram is for decontaminate: give the texts too")
+        if self.incremental and self.overwrite:
+            found.append("incremental adds to a table, overwrite replaces it: give one of them")
         if self.whole_documents is not None and self.chunk_words is None:
             found.append("whole_documents is for chunks: give chunk_words")
         if self.method != "match":

@@ -36,6 +36,7 @@ from dsir_spark.options import FitOptions, ResampleOptions
 from dsir_spark.runs import MODEL, SELECTED, WEIGHTS, WRITES, Run
 from dsir_spark.scoring import decontamination, distributions, linear
 
+MAKING = {MODEL: "fit", WEIGHTS: "weigh"}  # tables and the commands that make each alone
 _COLUMNS = ("text_column", "id_column")  # found whatever their case is, as Spark does
 _log = logging.getLogger("dsir_spark")
 
@@ -203,16 +204,30 @@ def check_ids_of(run: Run, data: Input, id_column: str, owner: str) -> None:
     if not run.options.check_ids:
         return
     with run.stage("check_ids", f"checking that ids of {owner} are unique"):
-        ids = data.frame.select(quoted(id_column).alias("id"))
-        twice = ids.where(F.col("id").isNotNull()).groupBy("id").count().where("count > 1")
-        first = F.min(F.struct("id", "count")).alias("first")
-        row = twice.agg(F.count("*").alias("n"), first).first()
+        refuse_repeated(data.frame.select(quoted(id_column).alias("id")), id_column, owner)
+
+
+def refuse_repeated(ids: DataFrame, id_column: str, owner: str) -> None:
+    """Raise a `DataError` where an id, of the column `id` of a frame, occurs twice."""
+    twice = ids.where(F.col("id").isNotNull()).groupBy("id").count().where("count > 1")
+    first = F.min(F.struct("id", "count")).alias("first")
+    row = twice.agg(F.count("*").alias("n"), first).first()
     if row is not None and row["n"]:
         raise DataError(
             f"id_column {id_column!r} of {owner} is not unique: {row['n']} ids occur more than "
             f"once, e.g. {row['first']['id']!r} {row['first']['count']} times; name a unique "
             "column, or none (id_column: null in the config) to make ids from the texts"
         )
+
+
+def weighed(
+    model: DSIRModel, rows: DataFrame, options: JobOptions, *more: str
+) -> DataFrame:  # fmt: skip
+    """The weights of rows of raw with the columns that the options ask for, and more."""
+    return model.weigh(
+        rows, (*options.keep, *options.needed_columns, *more),
+        text_hash=options.duplicates == "drop", quality=options.quality is not None,
+    )  # fmt: skip
 
 
 def _record(run: Run, name: str, advice: str) -> tuple[tables.Version, Mapping[str, Any]]:
@@ -281,29 +296,32 @@ def weights_of_record(run: Run) -> Mapping[str, Any]:
     return {**earlier, "weights_version": version.data}
 
 
-def open_raw(run: Run, earlier: Mapping[str, Any], weighed: bool = False) -> Input:
+def open_raw(
+    run: Run, earlier: Mapping[str, Any], made: str | None = None, new: bool = False
+) -> Input:
     """Raw as named in the options, or else as the earlier run read it, `where` included.
 
-    weighed : were weights made of it, which only hold for the rows that `where` left?
+    made : the table that was made of it, if that only holds for the rows that `where` left
+    new : of a folder, only the files that came since are read
 
     Raises
     ------
     TableError
-        Another `where` is given than the weights were made with.
+        Another `where` is given than the table was made with; files that it was made of changed.
     """
     recorded, where = json.loads(earlier["raw"]), json.loads(earlier["config"]).get("where")
     place = run.options.raw or recorded["place"]
     kind = run.options.raw_format or (recorded["format"] if place == recorded["place"] else None)
     kind = None if kind == "table" else kind
     if "where" in run.options.given:
-        if weighed and run.options.where != where:
+        if made and run.options.where != where:
             raise TableError(
-                f"the weights at {run.place(WEIGHTS)} were made where {where or 'nothing is asked'}"
-                f", not where {run.options.where}: leave --where out, or run `weigh --overwrite`"
+                f"the rows at {run.place(made)} were made where {where or 'nothing is asked'}, not "
+                f"where {run.options.where}: leave --where out, or run `{MAKING[made]} --overwrite`"
             )
         where = run.options.where
     run.options = run.options.model_copy(update={"where": where})
-    raw = open_input(run.spark, place, kind, "raw", where)
+    raw = open_input(run.spark, place, kind, "raw", where, recorded if new else None)
     put_on_record(run, {"raw": raw})
     return raw
 
@@ -311,13 +329,8 @@ def open_raw(run: Run, earlier: Mapping[str, Any], weighed: bool = False) -> Inp
 def refuse_foreign_weights(
     run: Run, model: DSIRModel, earlier: Mapping[str, Any], raw: Input
 ) -> None:
-    place = run.place(WEIGHTS)
-    if earlier["model_fingerprint"] != model.fingerprint:
-        raise TableError(
-            f"the weights at {place} do not belong to the model beside them: they were made with "
-            f"model {earlier['model_fingerprint']}, it is {model.fingerprint}; "
-            "run `weigh --overwrite`"
-        )
+    """Raise a `TableError` where the weights on record are not of this model and raw."""
+    refuse_other_weights(run, model, earlier)
     recorded = json.loads(earlier["raw"])
     differences = [
         f"{name} was {recorded.get(name)!r} and is {raw.identity.get(name)!r}"
@@ -326,7 +339,19 @@ def refuse_foreign_weights(
     ]
     if differences:
         raise TableError(
-            f"the weights at {place} do not belong to this raw table: {', '.join(differences)}; "
+            f"the weights at {run.place(WEIGHTS)} do not belong to this raw table: "
+            f"{', '.join(differences)}; run `weigh --overwrite`, or `weigh --incremental` where "
+            "raw has grown"
+        )
+
+
+def refuse_other_weights(run: Run, model: DSIRModel, earlier: Mapping[str, Any]) -> None:
+    """Raise a `TableError` where weights that are made here would not be like those on record."""
+    place = run.place(WEIGHTS)
+    if earlier["model_fingerprint"] != model.fingerprint:
+        raise TableError(
+            f"the weights at {place} do not belong to the model beside them: they were made with "
+            f"model {earlier['model_fingerprint']}, it is {model.fingerprint}; "
             "run `weigh --overwrite`"
         )
     if earlier["table_fingerprint"] != distributions.table_fingerprint(model.tables()):

@@ -35,6 +35,7 @@ WRITES: dict[str, tuple[str, ...]] = {
     "run": (MODEL, MATCH, WEIGHTS, SELECTED, DOCUMENTS), "fit": (MODEL,), "weigh": (WEIGHTS,),
     "resample": (MATCH, WEIGHTS, SELECTED, DOCUMENTS), "select": (SCORES, SELECTED, REJECTED),
 }  # fmt: skip
+ADDING = ("fit", "weigh")  # commands that can add to what is there
 STARTED, FINISHED = "started", "finished"
 
 SCHEMA = """
@@ -109,8 +110,14 @@ class Run:
             self.there[name] = tables.refuse_foreign(self.spark, self.place(name))
         if self.there[RUNS] is not None:
             self.unfinished = _unfinished(self.spark, str(self.options.output), self.command)
-        if self.command != "resample" and not self.options.overwrite:
+        if not self._goes_over:
             self._refuse_existing()
+
+    @property
+    def _goes_over(self) -> bool:
+        """Are tables of earlier runs replaced, or added to, by intent?"""
+        adds = self.options.incremental and self.command in ADDING
+        return self.options.overwrite or self.command == "resample" or adds
 
     def _refuse_existing(self) -> None:
         checked = [MODEL, WEIGHTS, SELECTED] if self.command == "run" else WRITES[self.command]
@@ -163,7 +170,7 @@ class Run:
                 kept = [name for name in WRITES[self.command] if self._is_own(name)]
                 _log.info("going on with run %s of %s; there already: %s", self.run_id,
                           old["started_at"], ", ".join(kept) or "nothing")  # fmt: skip
-            elif not self.options.overwrite and self.command != "resample":
+            elif not self._goes_over:
                 raise TableError(
                     f"{self.options.output} holds a `{self.command}` that has not ended (run "
                     f"{old['run_id']}), and {' and '.join(changed)} changed since: give "

@@ -53,7 +53,7 @@ class Version:
     data : the last that changed rows, which identifies them
     latest : to read by; it is newer where maintenance went over the table since
     record : what the commit of `data` says of itself, if one of this package made it
-    rows : how many that commit wrote; None where Delta does not tell
+    rows : how many that commit wrote; None where it added to others, or Delta does not tell
     """
 
     data: int
@@ -191,7 +191,8 @@ def _last_change(rows: list[Row]) -> Version:
             continue
         found = row
         break
-    rows_written = (found["operationMetrics"] or {}).get("numOutputRows")
+    added = (found["operationParameters"] or {}).get("mode") == "Append"
+    rows_written = None if added else (found["operationMetrics"] or {}).get("numOutputRows")
     return Version(int(found["version"]), latest, _record_of(found),
                    None if rows_written is None else int(rows_written))  # fmt: skip
 
@@ -327,8 +328,8 @@ def write(
     return version
 
 
-def append(frame: DataFrame, place: str, record: Mapping[str, Any]) -> None:
-    """Append rows to a Delta table, or begin it; columns that it lacks are added.
+def append(frame: DataFrame, place: str, record: Mapping[str, Any], **options: Any) -> None:
+    """Append rows to a Delta table by these options, or begin it; columns that it lacks are added.
 
     Raises
     ------
@@ -336,7 +337,7 @@ def append(frame: DataFrame, place: str, record: Mapping[str, Any]) -> None:
         The place cannot be written.
     """
     # Tables of an earlier version lack the columns of a later one.
-    _save(_writer(frame, record).mode("append").option("mergeSchema", "true"), place)
+    _save(_writer(frame, record).mode("append").options(mergeSchema=True, **options), place)
 
 
 def _writer(frame: DataFrame, record: Mapping[str, Any] | None) -> DataFrameWriter:

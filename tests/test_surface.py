@@ -52,8 +52,12 @@ MAY_IMPORT = {
     "runs": "errors job_options tables session",
     "preflight": f"{_MODEL} job_options dsir inputs runs",
     "plans": "errors options features",
+    "changes": "errors failures tables",
+    "additions": f"{_MODEL} job_options failures dsir preflight changes",
+    "increments": f"{_MODEL} job_options dsir inputs runs preflight changes additions",
     "score_job": f"{_MODEL} job_options dsir report inputs runs preflight",
-    "job": f"{_MODEL} job_options dsir report inputs runs preflight plans score_job",
+    "job": f"{_MODEL} job_options dsir report inputs runs preflight plans increments "
+           "score_job",
     "startup": "errors job_options tables",
     "cli": "errors fields job_options session progress failures startup tables runs "
            "demo_data job score_job report",

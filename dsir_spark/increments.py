@@ -1,0 +1,210 @@
+"""Raw that grew: what came since a table was written is added to it, and no more is read.
+
+The table says how far it came: each commit to it has raw's identity on record. What is new is one
+batch, added by one commit with the new identity: it is there once, or not at all. Of a Delta table
+it is the batch of a stream; where rows were deleted or updated, the change data feed says which.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from dsir_spark import changes, tables
+from dsir_spark.additions import Adding, Fitting, Weighing
+from dsir_spark.dsir import DSIRModel
+from dsir_spark.errors import DataError, TableError
+from dsir_spark.inputs import Input, open_input
+from dsir_spark.job_options import JobOptions
+from dsir_spark.preflight import (
+    MAKING,
+    check_columns,
+    model_of_record,
+    open_decontamination,
+    open_raw,
+    refuse_other_weights,
+    weights_of_record,
+)
+from dsir_spark.runs import MODEL, WEIGHTS, Run
+
+# Options that decide the columns of weights: those are made as they were.
+_AS_MADE = ("keep", "quality", "duplicates", "size_column", "group_column", "quota_column")
+_log = logging.getLogger("dsir_spark")
+
+
+def weigh(run: Run, model: DSIRModel) -> dict[str, Any]:
+    """Add to the weights under the output those of what is new in raw; the run's row.
+
+    Raises
+    ------
+    TableError
+        The weights are of another model or raw; or what is new cannot be told from the rest.
+    DataError
+        An id of the new rows is there already, or twice.
+    """
+    earlier = weights_of_record(run)
+    refuse_other_weights(run, model, earlier)
+    raw = _open(run, earlier, WEIGHTS)
+    run.options = _as_made(run, earlier)
+    check_columns(run, raw, model.config, model.names)
+    texts = open_decontamination(run, model.config, earlier.get("decontaminate") or "{}")
+    run.facts["table_fingerprint"] = earlier["table_fingerprint"]
+    weights = run.read(WEIGHTS)
+    model = dataclasses.replace(model, decontamination=texts)
+    adding = Weighing(
+        raw.identity, run.options.where, run.place(WEIGHTS), _base(run, WEIGHTS),
+        model=model, options=run.options,
+    )  # fmt: skip
+    adding.refuse_unlike(raw.frame, weights)
+    run.begin()
+    _add(run, raw, json.loads(earlier["raw"]), WEIGHTS, adding)
+    return run.finish()
+
+
+def fit(run: Run) -> dict[str, Any]:
+    """Add to the model under the output the counts of what is new in raw; the run's row.
+
+    Counts are whole numbers: it is the model of a fit on all of raw, to the last bit.
+
+    Raises
+    ------
+    TableError
+        The model is of other targets or another raw; or what is new cannot be told from the rest.
+    """
+    model, earlier = model_of_record(run)
+    place, again = run.place(MODEL), "fit with --overwrite"
+    if model.config.num_tokens_to_fit != "all" or model.classifiers:
+        raise TableError(
+            f"the model at {place} was fitted on a sample of raw (num_tokens_to_fit, or scorer "
+            f"classifier): a sample of the grown raw is another; {again}"
+        )
+    if model.unicode_version != unicodedata.unidata_version:
+        raise TableError(
+            f"the model at {place} was fitted by Unicode {model.unicode_version}, here is "
+            f"{unicodedata.unidata_version}: their counts do not add up; {again}"
+        )
+    for name, known in json.loads(earlier["target"]).items():
+        kind = None if known["format"] == "table" else known["format"]
+        if open_input(run.spark, known["place"], kind, f"target {name}").identity != known:
+            raise TableError(f"target {name} at {known['place']} changed since the fit: {again}")
+    raw = _open(run, earlier, MODEL)
+    check_columns(run, raw, model.config, model.names)
+    run.begin()
+    adding = Fitting(raw.identity, run.options.where, place, _base(run, MODEL), model=model)
+    _add(run, raw, json.loads(earlier["raw"]), MODEL, adding)
+    return run.finish()
+
+
+def _open(run: Run, earlier: Mapping[str, Any], name: str) -> Input:
+    """Raw with what came to it; of a folder only the new files.
+
+    Raises
+    ------
+    TableError
+        It is another than the table was made of, or was set back, or has no versions.
+    """
+    known = json.loads(earlier["raw"])
+    place, advice = run.options.raw or known["place"], f"run `{MAKING[name]} --overwrite`"
+    if place != known["place"]:
+        raise TableError(f"what is at {run.place(name)} was made of {known['place']}, and raw is "
+                         f"{place}: {advice}")  # fmt: skip
+    try:
+        raw = open_raw(run, earlier, name, new=True)
+    except TableError as error:
+        raise TableError(f"{error}; {advice}") from None
+    now, before = (identity.get("delta_version") for identity in (raw.identity, known))
+    if raw.identity.keys() != known.keys() or raw.identity["format"] != known["format"]:
+        raise TableError(f"raw at {place} was {known['format']} and is {raw.identity['format']}: "
+                         f"{advice}")  # fmt: skip
+    if "listing" not in known and (now is None or before is None):
+        raise TableError(f"raw at {place} has no versions of Delta, so what is new in it is not "
+                         f"known: {advice}")  # fmt: skip
+    if before is not None and now < before:
+        raise TableError(f"raw at {place} was set back from version {before} to {now}: {advice}")
+    return raw
+
+
+def _as_made(run: Run, earlier: Mapping[str, Any]) -> JobOptions:
+    """The options of the run, with those that the weights there were made by.
+
+    Raises
+    ------
+    TableError
+        Others are given; or the weights are of method match.
+    """
+    place, config, own = run.place(WEIGHTS), json.loads(earlier["config"]), run.options
+    if earlier.get("match_version") is not None:
+        raise TableError(f"the weights at {place} are of method match, which weighs for each "
+                         "budget anew: run `weigh --overwrite`")  # fmt: skip
+    made = {n: config.get(n, JobOptions.model_fields[n].default) for n in _AS_MADE}
+    made["keep"] = tuple(made["keep"])
+    if differences := [f"{name} {was!r}, not {now!r}" for name, was in made.items()
+                       if name in own.given and (now := getattr(own, name)) != was]:  # fmt: skip
+        raise TableError(f"the weights at {place} were made with {', '.join(differences)}: leave "
+                         "it out, or run `weigh --overwrite`")  # fmt: skip
+    return own.model_copy(update=made)
+
+
+def _base(run: Run, name: str) -> int:
+    there = run.there[name]
+    assert there is not None
+    return there.latest
+
+
+def _add(run: Run, raw: Input, known: Mapping[str, Any], name: str, adding: Adding) -> None:
+    """Add what came to raw since `known`, where this run has not done it already."""
+    if run.done(name) or raw.identity == known:
+        version = run.there[name]
+        assert version is not None
+        run.facts[f"{name}_version"] = version.data
+        _log.info("nothing is new in raw")
+        return
+    adding = dataclasses.replace(adding, record=run.record())
+    run.refuse_outrun()
+    with run.stage(MAKING[name], f"adding what is new in raw to the {name}"):
+        try:
+            if "delta_version" in known:
+                _follow(run, raw, known["delta_version"], name, adding)
+            else:
+                adding.add(raw.frame)
+                _put_back_if_changed(run, raw, name, adding)
+        except changes.RowsChanged as error:
+            raise TableError(f"rows of raw were deleted or updated ({error}): run `{MAKING[name]} "
+                             "--overwrite`") from None  # fmt: skip
+    run.there[name] = tables.delta_version(run.spark, run.place(name))
+    if not run.done(name):
+        raise TableError(f"another run wrote the {name} under {run.options.output} meanwhile: run "
+                         "again")  # fmt: skip
+
+
+def _follow(run: Run, raw: Input, after: int, name: str, adding: Adding) -> None:
+    """Add what commits to a Delta table brought, and follow what they took."""
+    spark, place, last = run.spark, raw.identity["place"], raw.identity["delta_version"]
+    now = tables.delta_version(spark, place)
+    # Beside the rows, in a folder that Delta's maintenance passes by; named by what is added to
+    # what, so that no stream goes on with the rows of another.
+    own = f"{MAKING[name]}-{adding.base}-{now.latest if now else last}"
+    checkpoint = f"{changes.location(spark, adding.place)}/_checkpoints/{own}"
+    try:
+        changes.added(spark, place, after, checkpoint, adding)
+    except changes.RowsChanged as changed:
+        try:
+            adding.change(changes.all_since(spark, place, after, last))
+        except TableError as error:
+            raise changes.RowsChanged(f"{changed}; {error}") from None
+        return
+    there = tables.delta_version(spark, adding.place)
+    if there is not None and there.latest == adding.base:  # no rows came, and so no batch
+        adding.add(raw.frame.limit(0))
+
+
+def _put_back_if_changed(run: Run, raw: Input, name: str, adding: Adding) -> None:
+    try:
+        raw.check_unchanged()
+    except DataError:
+        tables.restore(run.spark, run.place(name), adding.base)
+        raise

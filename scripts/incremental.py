@@ -1,0 +1,98 @@
+"""What it costs to add a hundredth to raw: `weigh` and `fit` of all beside those of what is new.
+
+    python scripts/incremental.py --data FOLDER --target FILE [--copies 10] [--scratch FOLDER]
+
+FOLDER holds Parquet files with the columns `id` and `text`; raw is a Delta table, or a folder of
+Parquet files, of so many copies of them, each document with a word of its own. Prints what each
+command read (documents weighed or counted, MB of files), the seconds of Spark's tasks, which are
+the cores' bill, of the stages and of all. Whole passes come before and after, so that warm is
+compared with warm; and the weights and models of both ways are compared row by row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from dsir_spark import job, session
+from dsir_spark.job_options import JobOptions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--target", type=Path, required=True)
+    parser.add_argument("--copies", type=int, default=10)
+    parser.add_argument("--scratch", type=Path)
+    options = parser.parse_args()
+    spark = session.build_session("incremental", master="local[2]")
+    spark.sparkContext.setLogLevel("ERROR")
+    print("| raw | command | rows of raw | MB read | tasks, s | stages, s | all, s |\n"
+          "|---|---|---:|---:|---:|---:|---:|")  # fmt: skip
+    for kind in ("delta", "parquet"):
+        with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+            measure(spark, kind, Path(scratch), options)
+    spark.stop()
+
+
+def measure(spark: SparkSession, kind: str, scratch: Path, options: argparse.Namespace) -> None:
+    """Print the rows of a kind of raw."""
+    raw, out, whole = (str(scratch / name) for name in ("raw", "out", "whole"))
+    texts = spark.read.parquet(str(options.data)).select("id", "text")
+    copies = spark.range(options.copies).withColumnRenamed("id", "copy")
+    both = F.concat_ws("-", "id", "copy")
+    rows = texts.crossJoin(F.broadcast(copies)).select(
+        both.alias("id"), F.concat_ws(" ", "text", F.concat(F.lit("w"), F.hash(both))).alias("text")
+    )
+    of = F.pmod(F.xxhash64("id"), F.lit(101))
+    parts = [rows.where(of > 0), rows.where(of == 0)]  # all, and a hundredth of it more
+
+    def grow(part: Any) -> int:
+        part.write.format(kind).mode("append").save(raw)
+        return part.count()
+
+    def command(name: str, stage: Any, read: int, output: str = out, **more: Any) -> None:
+        given = {"raw": raw, "raw_format": kind, "target": str(options.target), "output": output}
+        before, begin = tasks(spark), time.monotonic()
+        row = stage(spark, JobOptions.from_mapping({**given, **more}))
+        wall, after = time.monotonic() - begin, tasks(spark)
+        size, busy = (b - a for a, b in zip(before, after, strict=True))
+        own = sum(row["seconds"].values())
+        print(f"| {kind} | {name} | {read:,} | {size / 1e6:,.1f} | {busy / 1e3:.1f} | {own:.1f} | "
+              f"{wall:.1f} |", flush=True)  # fmt: skip
+
+    first = grow(parts[0])
+    command("fit, cold", job.fit, first)
+    command("weigh, cold", job.weigh, first)
+    command("fit", job.fit, first, overwrite=True)
+    command("weigh", job.weigh, first, overwrite=True)
+    new = grow(parts[1])
+    shutil.copytree(scratch / "out", scratch / "whole")
+    command("weigh --incremental", job.weigh, new, incremental=True)
+    command("weigh --incremental, nothing new", job.weigh, 0, incremental=True)
+    command("weigh", job.weigh, first + new, whole, overwrite=True)
+    command("fit --incremental", job.fit, new, incremental=True)
+    command("fit", job.fit, first + new, whole, overwrite=True)
+    for name in ("weights", "model"):
+        a, b = (spark.read.format("delta").load(f"{place}/{name}") for place in (out, whole))
+        assert a.count() == b.count() and a.exceptAll(b).isEmpty(), f"{name} differ"
+
+
+def tasks(spark: Any) -> tuple[int, int]:
+    """Bytes that tasks read so far, and milliseconds that they ran."""
+    time.sleep(1)  # the store hears of them a little later
+    store = spark.sparkContext._jsc.sc().statusStore()
+    stages = store.stageList(spark.sparkContext._jvm.java.util.ArrayList())
+    every = [stages.apply(i) for i in range(stages.size())]
+    return sum(s.inputBytes() for s in every), sum(s.executorRunTime() for s in every)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,343 @@
+"""Raw that grew: what came is added to weights and model, to the bits of a whole pass."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from test_end_to_end import COOKING, again, delta, documents, run, text, write_lines
+
+from dsir_spark import increments, job, tables
+from dsir_spark.errors import ConfigError, DataError, TableError
+
+pytestmark = pytest.mark.spark
+BUDGET = {"num_to_sample": 20, "min_example_length": 5}
+FEED = {"delta.enableChangeDataFeed": "true"}
+
+
+class Grown:
+    """Raw in a format, which rows are added to, and an output."""
+
+    def __init__(self, spark, folder, kind="delta", fit=None, **properties):
+        self.spark, self.kind, self.raw, self.out = spark, kind, folder / "raw", folder / "out"
+        self.rows, self.added = documents(), 0
+        self.properties, self.fit, self.target = properties, fit or {}, folder / "target.parquet"
+        if kind != "delta":
+            self.raw.mkdir()
+        sample = [text(COOKING, random.Random(i)) for i in range(20)]
+        pq.write_table(pa.table({"text": sample}), self.target)
+
+    def add(self, n):
+        """The next n rows, in a file or a commit of their own."""
+        rows, name = self.rows[self.added : self.added + n], f"{self.added}.{self.kind}"
+        self.added += n
+        if self.kind == "delta":
+            frame = self.spark.createDataFrame(rows, "id string, text string, topic string")
+            writer = frame.write.format("delta").mode("append")
+            writer.options(**self.properties).save(str(self.raw))
+        elif self.kind == "parquet":
+            pq.write_table(pa.Table.from_pylist(rows), self.raw / name)
+        elif self.kind == "csv":  # columns in another order in each file
+            order = ["id", "text", "topic"] if n % 2 else ["topic", "id", "text"]
+            pyarrow.csv.write_csv(pa.Table.from_pylist(rows).select(order), self.raw / name)
+        else:
+            write_lines(self.raw / name, map(json.dumps, rows))
+
+    def sql(self, statement):
+        self.spark.sql(statement.format(raw=f"delta.`{self.raw}`")).collect()
+
+    def stage(self, stage, output=None, **more):
+        chosen = {"raw": str(self.raw), "output": str(output or self.out)}
+        return run(self.spark, {**chosen, "target": str(self.target), **self.fit, **more}, stage)
+
+    def weigh(self, **more):
+        return self.stage(job.weigh, incremental=True, **more)
+
+    def begun(self, n, **own):
+        """Itself, with a model and weights of the first n rows."""
+        self.add(n)
+        self.stage(job.fit)
+        self.weigh(**own)  # there are none: all
+        return self
+
+    def whole(self, **own):
+        """The output of all of raw weighed at once, by a copy of the model."""
+        place = self.out.parent / "whole"
+        for name in ("model", "runs"):
+            shutil.copytree(self.out / name, place / name)
+        self.stage(job.weigh, place, **own)
+        return place
+
+
+def rows_of(spark, output, name="weights"):
+    return sorted(map(str, delta(spark, output / name).collect()))
+
+
+def commits(spark, output, name="weights"):
+    """Rows that each commit wrote, the newest first."""
+    history = spark.sql(f"DESCRIBE HISTORY delta.`{output / name}`").collect()
+    return [int(row["operationMetrics"]["numOutputRows"]) for row in history]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fit", "own"),
+    [
+        ("delta", {}, {"keep": ["topic"]}),
+        ("delta", {"chunk_words": 8}, {"quality": "paper", "where": "topic != 'sailing'"}),
+        ("parquet", {"id_column": None}, {"duplicates": "keep"}),
+        ("csv", {}, {}),
+    ],
+)
+def test_what_came_is_added_and_the_weights_are_those_of_a_whole_pass(
+    spark, tmp_path, kind, fit, own
+):
+    grown = Grown(spark, tmp_path, kind, fit).begun(300, **own)
+    for n in (101, 103):
+        grown.add(n)
+        grown.weigh()
+    before = commits(spark, grown.out)
+    assert "chunk_words" in fit or before == [103, 101, 300]
+    grown.weigh()
+    assert commits(spark, grown.out) == before  # nothing was new
+    whole = grown.whole(**own)
+    assert rows_of(spark, grown.out) == rows_of(spark, whole)
+    if kind == "delta":
+        found = [again(spark, out, **BUDGET) for out in (grown.out, whole)]
+        assert found[0]["funnel"] == found[1]["funnel"] and found[0]["raw"] == found[1]["raw"]
+        assert rows_of(spark, grown.out, "selected") == rows_of(spark, whole, "selected")
+        assert job.report_again(spark, str(grown.out), examples=0)
+
+
+@pytest.mark.parametrize(("kind", "properties"), [("delta", FEED), ("parquet", {})])
+def test_counts_that_came_make_the_model_of_a_fit_on_all(spark, tmp_path, kind, properties):
+    grown = Grown(spark, tmp_path, kind, **properties).begun(300)
+    grown.add(104)
+    if kind == "delta":
+        grown.sql("UPDATE {raw} SET text = concat(text, ' salt') WHERE id LIKE 'c1%'")
+        grown.sql("DELETE FROM {raw} WHERE id LIKE 's1%'")
+    added = grown.stage(job.fit, incremental=True)
+    whole = grown.stage(job.fit, tmp_path / "whole")
+    assert added["model_fingerprint"] == whole["model_fingerprint"]
+    assert rows_of(spark, grown.out, "model") == rows_of(spark, tmp_path / "whole", "model")
+    assert grown.stage(job.fit, incremental=True)["model_version"] == 1
+    with pytest.raises(TableError, match="do not belong to the model beside them"):
+        grown.weigh()
+    pq.write_table(pa.table({"text": ["salt and soup"]}), grown.target)
+    with pytest.raises(TableError, match=r"target target at .* changed since the fit"):
+        grown.stage(job.fit, incremental=True)
+
+
+class Killed(RuntimeError):
+    """Stands for the end of the process, in a batch."""
+
+
+@contextlib.contextmanager
+def appending(monkeypatch, instead):
+    """Rows come to weights by `instead(append, ...)`."""
+    append = tables.append
+
+    def patched(frame, place, record, **more):
+        if not place.endswith("/weights"):
+            return append(frame, place, record, **more)
+        return instead(lambda r=record: append(frame, place, r, **more))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "append", patched)
+        yield
+
+
+def test_killed_and_met_by_others_rows_are_there_once(spark, tmp_path, monkeypatch):
+    grown = Grown(spark, tmp_path).begun(300)
+
+    def dying(after):
+        def die(append):
+            if after:
+                append()
+                append()  # a commit that is tried again is skipped
+            raise Killed
+
+        with appending(monkeypatch, die), pytest.raises(Exception, match="Killed"):
+            grown.weigh()
+
+    grown.add(50)
+    dying(after=False)
+    dying(after=False)
+    grown.weigh()
+    grown.add(60)
+    dying(after=True)
+    grown.weigh()
+    assert commits(spark, grown.out) == [60, 50, 300]
+    grown.add(10)
+    dying(after=False)
+    grown.add(20)
+    grown.sql("OPTIMIZE {raw}")
+    spark.sql(f"OPTIMIZE delta.`{grown.out}/weights`").collect()
+
+    def later(append):  # another's commit comes first
+        append({tables.RUN_ID: "another"})
+        append()
+
+    with appending(monkeypatch, later), pytest.raises(TableError, match="another run wrote the we"):
+        grown.weigh()
+    spark.sql(f"RESTORE TABLE delta.`{grown.out}/weights` TO VERSION AS OF 2").collect()
+    moved, opened = tables.delta_version, increments.open_raw
+
+    def coming(*of, **more):
+        found = opened(*of, **more)
+        grown.add(5)
+        return found
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(DataError, match=r"rows came to .* run again"),
+    ):
+        patch.setattr(increments, "open_raw", coming)
+        grown.weigh()
+    assert moved is tables.delta_version and len(rows_of(spark, grown.out)) == 410
+    grown.weigh()
+    assert rows_of(spark, grown.out) == rows_of(spark, grown.whole())
+    assert again(spark, grown.out, **BUDGET)["funnel"]["selected"] == 20
+
+
+def test_rows_that_changed_are_followed_by_the_change_data_feed(spark, tmp_path):
+    grown = Grown(spark, tmp_path, **FEED).begun(300, keep=["topic"], where="topic != 'bad'")
+    grown.add(100)
+    grown.sql("UPDATE {raw} SET text = concat(text, ' and salt') WHERE id LIKE 'c1%'")
+    grown.sql("UPDATE {raw} SET topic = 'bad' WHERE id = 'c11'")
+    grown.sql("DELETE FROM {raw} WHERE id IN ('c12', 's3', 's4', 's5')")
+    grown.sql("INSERT INTO {raw} VALUES ('s3', 'hoist the soup', 'sailing'), (NULL, 'a', 'none')")
+    grown.sql("UPDATE {raw} SET text = concat(text, ' twice') WHERE id IN ('s3', 's6')")
+    grown.weigh()
+    own = {"keep": ["topic"], "where": "topic != 'bad'"}
+    assert rows_of(spark, grown.out) == rows_of(spark, grown.whole(**own))
+    assert again(spark, grown.out, **BUDGET)["funnel"]["selected"] == 20
+    before = commits(spark, grown.out)
+    grown.sql("UPDATE {raw} SET text = 'soup' WHERE id = 's3'")
+    grown.sql("INSERT INTO {raw} VALUES ('c2', 'a copy of an id', 'none')")
+    grown.sql("DELETE FROM {raw} WHERE id = 'c2'")
+    with pytest.raises(DataError, match=r"'id' of raw is not unique: 1 ids .* 'c2' 2 times"):
+        grown.weigh()
+    grown.sql("DELETE FROM {raw} WHERE id IS NULL")
+    with pytest.raises(TableError, match=r"updated \(version \d+; rows without an id went"):
+        grown.weigh()
+    assert commits(spark, grown.out) == before
+
+
+def test_what_cannot_be_told_is_refused_in_a_line(spark, tmp_path):
+    grown = Grown(spark, tmp_path).begun(300)
+    grown.add(10)
+    for more, error, said in [
+        ({"raw": str(grown.target)}, TableError, "was made of .*raw, and raw is"),
+        ({"keep": ["topic"]}, TableError, r"were made with keep \(\), not \('topic',\)"),
+        ({"where": "id = 'c1'"}, TableError, "were made where nothing is asked, not"),
+        ({"decontaminate": str(grown.target)}, TableError, "with decontaminate not given"),
+        ({"overwrite": True}, ConfigError, "incremental adds .* give one of them"),
+    ]:
+        with pytest.raises(error, match=said):
+            grown.weigh(**more)
+    grown.weigh()
+    grown.sql("INSERT INTO {raw} VALUES ('c2', 'a copy of an id', 'none')")
+    with pytest.raises(DataError, match=r"'id' of raw is not unique: 1 ids .* 'c2' 2 times"):
+        grown.weigh()
+    grown.sql("RESTORE TABLE {raw} TO VERSION AS OF 0")
+    with pytest.raises(TableError, match="set back from version 1 to 0: run `weigh --overwrite`"):
+        grown.weigh()
+    grown.sql("RESTORE TABLE {raw} TO VERSION AS OF 1")
+    grown.weigh()
+    grown.sql("DELETE FROM {raw} WHERE id = 'c2'")
+    for stage in (job.weigh, job.fit):
+        with pytest.raises(
+            TableError, match=r"deleted or updated \(version \d; .*DELTA_MISSING_CHA"
+        ):
+            grown.stage(stage, incremental=True)
+    sampled = {"num_tokens_to_fit": 1000, "overwrite": True}
+    grown.stage(job.fit, **sampled)
+    with pytest.raises(TableError, match="was fitted on a sample of raw"):
+        grown.stage(job.fit, num_tokens_to_fit=1000, incremental=True)
+
+
+def test_files_that_changed_are_refused(spark, tmp_path):
+    grown = Grown(spark, tmp_path, "parquet").begun(300)
+    grown.add(10)
+    os.utime(grown.raw / "300.parquet", (1, 1))
+    with pytest.raises(
+        TableError, match=r"the oldest 1 file under .* not those on record: .*--over"
+    ):
+        grown.weigh()
+    os.utime(grown.raw / "300.parquet")
+    shutil.copy(grown.raw / "300.parquet", grown.raw / "0.parquet")
+    with pytest.raises(TableError, match="files were changed, deleted, or came with an older time"):
+        grown.weigh()
+
+
+@pytest.mark.slow
+def test_the_command_killed_wherever_it_is(spark, tmp_path):
+    """Killed when the stream is there, when its batch is planned, when it is committed."""
+    grown = Grown(spark, tmp_path).begun(300)
+    grown.rows += [{"id": f"n{i}", "text": text(COOKING, random.Random(i)), "topic": "new"}
+                   for i in range(20_000)]  # fmt: skip
+    grown.add(len(grown.rows) - 300)
+    weights = grown.out / "weights"
+    command = [sys.executable, "-W", "ignore", "-m", "dsir_spark.cli", "weigh", "--incremental",
+               "--output", str(grown.out)]  # fmt: skip
+    for sign in ("_checkpoints/*/metadata", "_checkpoints/*/offsets/0", "_delta_log/*1.json"):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        while not list(weights.glob(sign)):
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert commits(spark, grown.out) == [20_204, 300]
+    assert rows_of(spark, grown.out) == rows_of(spark, grown.whole())
+
+
+def over_connect(spark, folder):
+    """What came, then what changed, then an id that is there: rows of weights, and the refusal."""
+    grown = Grown(spark, folder, **FEED).begun(300)
+    grown.add(100)
+    grown.weigh()
+    grown.sql("DELETE FROM {raw} WHERE id LIKE 'c1%'")
+    grown.weigh()
+    fitted = grown.stage(job.fit, incremental=True)["model_fingerprint"]
+    found = rows_of(spark, grown.out)
+    grown.sql("INSERT INTO {raw} VALUES ('c2', 'a copy of an id', 'none')")
+    grown.stage(job.weigh, overwrite=True, check_ids=False)
+    grown.sql("INSERT INTO {raw} VALUES ('c2', 'a copy of an id', 'none')")
+    with pytest.raises(DataError) as refused:
+        grown.weigh()
+    return found, fitted, str(refused.value)
+
+
+@pytest.mark.slow
+def test_the_same_over_connect(spark, tmp_path):
+    code = (
+        "import sys, json, pathlib; sys.path.insert(0, sys.argv[1])\n"
+        "from test_increments import over_connect\n"
+        "from dsir_spark.session import build_session\n"
+        "spark = build_session(remote='local[2]')\n"
+        "print('FOUND', json.dumps(over_connect(spark, pathlib.Path(sys.argv[2]))))\n"
+        "spark.stop()\n"
+    )
+    for name in ("connect", "classic"):
+        (tmp_path / name).mkdir()
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(Path(__file__).parent),
+         str(tmp_path / "connect")], capture_output=True, text=True, timeout=900)  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    assert lines, done.stderr[-3000:]
+    found = json.loads(lines[0].removeprefix("FOUND "))
+    assert found == list(over_connect(spark, tmp_path / "classic"))
