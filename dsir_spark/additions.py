@@ -141,7 +141,8 @@ class Weighing(Adding):
     def add(self, rows: DataFrame) -> None:
         old = tables.read(rows.sparkSession, self.place, version=self.base)
         self._refuse_known(rows, old)
-        # Two that add to one version: the later commit is refused, or skipped as made already.
+        # Of two that add to one version the later is refused, or skipped as made already: Delta
+        # does not say so, and who looks at the record sees whose it is.
         tables.append(weighed(self.model, rows, self.options), self.place, self.record,
                       txnAppId="dsir_spark", txnVersion=self.base)  # fmt: skip
 

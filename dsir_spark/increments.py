@@ -185,12 +185,12 @@ def _follow(run: Run, raw: Input, after: int, name: str, adding: Adding) -> None
     """Add what commits to a Delta table brought, and follow what they took."""
     spark, place, last = run.spark, raw.identity["place"], raw.identity["delta_version"]
     now = tables.delta_version(spark, place)
-    # Beside the rows, in a folder that Delta's maintenance passes by; named by what is added to
-    # what, so that no stream goes on with the rows of another.
-    own = f"{MAKING[name]}-{adding.base}-{now.latest if now else last}"
-    checkpoint = f"{changes.location(spark, adding.place)}/_checkpoints/{own}"
+    # Maintenance passes by a folder of such a name. A run that died has its id again, and so its
+    # stream; no other goes on with it, nor this one over rows that were put back.
+    folder = run.options.checkpoints or f"{changes.location(spark, adding.place)}/_checkpoints"
+    own = f"{run.run_id}-{adding.base}-{now.latest if now else last}"
     try:
-        changes.added(spark, place, after, checkpoint, adding)
+        changes.added(spark, place, after, f"{folder}/{own}", adding)
     except changes.RowsChanged as changed:
         try:
             adding.change(changes.all_since(spark, place, after, last))

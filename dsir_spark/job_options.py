@@ -90,6 +90,9 @@ class JobOptions(ResampleOptions, FitOptions):
     incremental: bool = option(
         False, "Where the table is there: add what came to raw since it was written, and no more.",
         commands=("fit", "weigh"))
+    checkpoints: Text | None = option(
+        None, "Where streams of incremental keep what they were to read; else in the folder of the "
+        "table, which catalogs may not allow.", "a path", commands=("fit", "weigh"))
     report: bool = _selecting(True, "Write the report page at the end.")
     examples: bool = _selecting(True, "Show texts and n-grams in the report.")
 

@@ -50,7 +50,7 @@ def resolved(spark: SparkSession, options: JobOptions) -> JobOptions:
         The output lies in an input, or an input in the output: the run's own tables would become
         data, or maintenance of a Delta table would delete them.
     """
-    named = ("raw", "scores", "output", "decontaminate")
+    named = ("raw", "scores", "output", "decontaminate", "checkpoints")
     places = {n: tables.resolved(spark, v) for n in named if (v := getattr(options, n, None))}
     targets = {name: tables.resolved(spark, place) for name, place in options.target.items()}
     output = places.get("output")

@@ -127,7 +127,9 @@ def test_counts_that_came_make_the_model_of_a_fit_on_all(spark, tmp_path, kind, 
     if kind == "delta":
         grown.sql("UPDATE {raw} SET text = concat(text, ' salt') WHERE id LIKE 'c1%'")
         grown.sql("DELETE FROM {raw} WHERE id LIKE 's1%'")
-    added = grown.stage(job.fit, incremental=True)
+    folder = tmp_path / "streams"
+    added = grown.stage(job.fit, incremental=True, checkpoints=str(folder))
+    assert folder.exists() == (kind == "delta")
     whole = grown.stage(job.fit, tmp_path / "whole")
     assert added["model_fingerprint"] == whole["model_fingerprint"]
     assert rows_of(spark, grown.out, "model") == rows_of(spark, tmp_path / "whole", "model")
@@ -218,16 +220,16 @@ def test_rows_that_changed_are_followed_by_the_change_data_feed(spark, tmp_path)
     grown.sql("UPDATE {raw} SET topic = 'bad' WHERE id = 'c11'")
     grown.sql("DELETE FROM {raw} WHERE id IN ('c12', 's3', 's4', 's5')")
     grown.sql("INSERT INTO {raw} VALUES ('s3', 'hoist the soup', 'sailing'), (NULL, 'a', 'none')")
-    grown.sql("UPDATE {raw} SET text = concat(text, ' twice') WHERE id IN ('s3', 's6')")
+    grown.sql("UPDATE {raw} SET text = concat(text, ' twice') WHERE id IN ('s3', 's243')")
     grown.weigh()
     own = {"keep": ["topic"], "where": "topic != 'bad'"}
     assert rows_of(spark, grown.out) == rows_of(spark, grown.whole(**own))
     assert again(spark, grown.out, **BUDGET)["funnel"]["selected"] == 20
     before = commits(spark, grown.out)
     grown.sql("UPDATE {raw} SET text = 'soup' WHERE id = 's3'")
-    grown.sql("INSERT INTO {raw} VALUES ('c2', 'a copy of an id', 'none')")
-    grown.sql("DELETE FROM {raw} WHERE id = 'c2'")
-    with pytest.raises(DataError, match=r"'id' of raw is not unique: 1 ids .* 'c2' 2 times"):
+    grown.sql("INSERT INTO {raw} VALUES ('c69', 'a copy of an id', 'none')")
+    grown.sql("DELETE FROM {raw} WHERE id = 'c69'")
+    with pytest.raises(DataError, match=r"'id' of raw is not unique: 1 ids .* 'c69' 2 times"):
         grown.weigh()
     grown.sql("DELETE FROM {raw} WHERE id IS NULL")
     with pytest.raises(TableError, match=r"updated \(version \d+; rows without an id went"):
@@ -248,15 +250,15 @@ def test_what_cannot_be_told_is_refused_in_a_line(spark, tmp_path):
         with pytest.raises(error, match=said):
             grown.weigh(**more)
     grown.weigh()
-    grown.sql("INSERT INTO {raw} VALUES ('c2', 'a copy of an id', 'none')")
-    with pytest.raises(DataError, match=r"'id' of raw is not unique: 1 ids .* 'c2' 2 times"):
+    grown.sql("INSERT INTO {raw} VALUES ('c69', 'a copy of an id', 'none')")
+    with pytest.raises(DataError, match=r"'id' of raw is not unique: 1 ids .* 'c69' 2 times"):
         grown.weigh()
     grown.sql("RESTORE TABLE {raw} TO VERSION AS OF 0")
     with pytest.raises(TableError, match="set back from version 1 to 0: run `weigh --overwrite`"):
         grown.weigh()
     grown.sql("RESTORE TABLE {raw} TO VERSION AS OF 1")
     grown.weigh()
-    grown.sql("DELETE FROM {raw} WHERE id = 'c2'")
+    grown.sql("DELETE FROM {raw} WHERE id = 'c69'")
     for stage in (job.weigh, job.fit):
         with pytest.raises(
             TableError, match=r"deleted or updated \(version \d; .*DELTA_MISSING_CHA"
@@ -314,9 +316,9 @@ def over_connect(spark, folder):
     grown.weigh()
     fitted = grown.stage(job.fit, incremental=True)["model_fingerprint"]
     found = rows_of(spark, grown.out)
-    grown.sql("INSERT INTO {raw} VALUES ('c2', 'a copy of an id', 'none')")
+    grown.sql("INSERT INTO {raw} VALUES ('c69', 'a copy of an id', 'none')")
     grown.stage(job.weigh, overwrite=True, check_ids=False)
-    grown.sql("INSERT INTO {raw} VALUES ('c2', 'a copy of an id', 'none')")
+    grown.sql("INSERT INTO {raw} VALUES ('c69', 'a copy of an id', 'none')")
     with pytest.raises(DataError) as refused:
         grown.weigh()
     return found, fitted, str(refused.value)
