@@ -38,14 +38,14 @@ class Adding:
     raw : its identity, with the new rows
     where : predicate on its rows
     place : of the table
-    base : the table's version, which the rows are added to
+    base : the table as it was, which the rows are added to
     record : of the commit
     """
 
     raw: Mapping[str, Any]
     where: str | None
     place: str
-    base: int
+    base: tables.Version
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
 
     def __call__(self, batch: DataFrame, number: int) -> None:
@@ -139,19 +139,21 @@ class Weighing(Adding):
                              f"{', '.join(differences)}; run `weigh --overwrite`")  # fmt: skip
 
     def add(self, rows: DataFrame) -> None:
-        old = tables.read(rows.sparkSession, self.place, version=self.base)
-        self._refuse_known(rows, old)
-        # Of two that add to one version the later is refused, or skipped as made already: Delta
-        # does not say so, and who looks at the record sees whose it is.
+        spark = rows.sparkSession
+        self._refuse_known(rows, tables.read(spark, self.place, version=self.base.latest))
+        if tables.delta_version(spark, self.place) != self.base:
+            raise TableError(f"another run, or maintenance, wrote {self.place} meanwhile: run again")
+        # Of two from now on the later is refused, or skipped as made already: Delta does not say
+        # so, and who looks at the record sees whose it is.
         tables.append(weighed(self.model, rows, self.options), self.place, self.record,
-                      txnAppId="dsir_spark", txnVersion=self.base)  # fmt: skip
+                      txnAppId="dsir_spark", txnVersion=self.base.latest)  # fmt: skip
 
     def change(self, feed: DataFrame) -> None:
         own = self.model.config.id_column
         if own is None:
             raise TableError("ids are made from the texts, of which copies have the same: which of "
                              "them went is not known")  # fmt: skip
-        old = tables.read(feed.sparkSession, self.place, version=self.base)
+        old = tables.read(feed.sparkSession, self.place, version=self.base.latest)
         went, feed = F.col(CHANGE).isin(*_WENT), self.kept(feed)
         events = feed.select(quoted(own).alias(_OF), VERSION, went.alias("went"))
         if not events.where(F.col("went") & F.col(_OF).isNull()).isEmpty():

@@ -115,7 +115,7 @@ def _open(run: Run, earlier: Mapping[str, Any], name: str) -> Input:
     try:
         raw = open_raw(run, earlier, name, new=True)
     except TableError as error:
-        raise TableError(f"{error}; {advice}") from None
+        raise TableError(f"{error}" if advice in f"{error}" else f"{error}; {advice}") from None
     now, before = (identity.get("delta_version") for identity in (raw.identity, known))
     if raw.identity.keys() != known.keys() or raw.identity["format"] != known["format"]:
         raise TableError(f"raw at {place} was {known['format']} and is {raw.identity['format']}: "
@@ -149,18 +149,16 @@ def _as_made(run: Run, earlier: Mapping[str, Any]) -> JobOptions:
     return own.model_copy(update=made)
 
 
-def _base(run: Run, name: str) -> int:
+def _base(run: Run, name: str) -> tables.Version:
     there = run.there[name]
     assert there is not None
-    return there.latest
+    return there
 
 
 def _add(run: Run, raw: Input, known: Mapping[str, Any], name: str, adding: Adding) -> None:
     """Add what came to raw since `known`, where this run has not done it already."""
     if run.done(name) or raw.identity == known:
-        version = run.there[name]
-        assert version is not None
-        run.facts[f"{name}_version"] = version.data
+        run.facts[f"{name}_version"] = adding.base.data
         _log.info("nothing is new in raw")
         return
     adding = dataclasses.replace(adding, record=run.record())
@@ -188,7 +186,7 @@ def _follow(run: Run, raw: Input, after: int, name: str, adding: Adding) -> None
     # Maintenance passes by a folder of such a name. A run that died has its id again, and so its
     # stream; no other goes on with it, nor this one over rows that were put back.
     folder = run.options.checkpoints or f"{changes.location(spark, adding.place)}/_checkpoints"
-    own = f"{run.run_id}-{adding.base}-{now.latest if now else last}"
+    own = f"{run.run_id}-{adding.base.latest}-{now.latest if now else last}"
     try:
         changes.added(spark, place, after, f"{folder}/{own}", adding)
     except changes.RowsChanged as changed:
@@ -198,7 +196,7 @@ def _follow(run: Run, raw: Input, after: int, name: str, adding: Adding) -> None
             raise changes.RowsChanged(f"{changed}; {error}") from None
         return
     there = tables.delta_version(spark, adding.place)
-    if there is not None and there.latest == adding.base:  # no rows came, and so no batch
+    if there == adding.base:  # no rows came, and so no batch
         adding.add(raw.frame.limit(0))
 
 
@@ -206,5 +204,5 @@ def _put_back_if_changed(run: Run, raw: Input, name: str, adding: Adding) -> Non
     try:
         raw.check_unchanged()
     except DataError:
-        tables.restore(run.spark, run.place(name), adding.base)
+        tables.restore(run.spark, run.place(name), adding.base.latest)
         raise
