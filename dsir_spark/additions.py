@@ -141,8 +141,9 @@ class Weighing(Adding):
     def add(self, rows: DataFrame) -> None:
         spark = rows.sparkSession
         self._refuse_known(rows, tables.read(spark, self.place, version=self.base.latest))
-        if tables.delta_version(spark, self.place) != self.base:
-            raise TableError(f"another run, or maintenance, wrote {self.place} meanwhile: run again")
+        now = tables.delta_version(spark, self.place)
+        if now is None or now.data != self.base.data:
+            raise TableError(f"another run wrote {self.place} meanwhile: run again")
         # Of two from now on the later is refused, or skipped as made already: Delta does not say
         # so, and who looks at the record sees whose it is.
         tables.append(weighed(self.model, rows, self.options), self.place, self.record,

@@ -196,7 +196,7 @@ def _follow(run: Run, raw: Input, after: int, name: str, adding: Adding) -> None
             raise changes.RowsChanged(f"{changed}; {error}") from None
         return
     there = tables.delta_version(spark, adding.place)
-    if there == adding.base:  # no rows came, and so no batch
+    if there is not None and there.data == adding.base.data:  # no rows came, and so no batch
         adding.add(raw.frame.limit(0))
 
 
