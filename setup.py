@@ -53,6 +53,7 @@ setup(
         "pyyaml",
         # The report page.
         "jinja2>=3",
+        "pyppmd>=1.1",  # held-out text is read by it
         "matplotlib>=3.8",
     ],
     extras_require={

@@ -228,7 +228,6 @@ def demo(output: str, num_to_sample: int, seed: int, max_mb: float) -> None:
         "output": str(folder / "tables"),
         "num_to_sample": num_to_sample,
         "seed": seed,
-        "method": "match",
         "keep": ["kind"],
         "min_example_length": 50,
         "overwrite": True,

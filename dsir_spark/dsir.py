@@ -280,6 +280,8 @@ class DSIRModel(Model):
         weights : DataFrame, optional
             A table from `weigh` of the same raw, with the columns that the options name in `keep`,
             to be read instead of weighing raw anew; for method match, of the same matched model.
+            Without a method, documents are selected by the one that these weights are for: match
+            or else sample.
 
         Raises
         ------
@@ -290,6 +292,8 @@ class DSIRModel(Model):
         DataError
             Quotas that these documents cannot fill; for method match, no candidate.
         """
+        if weights is not None and not set(self.match_columns) <= set(weights.columns):
+            options = {"method": "sample", **options}
         chosen = ResampleOptions.checked(options, tuple(self.targets))
         added = added_columns(self.config, self.names, chosen, self.decontamination is not None)
         refuse_columns(raw, added, "raw")

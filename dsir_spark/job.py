@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,12 +20,11 @@ from dsir_spark import (
     matchings,
     plans,
     report,
+    reporting,
     resampling,
-    runs,
     score_job,
     tables,
 )
-from dsir_spark.columns import check_column
 from dsir_spark.dsir import DSIR, DSIRModel
 from dsir_spark.errors import DSIRError
 from dsir_spark.inputs import Input, open_input
@@ -35,6 +33,7 @@ from dsir_spark.options import FitOptions, ResampleOptions
 from dsir_spark.preflight import (
     check_columns,
     check_ids,
+    method_of_record,
     model_of_record,
     named_targets,
     open_decontamination,
@@ -49,7 +48,6 @@ from dsir_spark.runs import (
     DOCUMENTS,
     MATCH,
     MODEL,
-    REPORT,
     RUNS,
     SCORES,
     SELECTED,
@@ -59,10 +57,13 @@ from dsir_spark.runs import (
     quiet,
 )
 from dsir_spark.scoring import distributions, matched
+from dsir_spark.scoring.documents import split
 from dsir_spark.scoring.stored import as_frame
 from dsir_spark.selection import Selection
 
-select = score_job.select
+explain, report_again, select, write_report = (
+    reporting.explain, reporting.report_again, score_job.select, reporting.write_report
+)
 
 
 def fit(spark: SparkSession, options: JobOptions, progress: Progress = quiet) -> dict[str, Any]:
@@ -109,18 +110,19 @@ def resample_again(
     run = Run(spark, resolved(spark, options), "resample", progress)
     model, _ = model_of_record(run)
     earlier = weights_of_record(run)
+    method_of_record(run, earlier)
     raw = open_raw(run, earlier, WEIGHTS)
     check_columns(run, raw, model.config, model.names)
     refuse_foreign_weights(run, model, earlier, raw)
     run.facts["weights_version"] = earlier["weights_version"]
     texts = open_decontamination(run, model.config, earlier.get("decontaminate"))
-    plans.check(spark, model.config, len(model.targets), texts, options)
+    plans.check(spark, model.config, len(model.targets), texts, run.options)
     run.begin()
-    if options.method == "match":
+    if run.options.method == "match":
         # What a document is ranked by depends on how many are wanted: its text is read again.
         model = _match(run, model, raw)
     model = dataclasses.replace(model, decontamination=texts)
-    if options.method == "match" and not run.done(WEIGHTS):
+    if run.options.method == "match" and not run.done(WEIGHTS):
         _write_weights(run, model, raw)
     targets = inputs.recorded_targets(spark, run.facts["target"])
     return _select(run, model, raw, targets, None)
@@ -153,91 +155,6 @@ def run_all(spark: SparkSession, options: JobOptions, progress: Progress = quiet
     return _select(run, model, raw, targets, fitted)
 
 
-def report_again(
-    spark: SparkSession,
-    output: str,
-    composition: Sequence[str] = (),
-    examples: int = 3,
-    progress: Progress = quiet,
-    allow_functions: bool = False,
-) -> report.Facts | report.ScoreFacts:
-    """The facts of the latest selection under `output`, gathered anew.
-
-    Parameters
-    ----------
-    composition : columns of raw whose values are counted before and after
-    examples : documents shown of each place, for each target; 0: no text and no n-gram
-    allow_functions : may the model's tokenizer be a function, which is imported and run?
-
-    Raises
-    ------
-    TableError
-        There is no finished selection under `output`, or its raw table is gone or changed.
-    ColumnError
-        A column of `composition` is not in raw.
-    """
-    output = tables.resolved(spark, output)
-    row = runs.latest_selection(spark, output)
-    if row["command"] == "select":
-        return score_job.report_again(spark, output, row, tuple(composition), examples, progress)
-    raw = inputs.recorded_raw(spark, row)
-    for name in composition:
-        check_column(raw, name, "raw", "composition")
-
-    def table(name: str) -> DataFrame:
-        return _read(spark, tables.within(output, name), row[f"{name}_version"])
-
-    model = _read_model(spark, output, row, allow_functions)
-    weights, own = table(WEIGHTS), _options_of(row["selection"], model)
-    pool = resampling.pool_of(model, own, weights.columns).of(weights)
-    selection = Selection.from_json(row["selection"], pool)
-    targets = inputs.recorded_targets(spark, row["target"])
-    for name in model.targets.keys() - targets.keys():
-        said = f"the report lacks the n-grams of target {name}, which is gone or changed"
-        warnings.warn(said, UserWarning, stacklevel=2)
-    with progress("gathering the facts of the report"):
-        return report.gather(
-            run=row, model=model, raw=raw, weights=weights, selected=table(SELECTED),
-            selection=selection, targets=targets, composition=composition, examples=examples,
-        )  # fmt: skip
-
-
-def explain(
-    spark: SparkSession, output: str, ids: Sequence[str], number: int = 20,
-    allow_functions: bool = False,
-) -> str:  # fmt: skip
-    """The weights of documents under the model of `output`, split over their n-grams, as text.
-
-    Raises
-    ------
-    DataError
-        Raw has no document of an id.
-    """
-    output = tables.resolved(spark, output)
-    row = runs.latest_selection(spark, output)
-    score_job.refuse_explaining(row)
-    model = _read_model(spark, output, row, allow_functions, learnt=False)
-    return report.explained(model, inputs.recorded_raw(spark, row), ids, number)
-
-
-def write_report(
-    spark: SparkSession, facts: report.Facts | report.ScoreFacts, output: str,
-    html: str | None = None,
-) -> str:  # fmt: skip
-    """The path of the page, written with its facts as JSON beside it and as a row of `report`.
-
-    Parameters
-    ----------
-    html : path of the page; by default `report.html` under a local output, else
-        `dsir-report.html` in the current folder.
-    """
-    written = report.write(facts, output, html)
-    frame = report.as_frame(spark, facts)
-    place = tables.within(tables.resolved(spark, output), REPORT)
-    tables.append(frame, place, {tables.RUN_ID: facts.run.id})
-    return written
-
-
 def _opened(
     spark: SparkSession, options: JobOptions, command: str, progress: Progress
 ) -> tuple[Run, Input, dict[str, Input]]:
@@ -264,8 +181,12 @@ def _model(
     """The model, fitted and written; or read, where this run had written it."""
     if run.done(MODEL):
         output, functions = str(run.options.output), run.options.allow_functions
-        return _read_model(run.spark, output, run.facts, functions, learnt=False)
-    texts = {name: t.frame for name, t in targets.items()}
+        return reporting.read_model(run.spark, output, run.facts, functions, learnt=False)
+    shares = json.loads(run.facts["held_out"])
+    texts = {
+        name: split(t.frame, fit_options.text_column, shares[name])[0]
+        for name, t in targets.items()
+    }
     with run.stage("fit", "counting n-grams of raw and target"):
         given = texts["target"] if run.options.single_target else texts
         own = {**fit_options.model_dump(), "allow_functions": run.options.allow_functions}
@@ -278,34 +199,11 @@ def _model(
     return model
 
 
-def _read_model(
-    spark: SparkSession, output: str, row: Mapping[str, Any], functions: bool, learnt: bool = True
-) -> DSIRModel:
-    place = tables.within(output, MODEL)
-    version = tables.version_to_read(spark, place, row["model_version"])
-    model = DSIRModel.load(place, spark=spark, version=version, allow_functions=functions)
-    if not learnt or row.get("match_version") is None:
-        return model
-    place = tables.within(output, MATCH)
-    version = tables.version_to_read(spark, place, row["match_version"])
-    return matchings.load_matchings(model, place, spark=spark, version=version)
-
-
-def _read(spark: SparkSession, place: str, version: int) -> DataFrame:
-    """A table of a run as it was at the version that the run wrote."""
-    return tables.read(spark, place, place, tables.version_to_read(spark, place, version))
-
-
-def _options_of(selection: str, model: DSIRModel) -> ResampleOptions:
-    """The options on a selection's record."""
-    return ResampleOptions.checked(json.loads(selection)["options"], tuple(model.targets))
-
-
 def _match(run: Run, model: DSIRModel, raw: Input) -> DSIRModel:
     """The model with the steps of a matched selection, which are written."""
     if run.done(MATCH):
         output, functions = str(run.options.output), run.options.allow_functions
-        return _read_model(run.spark, output, run.facts, functions)
+        return reporting.read_model(run.spark, output, run.facts, functions)
     with run.stage("match", "learning the steps of the matched selection"):
         learnt = matchings.learn_matchings(model, raw.frame, run.options.part(ResampleOptions))
         steps = {}

@@ -69,6 +69,11 @@ class JobOptions(ResampleOptions, FitOptions):
         {}, "Target sample: a path or table; several with names are separate targets.",
         "a path or table, or a mapping of names to them", needed=("run", "fit"))
     target_format: Format | None = _input(None, "Of the targets, if names do not tell.")
+    held_out: Annotated[Number, Field(ge=0, lt=1)] | Literal["auto"] = option(
+        "auto", "Share of each target that is not fitted on, by the hash of its texts: the report "
+        "shows how well a compressor predicts it after the selection. auto: a tenth where a target "
+        "has 1,000 documents or more.", "auto or a share from 0 to below 1",
+        commands=("run", "fit"))
     decontaminate: Text | None = option(
         None, "Texts that you evaluate on: documents that share an n-gram with one are no "
         "candidates.", "a path or a table name", commands=_WEIGHING)
@@ -152,7 +157,7 @@ class JobOptions(ResampleOptions, FitOptions):
                 for name in ("match_steps", "match_tokens")
                 if name in self.given
             ]
-        else:
+        elif "method" in self.given or self.budget:  # not of a mere fit
             found += [
                 f"{name} is for methods sample and top_k; match goes by the target's own counts"
                 for name in ("target_laplace_smoothing", "target_dirichlet_smoothing")

@@ -63,9 +63,9 @@ class FeatureOptions(Options):
     """How a text becomes n-gram buckets."""
 
     ngrams: Whole = _fit(
-        2, "N-grams of 1 to N tokens are counted.", "a whole number from 1 to 1000", ge=1, le=1000)
+        1, "N-grams of 1 to N tokens are counted.", "a whole number from 1 to 1000", ge=1, le=1000)
     num_buckets: Whole = _fit(
-        10_000, "Buckets that n-grams are hashed to.", f"a whole number from 1 to {1 << 24}",
+        30_000, "Buckets that n-grams are hashed to.", f"a whole number from 1 to {1 << 24}",
         ge=1, le=1 << 24)
     tokenizer: str = _fit(
         "wordpunct", "wordpunct: lower-cased matches of \\w+|[^\\w\\s]+. wordpunct_cjk: the same, "
@@ -245,9 +245,9 @@ class ResampleOptions(SelectOptions):
     """How documents are chosen by their weights under a model."""
 
     method: Literal["sample", "top_k", "match"] = _resample(  # type: ignore[assignment]
-        "sample", "sample: without replacement in proportion to the weights (Gumbel top-k). "
-        "top_k: the largest weights. match: the subset whose n-grams together are closest to the "
-        "target's.")
+        "match", "match: the subset whose n-grams together are closest to the target's. sample: "
+        "without replacement in proportion to the weights (Gumbel top-k), as published with ngrams "
+        "2 and num_buckets 10000. top_k: the largest weights.")
     min_example_length: Whole = _resample(
         100, "Documents of fewer tokens are no candidates.", "a whole number of tokens >= 0", ge=0)
     quality: Annotated[Literal["paper"] | dict[str, Number] | None, ByText] = _resample(

@@ -9,6 +9,7 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -37,6 +38,7 @@ from dsir_spark.runs import MODEL, SELECTED, WEIGHTS, WRITES, Run
 from dsir_spark.scoring import decontamination, distributions, linear
 
 MAKING = {MODEL: "fit", WEIGHTS: "weigh"}  # tables and the commands that make each alone
+_ENOUGH, _HELD_OUT = 1_000, 0.1  # documents of a target, and the share held out of so many
 _COLUMNS = ("text_column", "id_column")  # found whatever their case is, as Spark does
 _log = logging.getLogger("dsir_spark")
 
@@ -153,8 +155,19 @@ def open_inputs(run: Run, raw: Input, targets: Mapping[str, Input]) -> FitOption
     fit_options = _what_to_fit(run, raw, targets)
     identities = {name: target.identity for name, target in targets.items()}
     run.facts["target"] = json.dumps(identities, sort_keys=True)
+    run.facts["held_out"] = json.dumps(_held_out(run.options, targets), sort_keys=True)
     put_on_record(run, {"raw": raw, **targets})
     return fit_options
+
+
+def _held_out(options: JobOptions, targets: Mapping[str, Input]) -> dict[str, float]:
+    """Share of each target to keep out of the fit."""
+    if options.held_out != "auto":
+        return dict.fromkeys(targets, options.held_out)
+    named = [t.frame.select(F.lit(name).alias("name")) for name, t in targets.items()]
+    counted = reduce(DataFrame.union, named).groupBy("name").count().where(f"count >= {_ENOUGH}")
+    large = {row["name"] for row in counted.collect()}
+    return {name: _HELD_OUT if name in large else 0.0 for name in targets}
 
 
 def put_on_record(run: Run, opened: Mapping[str, Input]) -> None:
@@ -276,6 +289,7 @@ def model_of_record(run: Run) -> tuple[DSIRModel, Mapping[str, Any]]:
         "classifier": model.classifier_facts,
         "model_version": version.data,
         "target": earlier["target"],
+        "held_out": earlier.get("held_out"),
     }
     return model, earlier
 
@@ -294,6 +308,23 @@ def weights_of_record(run: Run) -> Mapping[str, Any]:
     """The record of the run that wrote the weights under the output."""
     version, earlier = _record(run, WEIGHTS, "weigh")
     return {**earlier, "weights_version": version.data}
+
+
+def method_of_record(run: Run, earlier: Mapping[str, Any]) -> None:
+    """Without a method a run selects by the one that the weights were made for, so that no text is
+    read: that of the run that wrote them, or sample, where `weigh` did.
+
+    Raises
+    ------
+    ConfigError
+        Options that are given are for another method.
+    """
+    if "method" in run.options.given:
+        return
+    method = json.loads(earlier["config"])["method"] if earlier["command"] != "weigh" else "sample"
+    run.options = run.options.model_copy(update={"method": method})
+    if problems := run.options.contradictions(None):
+        raise ConfigError.from_problems(problems)
 
 
 def open_raw(

@@ -40,7 +40,7 @@ STARTED, FINISHED = "started", "finished"
 
 SCHEMA = """
     run_id string, command string, started_at timestamp, dsir_spark_version string, config string,
-    raw string, target string, decontaminate string,
+    raw string, target string, held_out string, decontaminate string,
     model_fingerprint string, table_fingerprint string,
     seed bigint, num_to_sample bigint, num_tokens_to_sample bigint,
     temperature map<string, double>, shortfall bigint, selection string,

@@ -299,12 +299,13 @@ def served_spark(data: Path, rows: int) -> tuple[Clock, Runs]:
     names = ("raw", "target.parquet", "weights.parquet")
     raw, target, weights = (spark.read.parquet(str(data / name)) for name in names)
     whole = size_of(pq.read_table(data / "raw", columns=["text"])["text"])
-    model = DSIR().fit(target, target)  # any table of numbers costs the same
+    published = DSIR(ngrams=2, num_buckets=10_000)  # what all versions had
+    model = published.fit(target, target)  # any table of numbers costs the same
     weighed = model.weigh(raw).write.format("noop").mode("overwrite")
-    keep = {"num_to_sample": rows // 100, "seed": 1, "duplicates": "keep"}
+    keep = {"num_to_sample": rows // 100, "method": "sample", "seed": 1, "duplicates": "keep"}
     cut = partial(cutter(), model, weights)
     runs = (
-        (whole, lambda: DSIR().fit(raw, target)),
+        (whole, lambda: published.fit(raw, target)),
         (whole, weighed.save),
         (rows / 1e6, lambda: cut(keep)),
         (rows / 1e6, lambda: cut({**keep, "duplicates": "drop"})),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare_reference import Pool, bound, cut, split
+from compare_reference import PUBLISHED, Pool, bound, cut, split
 from pyarrow import parquet as pq
 
 from dsir_spark import DSIR, DSIRModel
@@ -69,7 +69,8 @@ class Comparison:
         for name in names:
             target = options.data / "target" / f"{name}.parquet"
             self.halves[name], self.places[name] = split(target, scratch, name)
-        self.common = {"num_to_sample": options.num_to_sample, "seed": options.seed,
+        self.common = {"num_to_sample": options.num_to_sample, "method": "sample",
+                       "seed": options.seed,
                        "min_example_length": options.min_example_length}  # fmt: skip
         print(f"{len(self.pool.ids):,} documents, {self.pool.megabytes:.1f} MB; {len(names)} "
               f"targets; k = {options.num_to_sample:,}, at least {options.min_example_length} "
@@ -103,7 +104,7 @@ class Comparison:
             place = self.scratch / f"{name}-{documents}.parquet"
             pq.write_table(few, place)
             target = self.spark.read.parquet(str(place))
-        return DSIR(**own).fit(self.raw, target)
+        return DSIR(**PUBLISHED, **own).fit(self.raw, target)
 
     def sample(self) -> None:
         print("\n| n-grams learnt from | KL reduction, known half | held-out half | "

@@ -38,12 +38,13 @@ from dsir_spark.job_options import JobOptions
 from dsir_spark.matchings import learn_matchings
 from dsir_spark.options import ResampleOptions
 from dsir_spark.scoring import matched
-from dsir_spark.scoring.distributions import kl_reduction
+from dsir_spark.scoring.distributions import distribution, kl_reduction
 from dsir_spark.session import build_session
 
 STEPS = (8, 16, 32)
 CHUNK_WORDS = 128
-SPEC = FeatureSpec()
+PUBLISHED = {"ngrams": 2, "num_buckets": 10_000}
+SPEC = FeatureSpec(**PUBLISHED)
 
 # Of the methods that go by the published weights, other than the published ones.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -146,11 +147,13 @@ def selections(
 ) -> dict[str, Row]:
     """All methods' selections for one target, by name."""
     common = {"num_to_sample": options.num_to_sample, "seed": options.seed,
-              "min_example_length": options.min_example_length}  # fmt: skip
+              "min_example_length": options.min_example_length, "method": "sample"}  # fmt: skip
     raw = spark.read.parquet(str(options.data / "raw"))
     begin = time.perf_counter()
     place = {"raw": str(options.data / "raw"), "target": str(target), "output": str(scratch / "o")}
-    job.run_all(spark, JobOptions.from_mapping({**place, **common, "report": False}))
+    job.run_all(spark, JobOptions.from_mapping(
+        {**place, **PUBLISHED, **common, "report": False, "held_out": 0}
+    ))  # fmt: skip
     seconds = time.perf_counter() - begin
     model = DSIRModel.load(str(scratch / "o" / "model"), spark=spark)
     table = spark.read.format("delta").load(str(scratch / "o" / "weights"))
@@ -161,7 +164,8 @@ def selections(
     rows["DSIR, as published"] = pool.row(published, seconds)
     for kind, own in VARIANTS.items():
         rows[kind] = pool.row(cut(model, raw, table, {**common, **own}))
-    smooth = DSIR(target_dirichlet_smoothing="auto").fit(raw, spark.read.parquet(str(target)))
+    smooth = DSIR(**PUBLISHED, target_dirichlet_smoothing="auto")
+    smooth = smooth.fit(raw, spark.read.parquet(str(target)))
     rows["Dirichlet smoothing auto"] = pool.row(cut(smooth, raw, None, common))
     rows[f"chunks of {CHUNK_WORDS} words"] = chunks(spark, pool, raw, target, common, rows)
     common = {**common, "method": "match"}
@@ -195,9 +199,9 @@ def bound(model: DSIRModel, keys, selected: np.ndarray, least: int) -> float:
     pool = keys.where(f"num_tokens >= {max(1, least)}").select("match_score", "num_tokens")
     scores, tokens = pool.toPandas().to_numpy().T
     found = matched.histogram(scores, batches.num_ngrams(tokens.astype(np.int64), SPEC.ngrams))
-    target, raw = model.targets["target"].counts, model.raw.counts
-    q = model.matchings["target"].mixtures(raw)[-1]
-    return matched.bound(target, raw, q, matched.best_mean(found, int(selected.sum())))
+    p, p_raw = map(distribution, (model.targets["target"].counts, model.raw.counts))
+    q = model.matchings["target"].mixtures(model.raw.counts)[-1]
+    return matched.bound(p, p_raw, q, matched.best_mean(found, int(selected.sum())))
 
 
 def ids_of(frame) -> list[str]:
@@ -208,7 +212,7 @@ def chunks(
     spark, pool: Pool, raw, target: Path, common: dict[str, Any], rows: dict[str, Row]
 ) -> Row:
     """Chunks instead of documents, as many tokens as the published selection has."""
-    model = DSIR(chunk_words=CHUNK_WORDS).fit(raw, spark.read.parquet(str(target)))
+    model = DSIR(**PUBLISHED, chunk_words=CHUNK_WORDS).fit(raw, spark.read.parquet(str(target)))
     budget = sum(pool.tokens[i] for i in rows["DSIR, as published"].ids)
     own = {**common, "num_to_sample": None, "num_tokens_to_sample": budget}
     chosen = model.resample(raw, **own).select("id", "text").toPandas()

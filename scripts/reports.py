@@ -37,6 +37,7 @@ def main() -> None:
             "raw": str(options.data / "raw"), "output": output, "keep": ["source"],
             "target": str(options.data / "target" / f"{name}.parquet"), "overwrite": True,
             "num_to_sample": options.num_to_sample, "method": options.method, "seed": 1,
+            "ngrams": 2, "num_buckets": 10_000, "held_out": 0,
         }))  # fmt: skip
         job.write_report(spark, run["facts"], output)
         say(name, run["facts"].to_dict())

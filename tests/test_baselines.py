@@ -63,7 +63,8 @@ def test_moore_lewis_is_a_difference_of_cross_entropies(frames):
 def test_dsir_of_unigrams(frames):
     raw, target = frames
     model = DSIR(ngrams=1, num_buckets=BUCKETS).fit(raw, target)
-    found = model.resample(raw, num_to_sample=K, seed=3, min_example_length=1)
+    found = model.resample(raw, num_to_sample=K, method="sample", seed=3,
+                           min_example_length=1)
     p = unigrams(0)
     weights = [sum(p[w][0] - p[w][1] for w in text.split()) for _, text, _ in ROWS]
     assert {r["id"] for r in found.collect()} == set(oracle.gumbel_top_k(IDS, weights, K, 3))

@@ -96,7 +96,7 @@ def frames(spark):
 
 @pytest.fixture(scope="module")
 def model(frames):
-    return DSIR(num_buckets=BUCKETS, scorer="classifier").fit(*frames)
+    return DSIR(num_buckets=BUCKETS, ngrams=2, scorer="classifier").fit(*frames)
 
 
 @pytest.mark.spark
@@ -111,7 +111,8 @@ def test_scores_are_scikit_learns_on_the_same_features(frames, model):
     known.coef_ = learnt.table[None, :]
     texts = [text or "" for _, text in RAW]
     odds, p = known.decision_function(features(texts)), known.predict_proba(features(texts))[:, 1]
-    plain = {r["id"]: r for r in DSIR(num_buckets=BUCKETS).fit(*frames).weigh(raw).collect()}
+    plain = DSIR(num_buckets=BUCKETS, ngrams=2).fit(*frames).weigh(raw).collect()
+    plain = {r["id"]: r for r in plain}
     rows = {r["id"]: r for r in model.weigh(raw).collect()}
     for i, (name, text) in enumerate(RAW):
         row = rows[name]
@@ -132,9 +133,9 @@ def test_scores_are_scikit_learns_on_the_same_features(frames, model):
 def test_a_classifier_selects_and_is_kept(spark, frames, model, tmp_path):
     raw, target = frames
     odds = {r["id"]: r["log_odds"] for r in model.weigh(raw).collect()}
-    options = {"num_to_sample": 50, "min_example_length": 2, "seed": 5}
+    options = {"num_to_sample": 50, "method": "sample", "min_example_length": 2, "seed": 5}
     best = sorted((i for i in odds if i not in ("null", "blank", "word")), key=lambda i: -odds[i])
-    top = model.resample(raw, method="top_k", **options)
+    top = model.resample(raw, **{**options, "method": "top_k"})
     assert {r["id"] for r in top.collect()} == set(best[:50])
     # The discriminative variant: log odds as log weights, the noise that of any other score.
     expected = oracle.gumbel_top_k(best, [odds[i] for i in best], 50, 5)
@@ -145,15 +146,15 @@ def test_a_classifier_selects_and_is_kept(spark, frames, model, tmp_path):
     assert loaded.fingerprint == model.fingerprint
     assert loaded.classifiers["target"].facts == model.classifiers["target"].facts
     assert (loaded.classifiers["target"].table == model.classifiers["target"].table).all()
-    again = DSIR(num_buckets=BUCKETS, scorer="classifier").fit(raw.repartition(5), target)
+    again = DSIR(num_buckets=BUCKETS, ngrams=2, scorer="classifier").fit(raw.repartition(5), target)
     assert again.fingerprint == model.fingerprint
-    assert DSIR(num_buckets=BUCKETS).fit(raw, target).fingerprint != model.fingerprint
+    assert DSIR(num_buckets=BUCKETS, ngrams=2).fit(raw, target).fingerprint != model.fingerprint
     for more, said in (({"method": "match"}, "match goes by counts"),
                        ({"normalize": "ngram"}, "log odds are of means")):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
-            model.resample(raw, **options, **more)
+            model.resample(raw, **{**options, **more})
     with pytest.raises(DataError, match=r"raw has \d+ and target 9: give more, or scorer dsir"):
-        DSIR(num_buckets=BUCKETS, scorer="classifier").fit(raw, target.limit(9))
+        DSIR(num_buckets=BUCKETS, ngrams=2, scorer="classifier").fit(raw, target.limit(9))
 
 
 def test_without_scikit_learn_it_is_one_line(monkeypatch):
@@ -176,6 +177,7 @@ def test_job_with_a_classifier_of_each_target(spark, tmp_path):
         "raw": write("raw", RAW), "output": str(tmp_path / "out"), "num_to_sample": 40,
         "target": {"a": write("a", TARGET), "b": write("b", made(90, 4, (0.2,)))},
         "num_buckets": BUCKETS, "min_example_length": 5, "scorer": "classifier", "seed": 1,
+        "method": "sample",
     }  # fmt: skip
     row = job.run_all(spark, JobOptions.from_mapping(given))
     learnt = json.loads(row["classifier"])

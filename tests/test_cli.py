@@ -30,6 +30,7 @@ from dsir_spark.options import FitOptions, ResampleOptions, SelectOptions, takes
 ROOT = Path(dsir_spark.__file__).parents[1]
 FIELDS = JobOptions.model_fields
 TWO = {"target": {"a": "x", "b": "y"}}
+SAMPLE = {"method": "sample"}
 QUOTAS = {"quota_column": "lang"}
 
 
@@ -64,12 +65,14 @@ QUOTAS = {"quota_column": "lang"}
         ({"target_dirichlet_smoothing": "some"}, "must be auto or a number of n-grams >= 0"),
         ({"target_dirichlet_smoothing": 1, "target_laplace_smoothing": 1}, "not both"),
         ({"target_dirichlet_smoothing": 9, "method": "match"}, "match goes by the target's own"),
+        ({"target_dirichlet_smoothing": 9, "num_to_sample": 5}, "match goes by the target's own"),
         ({"num_tokens_to_fit": "some"}, "num_tokens_to_fit must be all, auto or"),
         ({"temperature": "warm"}, "temperature must be auto or a number > 0; got 'warm'"),
         ({"temperature": 2, "method": "top_k"}, "temperature is for method sample"),
+        ({"temperature": 2}, "temperature is for method sample; method is 'match'"),
         ({"normalize": "ngram", "method": "match"}, "normalize is for"),
         ({"match_steps": 65, "method": "match"}, "match_steps must be a whole number from 1 to 64"),
-        ({"match_steps": 3}, "match_steps is for method match"),
+        ({"match_steps": 3, "method": "top_k"}, "match_steps is for method match"),
         ({"keep": 5}, "keep must be a list of column names; got 5"),
         ({"keep": [False]}, "keep: False is no text; write it in quotes: 'no'"),
         ({"keep": [""]}, "keep must be"),
@@ -134,8 +137,9 @@ def test_all_problems_are_told_at_once_and_none_that_only_follows():
         ({"num_to_sample": "1e6"}, {"num_to_sample": 1_000_000}),
         ({"num_to_sample": 1e6}, {"num_to_sample": 1_000_000}),
         ({"seed": "-5", "min_example_length": "0"}, {"seed": -5, "min_example_length": 0}),
-        ({"temperature": "0.5"}, {"temperature": 0.5}),
-        ({"temperature": "auto"}, {"temperature": "auto"}),
+        ({**SAMPLE, "temperature": "0.5"}, {**SAMPLE, "temperature": 0.5}),
+        ({**SAMPLE, "temperature": "auto"}, {**SAMPLE, "temperature": "auto"}),
+        ({"target_dirichlet_smoothing": "auto"}, {"target_dirichlet_smoothing": "auto"}),
         ({"num_tokens_to_fit": "2e3"}, {"num_tokens_to_fit": 2000}),
         ({"text_column": 2019, "keep": [7]}, {"text_column": "2019", "keep": ("7",)}),
         ({"keep": "a"}, {"keep": ("a",)}),
@@ -172,7 +176,7 @@ def test_every_option_is_a_flag_of_its_commands_and_a_key():
         for option in declared:
             assert str(every[option].description) in (flags[option].help or "")
     assert {p.name for p in cli.cli.commands["run"].params} >= FIELDS.keys()
-    assert "Default: 10000." in " ".join(CliRunner().invoke(cli.cli, ["fit", "-h"]).output.split())
+    assert "Default: 30000." in " ".join(CliRunner().invoke(cli.cli, ["fit", "-h"]).output.split())
 
 
 @pytest.mark.parametrize("kind", [FitOptions, SelectOptions, ResampleOptions, JobOptions])
@@ -324,7 +328,7 @@ PLACES = ["--raw", "raw", "--target", "t", "--output", "out"]
           "--quota", "y=0.1..0.3", "--quota", "no=0"],
          {"quota_column": "c", "quotas": {"a=b": 0.2, "w": {"max": 0.5}, "x": {"min": 0.1},
                                           "y": {"min": 0.1, "max": 0.3}, "no": 0.0}}),
-        (["--temperature", "auto"], {"temperature": "auto"}),
+        (["--method", "sample", "--temperature", "auto"], {**SAMPLE, "temperature": "auto"}),
         (["--match-tokens", "1e6", "--method", "match"],
          {"match_tokens": 1_000_000, "method": "match"}),
     ],

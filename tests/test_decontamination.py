@@ -79,7 +79,7 @@ EXAMS = [("q2", LONG + " or not"), ("q1", " ".join(made(6, 20, 40, TOPIC))),
          ("short", "boil the water"), ("none", "nothing of this is anywhere in raw")]  # fmt: skip
 N = 4
 BY = {i: first_shared(EXAMS, text, N) for i, text in RAW}
-OPTIONS = {"num_to_sample": 20, "seed": 3, "min_example_length": 2}
+OPTIONS = {"num_to_sample": 20, "method": "sample", "seed": 3, "min_example_length": 2}
 
 
 @pytest.mark.spark
@@ -95,7 +95,7 @@ def test_model_stays_away(spark, monkeypatch):
     assert weights.drop("contaminated_by").exceptAll(plain.weigh(raw)).count() == 0
     clean = {i for i, by in BY.items() if by is None and len(dict(RAW)[i].split()) >= 2}
     assert 40 < len(clean) < 145
-    rows = model.resample(raw, method="top_k", **OPTIONS).collect()
+    rows = model.resample(raw, **{**OPTIONS, "method": "top_k"}).collect()
     best = [r["id"] for r in plain.weigh(raw).orderBy("log_weight", ascending=False).collect()]
     assert {r["id"] for r in rows} == set([i for i in best if i in clean][:20])
     assert set(rows[0].asDict()) == {"id", "text", "log_weight", "num_tokens"}
@@ -103,13 +103,13 @@ def test_model_stays_away(spark, monkeypatch):
     path = str(spark.conf.get("spark.sql.warehouse.dir")) + "/contaminated"
     weights.write.parquet(path)
     table = spark.read.parquet(path)
-    sent = plain.resample(raw, weights=table, method="top_k", **OPTIONS)
+    sent = plain.resample(raw, weights=table, **{**OPTIONS, "method": "top_k"})
     assert sorted(sent.collect()) == sorted(rows)
     monkeypatch.setattr(resampling, "SENT_IDS", 5)
-    again = model.resample(raw, weights=table, method="top_k", **OPTIONS)
+    again = model.resample(raw, weights=table, **{**OPTIONS, "method": "top_k"})
     assert sorted(again.collect()) == sorted(rows)
     with pytest.raises(ConfigError, match="needs them too"):
-        plain.resample(raw, weights=table, method="top_k", **OPTIONS)
+        plain.resample(raw, weights=table, **{**OPTIONS, "method": "top_k"})
     with pytest.raises(ColumnError, match="no column contaminated_by"):
         model.resample(raw, weights=plain.weigh(raw), **OPTIONS)
     with pytest.raises(DataError, match="none of 1 texts has 99 tokens"):

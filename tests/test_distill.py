@@ -65,7 +65,7 @@ def test_a_rating_made_of_words_it_was_not_told(spark, rated, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         learnt = distill(sample, score="rating", compare=["source", "length"],
-                         num_buckets=BUCKETS)  # fmt: skip
+                         ngrams=2, num_buckets=BUCKETS)  # fmt: skip
     facts = learnt.facts
     assert facts["rank_correlation"] > 0.9 and facts["r2"] > 0.8 and facts["kind"] == "mean"
     assert abs(facts["correlations"]["length"]) < 0.5 and facts["correlations"]["source"] < 0.5
@@ -84,7 +84,7 @@ def test_a_rating_made_of_words_it_was_not_told(spark, rated, tmp_path):
     best = {r["id"] for r in select(scored, "rating_distilled", num_to_sample=40,
                                     method="top_k").select("id").collect()}  # fmt: skip
     assert best == set(sorted(rows, key=lambda i: -rows[i])[:40])
-    again = distill(sample.repartition(7), score="rating", num_buckets=BUCKETS)
+    again = distill(sample.repartition(7), score="rating", ngrams=2, num_buckets=BUCKETS)
     assert (again.linear.table == table).all()
     learnt.save(str(tmp_path / "m"), spark=spark)
     loaded = DistilledModel.load(str(tmp_path / "m"), spark=spark)
@@ -99,13 +99,13 @@ def test_what_is_little_is_warned_of(spark, rated):
     """Chance is no score; and a score of the source is told as one."""
     chance = rated.selectExpr("text", "pmod(hash(id, 'x'), 997) as luck")
     with pytest.warns(UserWarning, match="n-grams tell little of luck: the rank correlation is"):
-        distill(chance, score="luck", num_buckets=BUCKETS)
+        distill(chance, score="luck", ngrams=2, num_buckets=BUCKETS)
     sites = rated.selectExpr(
         "concat_ws(' ', text, source, source, source, source) as text", "source",
         "cast(substring(source, 6, 1) as int) + pmod(hash(id), 97) / 50.0 as rating",
     )
     with pytest.warns(UserWarning, match=r"goes with source \(.*\) more than with rating"):
-        distill(sites, score="rating", compare=["source"], num_buckets=BUCKETS)
+        distill(sites, score="rating", compare=["source"], ngrams=2, num_buckets=BUCKETS)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from dsir_spark import job, tables
+from dsir_spark import DSIRModel, job, tables
 from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
 from dsir_spark.job_options import JobOptions
 from dsir_spark.report import text as printed
@@ -74,6 +74,7 @@ def options(data, output, **more):
         "target": str(data / "cooking.parquet"),
         "output": str(output),
         "num_to_sample": 50,
+        "method": "sample",
         "seed": 3,
         "min_example_length": 10,
         "report": False,
@@ -209,7 +210,7 @@ def test_resample_again_reads_the_weights_and_refuses_what_is_not_theirs(spark, 
     assert set(facts["seconds"]) == {"cut", "select", "evaluate"}
     assert facts["model_fingerprint"] == first["model_fingerprint"]
     for change, said in [
-        ({"ngrams": 3}, "ngrams is 2 in the model and 3 here"),
+        ({"ngrams": 3}, "ngrams is 1 in the model and 3 here"),
         ({"raw": str(data / "cooking.parquet")}, "do not belong to this raw table: bytes was"),
     ]:
         with pytest.raises(TableError, match=said):
@@ -362,6 +363,44 @@ def test_mistakes_are_one_line_and_write_nothing(spark, data, tmp_path):
         assert written <= {"runs"}  # that it began
 
 
+def test_without_options_a_selection_is_matched(spark, data, tmp_path):
+    """`resample` goes by what the weights were made for."""
+    chosen = options(data, tmp_path / "out")
+    del chosen["method"]
+    row = run(spark, chosen)
+    config = json.loads(row["config"])
+    assert [config[n] for n in ("method", "ngrams", "num_buckets")] == ["match", 1, 30_000]
+    topics = delta(spark, tmp_path / "out" / "selected").groupBy("topic").count().collect()
+    assert [tuple(r) for r in topics] == [("cooking", 50)]
+    row = again(spark, tmp_path / "out", num_to_sample=20, min_example_length=10)
+    assert json.loads(row["config"])["method"] == "match" and row["funnel"]["selected"] == 20
+    with pytest.raises(ConfigError, match="temperature is for method sample"):
+        again(spark, tmp_path / "out", num_to_sample=20, temperature=2)
+
+
+def test_a_tenth_of_a_large_target_is_held_out(spark, data, tmp_path):
+    """And the report says how well it is predicted after the selection."""
+    rng, target, out = random.Random(3), tmp_path / "target.parquet", tmp_path / "out"
+    texts = [f"{text(COOKING, rng)} dish {i}" for i in range(1_000)]
+    pq.write_table(pa.table({"text": texts}), target)
+    chosen = options(data, out, target=str(target), report=True)
+    row = run(spark, chosen)
+    kept = spark.read.parquet(str(target)).where(
+        f"pmod(xxhash64('held out', text), {1 << 20}) >= {round(0.1 * (1 << 20))}"
+    )
+    fitted = DSIRModel.load(f"{out}/model").targets["target"].num_documents
+    assert row["held_out"] == '{"target": 0.1}' and fitted == kept.count() < 950
+    [found] = row["facts"].selection.targets
+    assert found.held_out.selected < found.held_out.random
+    assert found.held_out.read_known >= found.held_out.read > 0
+    assert "Held-out text (bits a byte" in printed.summary(row["facts"])
+    [again] = job.report_again(spark, str(out)).selection.targets
+    assert again.held_out == found.held_out
+    row = run(spark, {**chosen, "held_out": 0, "overwrite": True})
+    assert DSIRModel.load(f"{out}/model").targets["target"].num_documents == 1_000
+    assert row["facts"].selection.targets[0].held_out is None
+
+
 def test_every_budget_and_filter_of_a_run(spark, data, tmp_path):
     """A budget of tokens, where, temperature, means, quotas and groups at once; then again."""
     chosen = options(
@@ -412,6 +451,7 @@ def test_stages_one_by_one_give_what_run_gives(spark, data, tmp_path):
     assert fitted["model_fingerprint"] == whole["model_fingerprint"]
     assert texts_of(spark, tmp_path / "stages") == texts_of(spark, tmp_path / "whole")
     assert facts["kl_reduction"] == whole["kl_reduction"]
+    assert json.loads(facts["config"])["method"] == "sample"  # which `weigh` made weights for
     commands = {r["command"] for r in delta(spark, tmp_path / "stages" / "runs").collect()}
     assert commands == {"fit", "weigh", "resample"}
     # A model weighs another raw as well.

@@ -24,7 +24,10 @@ TOPICS = {
     "law": "the court finds that the claim of § 12 ( a ) is void , and orders 100 % of it",
     "odd": "ΑΣ naïve café 中文 試 한국어 ไทย İstanbul 😀 -- a_b 1984 don't",
 }
-COMMON = {"num_buckets": 211, "min_example_length": 5, "seed": 7, "duplicates": "drop"}
+COMMON = {
+    "method": "sample", "ngrams": 2, "num_buckets": 211, "min_example_length": 5, "seed": 7,
+    "duplicates": "drop",
+}  # fmt: skip
 ONE, TWO = {"target": "cooking"}, {"target": {"a": "cooking", "b": "sailing"}}
 THREE = {"target": {"a": "cooking", "b": "sailing", "c": "law"}}
 # Each with the inputs' folder in front of the targets' names.

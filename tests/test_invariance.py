@@ -133,7 +133,8 @@ both_ints = T.ArrayType(T.IntegerType())
 struct = T.StructType([T.StructField(n, both_ints) for n in ("indices", "counts")])
 older = passes._pandas_text_udf(partial(batches.vectors, spec=samples.FeatureSpec()), struct)
 by_pandas = raw.select(older(F.col("text")).alias("v")).select("v.indices", "v.counts").collect()
-print("SAME", by_pandas == ngram_counts(raw).select("indices", "counts").collect())
+counted = ngram_counts(raw, ngrams=2, num_buckets=10_000)
+print("SAME", by_pandas == counted.select("indices", "counts").collect())
 
 def modules(batches):
     import sys
@@ -171,7 +172,7 @@ def test_buckets_are_those_of_spark_sql(spark, num_buckets):
     by_sql = {int(r["b"]): r["n"] for r in
               frame.groupBy(bucket.alias("b")).agg(F.count("*").alias("n")).collect()}  # fmt: skip
     row = ngram_counts(
-        spark.createDataFrame([(text,)], "text string"), num_buckets=num_buckets
+        spark.createDataFrame([(text,)], "text string"), ngrams=2, num_buckets=num_buckets
     ).first()
     assert dict(zip(row["indices"], row["counts"], strict=True)) == by_sql
 
@@ -185,7 +186,7 @@ def test_ngram_counts_frame(spark):
     rows = [("a", "b a b", indices, [counted[i] for i in indices]), ("n", None, None, None),
             ("e", " ", [], [])]  # fmt: skip
     schema = f"{SCHEMA}, indices array<int>, counts array<int>"
-    found = ngram_counts(frame, num_buckets=50)
+    found = ngram_counts(frame, ngrams=2, num_buckets=50)
     assert_df_equality(found, spark.createDataFrame(rows, schema), ignore_nullable=True)
 
 
@@ -215,13 +216,13 @@ def test_smoothing_of_targets(spark, expected):
 def test_fit_on_a_share_of_the_documents_is_a_sample_by_id(spark):
     raw, target = both(spark, [(f"d{i}", "one two three four") for i in range(3000)])
     parts = [
-        DSIR(num_buckets=100, num_tokens_to_fit=3500).fit(frame, target)
+        DSIR(num_buckets=100, ngrams=2, num_tokens_to_fit=3500).fit(frame, target)
         for frame in (raw.repartition(1), raw.repartition(5).orderBy("text"))
     ]
     assert parts[0].fingerprint == parts[1].fingerprint
     assert 0.1 < parts[0].fitted_share < 0.25
     assert 2500 < parts[0].raw.num_ngrams < 4500
-    whole = DSIR(num_buckets=100, num_tokens_to_fit="auto").fit(raw, target)
+    whole = DSIR(num_buckets=100, ngrams=2, num_tokens_to_fit="auto").fit(raw, target)
     assert whole.fitted_share == 1.0
 
 

@@ -53,7 +53,8 @@ def command(data, output, *more):
     return [
         *CLI, "run", "--raw", str(data / "raw"),
         "--target", str(data / "target.parquet"), "--output", str(output), "--num-to-sample",
-        "900", "--seed", "3", "--no-report", "--min-example-length", "5", *more,
+        "900", "--method", "sample", "--seed", "3", "--no-report", "--min-example-length", "5",
+        *more,
     ]  # fmt: skip
 
 

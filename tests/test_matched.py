@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import struct
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -110,18 +111,38 @@ def test_the_loop_is_frank_wolfe(seed):
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**31), steps=st.integers(1, 6), least=st.integers(1, 60))
-def test_no_subset_passes_the_bound(seed, steps, least):
+@given(seed=st.integers(0, 2**31), steps=st.integers(1, 6), least=st.integers(1, 60),
+       ruler=st.sampled_from([2, 4, 5]))
+def test_no_subset_passes_the_bound(seed, steps, least, ruler):
+    """Of documents in five buckets, measured on as many and on fewer."""
     documents, target = made_pool(seed, 9, 5)
-    matching, raw, sample = learn(documents, target, steps, int(documents.sum()) // 3)
+    with mock.patch.object(distributions, "RULER", ruler):
+        matching, raw, sample = learn(documents, target, steps, int(documents.sum()) // 3)
+        table = matching.tables(target, raw)[:, -1:]
+        best = matched.best_mean(sample.histograms(table)[0], least)
+        bound = bound_of(matching, target, raw, best)
+        for size in range(1, len(documents) + 1):
+            for subset in itertools.combinations(documents, size):
+                counts = np.sum(subset, axis=0)
+                if counts.sum() >= least:
+                    assert distributions.kl_reduction(target, raw, counts) <= bound + 1e-9
+
+
+def bound_of(matching, target, raw, best):
     q = matching.mixtures(raw)[-1]
-    table = matching.tables(target, raw)[:, -1:]
-    bound = matched.bound(target, raw, q, matched.best_mean(sample.histograms(table)[0], least))
-    for size in range(1, len(documents) + 1):
-        for subset in itertools.combinations(documents, size):
-            counts = np.sum(subset, axis=0)
-            if counts.sum() >= least:
-                assert distributions.kl_reduction(target, raw, counts) <= bound + 1e-9
+    parts = distributions.distribution(target), distributions.distribution(raw), q
+    return matched.bound(*map(distributions.on_ruler, parts), best)
+
+
+def test_the_ruler_has_the_buckets_of_a_model_of_as_many():
+    texts = pa.array([f"of {i} words, w{i * i} is one" for i in range(2_000)])
+    found = {n: count_ngrams(texts, FeatureSpec(2, n)).counts for n in (10_000, 30_000, 7)}
+    assert (distributions.on_ruler(found[30_000]) == found[10_000]).all()
+    assert (distributions.on_ruler(found[7]) == found[7]).all()
+    table = np.arange(10_000.0)
+    assert (distributions.from_ruler(table, 30_000) == np.tile(table, 3)).all()
+    uneven = distributions.on_ruler(np.ones(10_001))
+    assert uneven[0] == 2.0 and uneven.sum() == 10_001
 
 
 def test_no_subset_passes_the_bound_of_a_step():
@@ -148,7 +169,7 @@ def test_the_bound_is_nearly_reached():
     # A step takes whole bins, so a little less than its budget.
     least = min(int(step.counts.sum()) for step in matching.steps)
     best = matched.best_mean(sample.histograms(table)[0], least)
-    bound = matched.bound(target, raw, matching.mixtures(raw)[-1], best)
+    bound = bound_of(matching, target, raw, best)
     p = distributions.distribution(target)
     start = distributions.kl_divergence(p, distributions.distribution(raw))
     reached = start - distributions.kl_divergence(p, matching.mixtures(raw)[-1])
@@ -276,12 +297,11 @@ def test_match_on_spark(spark):
     ]
     of_raw, of_target = model.raw.counts, model.targets["target"].counts
     match, sample = (distributions.kl_reduction(of_target, of_raw, c) for c in counted)
-    matching = learnt.matchings["target"]
     scored = learnt.weigh(raw).where("num_tokens >= 10").select("match_score", "num_tokens")
     scores, sizes = np.array(scored.collect()).T
     histogram = matched.histogram(scores, sizes.astype(np.int64))
     best = matched.best_mean(histogram, int(counted[0].sum()))
-    bound = matched.bound(of_target, of_raw, matching.mixtures(of_raw)[-1], best)
+    bound = bound_of(learnt.matchings["target"], of_target, of_raw, best)
     assert sample < match and 0.5 * bound < match <= bound
 
 

@@ -57,7 +57,7 @@ def test_dirichlet_smoothing_is_the_formula(frames, plain):
 
 def test_chunks_are_weighed_and_selected(frames):
     raw, target = frames
-    model = DSIR(num_buckets=97, chunk_words=8).fit(raw, target)
+    model = DSIR(num_buckets=97, ngrams=2, chunk_words=8).fit(raw, target)
     texts = {i: text for i, text, _ in corpus()[0]}
     chunks = {}
     for i, text in texts.items():
@@ -66,7 +66,7 @@ def test_chunks_are_weighed_and_selected(frames):
         chunks |= {f"{i}#0": None} if text is None else {}
     expected = oracle.bucket_counts([t for t in chunks.values() if t], 2, 97)
     assert model.raw.counts.tolist() == expected
-    options = {"num_to_sample": 40, "seed": 3, "min_example_length": 5}
+    options = {"num_to_sample": 40, "method": "sample", "seed": 3, "min_example_length": 5}
     rows = model.resample(raw, **options).collect()
     assert len(rows) == 40
     for row in rows:
@@ -83,7 +83,7 @@ def test_chunks_are_weighed_and_selected(frames):
               if n >= 0.5 * sum(c.startswith(f"{i}#") for c in chunks)}  # fmt: skip
     assert {r["id"]: r["num_selected_chunks"] for r in whole} == wanted
     assert all(r["text"] == texts[r["id"]] for r in whole)
-    matched = model.resample(raw, method="match", match_steps=3, **options)
+    matched = model.resample(raw, **{**options, "method": "match"}, match_steps=3)
     assert matched.count() == 40
 
 
@@ -114,6 +114,10 @@ def test_copies_of_a_text_but_for_case_and_blanks(frames, plain):
     with pytest.warns(UserWarning, match="only 120 documents are candidates"):
         chosen = plain.resample(raw, weights=plain.weigh(raw), **options)
     assert {r["id"] for r in chosen.collect()} == {f"d{i:03}" for i in range(120)}
+    few = {"num_to_sample": 9, "min_example_length": 5, "seed": 2}
+    drawn = plain.resample(raw, method="sample", **few).collect()
+    by_weights = plain.resample(raw, weights=plain.weigh(raw), **few)  # as these are for
+    assert sorted(by_weights.collect()) == sorted(drawn)
     both = plain.resample(raw, duplicates="keep", **options)
     assert both.count() == 150
     assert both.columns == ["id", "text", "source", "log_weight", "num_tokens"]
@@ -196,7 +200,9 @@ def test_rows_fetched_by_their_ids_are_those_scored_again(spark, frames, monkeyp
     if "twice" in fit:
         raw = raw.withColumn("id", F.substring("id", 1, 3))
     model = DSIR(num_buckets=97, **own).fit(raw, targets)
-    chosen = ResampleOptions.checked({"num_to_sample": 30, "min_example_length": 5, **options})
+    chosen = ResampleOptions.checked(
+        {"num_to_sample": 30, "method": "sample", "min_example_length": 5, **options}
+    )
     path = str(spark.conf.get("spark.sql.warehouse.dir")) + "/sent"
     table = model.weigh(raw, chosen.needed_columns, quality=chosen.quality is not None)
     table.write.mode("overwrite").parquet(path)

@@ -94,7 +94,7 @@ def test_counts_weights_and_top_k(spark, tmp_path, inputs, ngrams):
     raw = spark.createDataFrame([(r["id"], r["text"]) for r in rows], "id string, text string")
     lines = target_path.open(encoding="utf-8")
     target = spark.createDataFrame([(json.loads(line)["text"],) for line in lines], "text string")
-    model = DSIR(hash="sha256", ngrams=ngrams).fit(raw, target)
+    model = DSIR(hash="sha256", ngrams=ngrams, num_buckets=10_000).fit(raw, target)
     assert (model.raw.counts == raw_counts).all()
     assert (model.targets["target"].counts == target_counts).all()
     ours = {r["id"]: r["log_weight"] for r in model.transform(raw).drop("text").collect()}

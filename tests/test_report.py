@@ -52,8 +52,9 @@ def finished(spark, folder, raw, targets, **chosen):
     """What `report.gather` takes, of a run over these frames."""
     single = not isinstance(targets, dict)
     options = JobOptions.from_mapping(
-        {"num_buckets": 97, "min_example_length": 1, "output": str(folder), "keep": [COLUMN],
-         "raw": "-", "target": "-" if single else dict.fromkeys(targets, "-"), **chosen}
+        {"num_buckets": 97, "ngrams": 2, "method": "sample", "min_example_length": 1,
+         "output": str(folder), "keep": [COLUMN], "raw": "-",
+         "target": "-" if single else dict.fromkeys(targets, "-"), **chosen}
     )  # fmt: skip
     fit, resample = options.part(FitOptions), options.part(ResampleOptions)
     model = DSIR(**fit.model_dump()).fit(raw, targets)

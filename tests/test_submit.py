@@ -109,7 +109,8 @@ def test_a_cluster_gives_the_bits_of_local_mode(tmp_path, environment):
     try:
         assert started.returncode == 0
         url = started.stdout.strip()
-        before = ("checking that ids", "writing the model")  # a pass follows these stages
+        # A pass follows these stages.
+        before = ("checking that ids", "writing the model", "learning the steps")
         printed = _run(
             environment, config, tmp_path / "there", "--master", url,
             "--conf", "spark.sql.files.maxPartitionBytes=32768",

@@ -56,8 +56,9 @@ MAY_IMPORT = {
     "additions": f"{_MODEL} job_options failures dsir preflight changes",
     "increments": f"{_MODEL} job_options dsir inputs runs preflight changes additions",
     "score_job": f"{_MODEL} job_options dsir report inputs runs preflight",
+    "reporting": f"{_MODEL} job_options dsir report inputs runs score_job",
     "job": f"{_MODEL} job_options dsir report inputs runs preflight plans increments "
-           "score_job",
+           "score_job reporting",
     "startup": "errors job_options tables",
     "cli": "errors fields job_options session progress failures startup tables runs "
            "demo_data job score_job report",

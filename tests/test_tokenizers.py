@@ -172,10 +172,10 @@ def test_model_and_selection_through_spark(spark, tmp_path, files, kind):
             DSIR(tokenizer=tokenizer, allow_functions=True)
     raw = spark.createDataFrame(ROWS, "id string, text string").repartition(3)
     target = raw.where("id < 'd3'")
-    options = {"num_buckets": 101, "tokenizer": tokenizer, "allow_functions": True}
+    options = {"num_buckets": 101, "ngrams": 2, "tokenizer": tokenizer, "allow_functions": True}
     model = DSIR(**options).fit(raw, target)
     assert model.fingerprint == DSIR(**options).fit(raw.repartition(1), target).fingerprint
-    assert model.fingerprint != DSIR(num_buckets=101).fit(raw, target).fingerprint
+    assert model.fingerprint != DSIR(num_buckets=101, ngrams=2).fit(raw, target).fingerprint
     counts = [0] * 101
     for _, text in ROWS:
         for b in oracle.buckets(text, 2, 101, "xxhash64", split) if text else []:
@@ -200,7 +200,7 @@ def test_model_and_selection_through_spark(spark, tmp_path, files, kind):
             expected[i] = (weight, len(oracle.tokens(text, split)))
     weighed = again.transform(raw).where("text is not null").collect()
     assert {r["id"]: (r["log_weight"], r["num_tokens"]) for r in weighed} == expected
-    chosen = again.resample(raw, num_to_sample=7, seed=3, min_example_length=5)
+    chosen = again.resample(raw, num_to_sample=7, method="sample", seed=3, min_example_length=5)
     ids = list(expected)
     assert {r["id"] for r in chosen.select("id").collect()} == oracle.gumbel_top_k(
         ids, [expected[i][0] for i in ids], 7, 3

@@ -165,6 +165,12 @@ RULES: dict[type, tuple[Rule, ...]] = {
             else t.kl_reduction - t.kl_reduction_random, "<", 0.0,
             "The selection for {t.called} is further from it than a random one of equal size.",
             "Whole documents are drawn to extremes: give method match, or look at the examples."),
+        Rule("taught_less", "targets",
+            lambda f, t: t.held_out.random - t.held_out.selected if t.held_out else None, "<", 0.0,
+            "A compressor that has read the selection for {t.called} needs more bits for its "
+            "held-out text ({t.held_out.selected:.3f} a byte) than after a random one "
+            "({t.held_out.random:.3f}).",
+            "Look at the examples: what they share with the target may be no more than its marks."),
         Rule("few_effective", "targets",
             lambda f, t: t.effective_sample_size / t.documents
             if f.method == "sample" and t.documents > 1 else None, "<", 0.1,

@@ -48,11 +48,11 @@ class Picked(NamedTuple):
         """Of the documents of a place."""
         return [row["id"] for row in self.rows.get((t, place), ())]
 
-    def wanted(self, sample: Sample, shown: bool) -> dict[Any, int]:
-        """Characters of the text that are read of each document looked at; is any `shown`?"""
+    def wanted(self, sample: Sample, random: int) -> dict[Any, int]:
+        """Characters of the text that are read of each document looked at; `random` of the sample
+        are read."""
         found = dict.fromkeys(sample.ids, 0)
-        if shown:
-            found |= dict.fromkeys(sample.ids[: texts.TEXTS], texts.CHARACTERS)
+        found |= dict.fromkeys(sample.ids[:random], texts.CHARACTERS)
         for (_, place), own in self.rows.items():
             least = _EXCERPT + 1 if place in PLACES else 0
             found |= {r["id"]: max(found.get(r["id"], 0), least) for r in own}

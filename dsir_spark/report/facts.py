@@ -123,6 +123,18 @@ class WeightFacts:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """What a compressor needs for text of a target that was not fitted on, in bits a byte."""
+
+    bytes: int  # of the held-out text
+    read: int  # bytes that it read before, of the selection and of a random one
+    read_known: int  # of the target's other texts, as far as they go
+    selected: float
+    random: float
+    known: float
+
+
+@dataclass(frozen=True)
 class TargetFacts(OfTarget):
     """What was selected for one target; KL reductions in nats an n-gram, None of nothing."""
 
@@ -136,6 +148,7 @@ class TargetFacts(OfTarget):
     effective_sample_size: float  # documents
     median_length: float  # tokens
     target_length: float  # tokens of a document of the target itself, mean
+    held_out: HeldOut | None = None
     detail: Mapping[str, Any] | None = None  # what the page shows, as JSON has it: `detail`
 
     @property

@@ -19,12 +19,12 @@ from pyspark.sql import functions as F
 from dsir_spark.columns import CONTAMINATED_BY, NUM_TOKENS, TARGET, TEXT_HASH, quoted
 from dsir_spark.features import arrow
 from dsir_spark.options import ResampleOptions
-from dsir_spark.report import candidates, checks, detail, facts, texts
+from dsir_spark.report import candidates, checks, detail, facts, held_out, texts
 from dsir_spark.report.candidates import OF
 from dsir_spark.report.facts import Facts, FitFacts, WeightFacts
 from dsir_spark.scoring import matched
 from dsir_spark.scoring.counts import count_named
-from dsir_spark.scoring.distributions import distribution, kl_divergence, kl_reduction
+from dsir_spark.scoring.distributions import distribution, kl_divergence, kl_reduction, on_ruler
 from dsir_spark.scoring.documents import spec_of
 from dsir_spark.scoring.model import Model
 from dsir_spark.selection import Selection
@@ -48,7 +48,7 @@ def gather_fit(model: Model, options: ResampleOptions, targets: Frames) -> FitFa
     found = []
     for name, target in model.targets.items():
         missed = float(p_raw[target.counts == 0].sum())
-        kl = kl_divergence(distribution(target.counts), p_raw)
+        kl = kl_divergence(on_ruler(distribution(target.counts)), on_ruler(p_raw))
         cjk = checks.cjk_share(map(arrow.decoded, read[name])) if name in read else None
         auc = model.classifiers[name].facts["auc"] if model.classifiers else None
         found.append(facts.FitTarget(name, missed, kl, cjk, auc))
@@ -126,11 +126,20 @@ def gather(
     sample: candidates.Sample = weighed.sample
     spectrum = candidates.measure(model, selection, weights, selected, sample, keys=page)
     shown, wanted = None, dict.fromkeys(sample.ids, 0)
+    shares = json.loads(run.get("held_out") or "{}") if page else {}
     if page:
         shown = detail.pick(weights, spectrum, examples)
-        wanted = shown.wanted(sample, examples > 0)
+        random = held_out.DOCUMENTS if any(shares.values()) else texts.TEXTS if examples else 0
+        wanted = shown.wanted(sample, random)
     documents = texts.read(model, raw, wanted)
     found = _of_targets(model, spectrum, selected, documents)
+    if any(shares.values()):
+        read = [documents.texts[i] for i in sample.ids if i in documents.texts]
+        number = {t.name: t.documents for t in found}
+        judged = held_out.measure(
+            model, targets, shares, selected, number, read[: held_out.DOCUMENTS]
+        )
+        found = [replace(t, held_out=judged.get(t.name)) for t in found]
     if shown is not None and wanted:
         known_texts = fit.texts if examples else {}
         details = detail.details(model, spectrum, shown, documents, known_texts)
@@ -240,7 +249,8 @@ def _of_targets(
         if exact:
             best = matched.best_mean(spectrum.scores(t), max(1, own.num_ngrams))
             mixture = model.matchings[name].mixtures(raw)[-1]
-            bound = matched.bound(target.counts, raw, mixture, best)
+            p, p_raw = distribution(target.counts), distribution(raw)
+            bound = matched.bound(on_ruler(p), on_ruler(p_raw), on_ruler(mixture), best)
         elif own.num_ngrams:
             ngrams = round(own.num_ngrams * share)
             bound = documents.bound(target.counts, raw, sample.ids, ngrams)

@@ -83,13 +83,15 @@ def _head(facts: Facts) -> list[str]:
         *[f"  {name:<28}{count:>14,}" for name, count in rows],
         "",
         "KL reduction (nats an n-gram: KL(target || raw) - KL(target || selected))",
-        *_numbers(facts.selection.targets),
+        *_numbers(facts.selection.targets, facts.selection.method == "match"),
+        *_held_out(facts.selection.targets),
         *(_classifiers(run.classifier) if run.classifier else ()),
         *(_match_steps(run.match) if run.match else ()),
     ]
 
 
-def _numbers(targets: Sequence[TargetFacts]) -> list[str]:
+def _numbers(targets: Sequence[TargetFacts], matched: bool) -> list[str]:
+    """KL reductions; the effective sample size, where documents are drawn by their weights."""
     head = "target,documents,selected,random,effective sample size,bound,share of it"
     rows = [tuple(head.split(","))]
     for t in targets:
@@ -99,7 +101,8 @@ def _numbers(targets: Sequence[TargetFacts]) -> list[str]:
         number, size = f"{t.documents:,}", f"{t.effective_sample_size:,.1f}"
         rows.append((t.name, number, kl, random, size, about + bound, share))
     bounded = any(t.bound is not None for t in targets)
-    lines = _table([(*row[:4], *(row[5:] if bounded else ()), row[4]) for row in rows])
+    last = slice(4, 4 if matched else 5)
+    lines = _table([(*row[:4], *(row[5:] if bounded else ()), *row[last]) for row in rows])
     samples = [t.random_documents for t in targets if t.random_documents is not None]
     if samples:
         lines.append(f"  random: from {max(samples):,} documents")
@@ -107,6 +110,22 @@ def _numbers(targets: Sequence[TargetFacts]) -> list[str]:
     if bounded and estimates:
         lines.append(f"  ~: an estimate from {max(estimates):,} candidates")
     return lines
+
+
+def _held_out(targets: Sequence[TargetFacts]) -> list[str]:
+    """What a compressor needs for texts that were not fitted on."""
+    judged = [(t.name, t.held_out) for t in targets if t.held_out is not None]
+    if not judged:
+        return []
+    rows: list[tuple[str, ...]] = [("target", "held out", "selected", "random", "the target's own",
+                                    "read before")]  # fmt: skip
+    for name, of in judged:
+        by = [f"{bits:.3f}" for bits in (of.selected, of.random, of.known)]
+        rows.append((name, f"{of.bytes / 1e3:,.0f} kB", *by, f"{of.read / 1e3:,.0f} kB"))
+    lines = ["", "Held-out text (bits a byte, PPM that has read as much of each: less is better)"]
+    short = [of.read_known / of.read for _, of in judged if of.read_known < of.read]
+    note = f"  the target's own: as far as it goes, {min(short):.0%} of that" if short else ""
+    return [*lines, *_table(rows), *([note] if note else [])]
 
 
 def _classifiers(learnt: Mapping[str, Mapping[str, Any]]) -> list[str]:

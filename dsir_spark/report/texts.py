@@ -19,7 +19,7 @@ from dsir_spark.errors import DataError
 from dsir_spark.features import FeatureSpec, arrow, terms
 from dsir_spark.report.facts import visible
 from dsir_spark.scoring import documents, matched, passes
-from dsir_spark.scoring.distributions import distribution
+from dsir_spark.scoring.distributions import distribution, from_ruler, on_ruler
 from dsir_spark.scoring.model import Model
 from dsir_spark.selection.rows import to_arrow
 
@@ -70,13 +70,15 @@ class Documents(NamedTuple):
         A certificate where `ids` are all candidates. Where they are a sample, an estimate; `ngrams`
         are those selected, times the share of the candidates that is in it.
         """
-        p, p_raw, found = distribution(target), distribution(raw), []
+        p, p_raw = (on_ruler(distribution(counts)) for counts in (target, raw))
+        found = []
         for share in _MIXTURES:
             q = (1 - share) * p_raw + share * p
-            scores, sizes = self.means(ids, matched.gradient(p, q))
+            table = from_ruler(matched.gradient(p, q), self.num_buckets)
+            scores, sizes = self.means(ids, table)
             histogram = matched.histogram(scores[sizes > 0], sizes[sizes > 0])
             best = matched.best_mean(histogram, max(1, ngrams))
-            found.append(matched.bound(target, raw, q, best))
+            found.append(matched.bound(p, p_raw, q, best))
         return min(found)
 
 
@@ -117,13 +119,14 @@ def _of_ids(model: Model, raw: DataFrame, wanted: Mapping[Any, int]) -> DataFram
 
 
 def some_texts(
-    frames: Mapping[str, tuple[DataFrame, float]], text_column: str
+    frames: Mapping[str, tuple[DataFrame, float]], text_column: str, number: int | None = None
 ) -> dict[str, list[bytes]]:
     """The beginnings of a few texts of each frame (with about how many documents it has): those of
-    the least hashes, in one query."""
+    the least hashes, in one query; so many of each, or by default TEXTS, fewer of many frames."""
     if not frames:
         return {}
-    number, hashed = min(TEXTS, max(30, _ALL_TEXTS // len(frames))), F.xxhash64(quoted(text_column))
+    number = number or min(TEXTS, max(30, _ALL_TEXTS // len(frames)))
+    hashed = F.xxhash64(quoted(text_column))
     # Four bytes are a character at most.
     beginning = F.substring(quoted(text_column).cast("binary"), 1, 4 * CHARACTERS).alias("text")
     parts = []

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+Numbers = TypeVar("Numbers", Float64, Int64)
 
 RATIO_EPS = 1e-8  # inside the logs of a log ratio (reference package)
 KL_EPS = 1e-10  # inside the logs of a KL divergence (the paper's code)
+RULER = 10_000  # buckets that KL reductions are measured on, whatever the model has (the paper's)
 
 
 def distribution(counts: Int64, laplace_smoothing: float = 0.0) -> Float64:
@@ -57,12 +59,32 @@ def kl_divergence(p: Float64, q: Float64) -> float:
     return float(np.sum(p * (np.log(p + KL_EPS) - np.log(q + KL_EPS))))
 
 
+def on_ruler(by_bucket: Numbers) -> Numbers:
+    """Counts or probabilities by bucket, of at most RULER buckets: b goes to b mod RULER.
+
+    With more of them a small selection leaves many empty that the target has, and their logarithms
+    are all that a divergence then shows. Where RULER divides num_buckets, these are the buckets
+    that a model of RULER has.
+    """
+    size = len(by_bucket)
+    if size <= RULER:
+        return by_bucket
+    padded = np.zeros(-(-size // RULER) * RULER, by_bucket.dtype)
+    padded[:size] = by_bucket
+    return np.asarray(padded.reshape(-1, RULER).sum(axis=0), by_bucket.dtype)
+
+
+def from_ruler(table: Float64, num_buckets: int) -> Float64:
+    """float64[num_buckets], for each bucket the number of its bucket `on_ruler`."""
+    return table if num_buckets <= RULER else table[np.arange(num_buckets) % RULER]
+
+
 def kl_reduction(target: Int64, raw: Int64, selected: Int64) -> float | None:
-    """KL(target || raw) - KL(target || selected) in nats, of int64[num_buckets] counts.
+    """KL(target || raw) - KL(target || selected) in nats, of int64[num_buckets] counts, `on_ruler`.
 
     None where nothing with an n-gram was selected. The paper's metric (section 5), of one target.
     """
     if not selected.any():
         return None
-    p = distribution(target)
-    return kl_divergence(p, distribution(raw)) - kl_divergence(p, distribution(selected))
+    p, before, after = (distribution(on_ruler(counts)) for counts in (target, raw, selected))
+    return kl_divergence(p, before) - kl_divergence(p, after)

@@ -21,6 +21,7 @@ from dsir_spark.options import FitOptions
 from dsir_spark.scoring import passes
 
 SLICES = 1024  # samples take whole slices of the ids' hash space
+_GRAINS = 1 << 20  # of the texts' hash space
 
 
 def spec_of(config: FitOptions) -> FeatureSpec:
@@ -85,6 +86,18 @@ def sampled(raw: DataFrame, config: FitOptions, salt: str, slices: int) -> DataF
         check_id_column(raw, config.id_column, "raw")
         ids = hashable(raw, config.id_column)
     return raw.where(F.pmod(F.xxhash64(F.lit(salt), ids), F.lit(SLICES)) < slices)
+
+
+def split(target: DataFrame, text_column: str, share: float) -> tuple[DataFrame, DataFrame]:
+    """A target's texts that a model is fitted on, and about this share that is held out.
+
+    By the hash of the text: copies stay together, and it is the same on any machine.
+    """
+    if share <= 0:
+        return target, target.limit(0)
+    hashed = F.pmod(F.xxhash64(F.lit("held out"), quoted(text_column)), F.lit(_GRAINS))
+    held = hashed < F.lit(round(share * _GRAINS))
+    return target.where(~held), target.where(held)
 
 
 def num_ngrams(num_tokens: Column, ngrams: int) -> Column:

@@ -17,7 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dsir_spark.features.batches import bins
-from dsir_spark.scoring.distributions import KL_EPS, distribution, kl_divergence
+from dsir_spark.scoring.distributions import (
+    KL_EPS,
+    distribution,
+    from_ruler,
+    kl_divergence,
+    on_ruler,
+)
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -47,14 +53,17 @@ class Matching:
     steps: tuple[Step, ...]
 
     def tables(self, target: Int64, raw: Int64) -> Float64:
-        """Gradients before each step and after the last, float64[num_buckets, T + 1].
+        """Gradients before each step, and on the ruler after the last, float64[num_buckets, T + 1].
 
         A document's key is the sum of t + 1 over the steps t = 0, 1, ... that took it: with steps
         of 2 / (t + 2) its probability is the sum of 2 (t + 1) / (T (T + 1)), and these are the
-        numerators.
+        numerators. Of the last only `bound` is made, which is measured on the ruler.
         """
-        path = [*self.mixtures(raw)]
-        return np.stack([gradient(distribution(target), q) for q in path], axis=1)
+        *path, last = self.mixtures(raw)
+        p = distribution(target)
+        found = [gradient(p, q) for q in path]
+        found.append(from_ruler(gradient(on_ruler(p), on_ruler(last)), len(p)))
+        return np.stack(found, axis=1)
 
     def mixtures(self, raw: Int64) -> list[Float64]:
         """q before each step and after the last: T + 1 distributions, float64[num_buckets]."""
@@ -140,14 +149,13 @@ def best_mean(histogram: Histogram, budget: int) -> float:
     return total / taken_all if taken_all else 0.0
 
 
-def bound(target: Int64, raw: Int64, q: Float64, best: float) -> float:
+def bound(p: Float64, p_raw: Float64, q: Float64, best: float) -> float:
     """What the KL reduction of no selection of that size can pass, in nats.
 
     KL(p || q) is convex in q, so KL(p || s) >= KL(p || q) - <g, s - q> with g the gradient above,
     and <g, s> is a mean score, at most `best`.
     """
-    p = distribution(target)
-    reached = kl_divergence(p, distribution(raw)) - kl_divergence(p, q)
+    reached = kl_divergence(p, p_raw) - kl_divergence(p, q)
     return reached + best - float(np.sum(gradient(p, q) * q))
 
 
@@ -199,7 +207,7 @@ def learn(
 
 
 def kl_path(matching: Matching, target: Int64, raw: Int64) -> list[float]:
-    """KL reduction of q before each step and after the last, in nats."""
+    """KL reduction of q before each step and after the last, in nats, on the model's buckets."""
     p = distribution(target)
     path = matching.mixtures(raw)
     start = kl_divergence(p, path[0])
@@ -215,5 +223,5 @@ def bound_path(matching: Matching, target: Int64, raw: Int64) -> list[float]:
     found = []
     for step, q in zip(matching.steps, matching.mixtures(raw), strict=False):
         best = float(np.sum(gradient(p, q) * distribution(step.counts)))
-        found.append(bound(target, raw, q, best))
+        found.append(bound(p, distribution(raw), q, best))
     return found

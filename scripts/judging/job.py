@@ -58,7 +58,7 @@ def _run(
         "raw": str(scratch / "raw"), "target": str(scratch / "target.parquet"),
         "output": str(scratch / name), "num_tokens_to_sample": budget, "size_column": "size",
         "keep": ["size"], "min_example_length": MIN_TOKENS, "seed": 1, "method": method,
-        "ngrams": ngrams, "num_buckets": num_buckets, "report": False,
+        "ngrams": ngrams, "num_buckets": num_buckets, "report": False, "held_out": 0,
         **({"match_tokens": "all"} if method == "match" else {}),
     }))  # fmt: skip
     return str(scratch / name / "selected")

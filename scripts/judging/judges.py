@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyppmd
 
-from dsir_spark.scoring.distributions import distribution, kl_reduction, log_ratio
+from dsir_spark.scoring.distributions import distribution, kl_divergence, log_ratio
 from judging.corpus import Target, uniform
 from judging.methods import Choice, Selection, counts_of
 
@@ -41,6 +41,12 @@ class Ppm:
         return (compressed(primed + held) - compressed(primed)) * 8 / len(held)
 
 
+def reduction(target: np.ndarray, raw: np.ndarray, selected: np.ndarray) -> float:
+    """KL(target || raw) - KL(target || selected) in nats, on all buckets that there are."""
+    p, before, after = map(distribution, (target, raw, selected))
+    return kl_divergence(p, before) - kl_divergence(p, after)
+
+
 class Facts:
     """What the report shows of a selection, for the part D."""
 
@@ -58,7 +64,7 @@ class Facts:
                 self._halves[target.name, size] = own
             counts = counts_of(selection.texts, 2, size)
             for half, own in zip(("known", "held"), self._halves[target.name, size], strict=True):
-                found[f"kl_{half}_{size}"] = kl_reduction(own, self._raw[size], counts) or 0.0
+                found[f"kl_{half}_{size}"] = reduction(own, self._raw[size], counts)
             if size == RULERS[0]:
                 known, raw = (distribution(c) for c in (self._halves[target.name, size][0],
                                                         self._raw[size]))  # fmt: skip
