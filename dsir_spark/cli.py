@@ -213,7 +213,7 @@ def demo(output: str, num_to_sample: int, seed: int, max_mb: float) -> None:
     begin = time.monotonic()
     folder = Path(output)
     with _starting() as started:
-        from dsir_spark import demo_data, job
+        from dsir_spark import demo_data, job, published
         from dsir_spark.report import text
 
         data = demo_data.build_demo_data(folder / "data", max_mb)
@@ -233,8 +233,11 @@ def demo(output: str, num_to_sample: int, seed: int, max_mb: float) -> None:
         "overwrite": True,
     })  # fmt: skip
     spark = started.result()
-    facts = job.run_all(spark, options, progress.of(spark))["facts"]
-    _show(spark, str(options.output), facts, text.full)
+    row = job.run_all(spark, options, progress.of(spark))
+    _show(spark, str(options.output), row["facts"], text.full)
+    with progress.of(spark)("selecting as DSIR was published, to compare"):
+        lines = published.beside(spark, options, row)
+    click.echo("\n".join(("", *lines, "")))
     click.echo(f"tables: {', '.join(job.written_places(str(options.output)))}")
     click.echo(f"done in {time.monotonic() - begin:.0f} s; look again with: "
                f"dsir-spark report --output {options.output} --composition kind")  # fmt: skip

@@ -1,0 +1,51 @@
+"""DSIR as published beside a selection, for the demo: nearer to the targets, or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from dsir_spark import tables
+from dsir_spark.columns import TARGET, quoted
+from dsir_spark.dsir import DSIR, DSIRModel
+from dsir_spark.inputs import recorded_raw, recorded_targets
+from dsir_spark.job_options import JobOptions
+from dsir_spark.runs import MODEL
+from dsir_spark.scoring.counts import count_named
+from dsir_spark.scoring.distributions import kl_reduction
+from dsir_spark.scoring.documents import spec_of, split
+
+
+def beside(spark: SparkSession, options: JobOptions, run: Mapping[str, Any]) -> list[str]:
+    """A table of KL reductions: random, DSIR as published, and what a `run` of several targets
+    selected; all under the run's model, of as many documents.
+
+    run : its row, with its facts
+    """
+    facts, shares = run["facts"], json.loads(run["held_out"])
+    model = DSIRModel.load(tables.within(str(options.output), MODEL), spark=spark)
+    raw, targets = recorded_raw(spark, run), recorded_targets(spark, run["target"])
+    text, seed = model.config.text_column, options.seed
+    known = {name: split(frame, text, shares[name])[0] for name, frame in targets.items()}
+    chosen = DSIR(
+        ngrams=2, num_buckets=10_000, text_column=text, id_column=model.config.id_column
+    ).fit(raw, known)
+    rows = chosen.resample(
+        raw, method="sample", num_to_sample=facts.selection.selected, seed=seed,
+        min_example_length=facts.run.min_example_length,
+        proportions={t.name: t.documents for t in facts.selection.targets},
+    )  # fmt: skip
+    named = rows.select(F.col(TARGET).alias("name"), quoted(text).cast("string").alias("text"))
+    counted = count_named(named, [*targets], spec_of(model.config))
+    heads = "random", "as published", "selected"
+    lines = [f"{'KL reduction (nats an n-gram)':<30}{heads[0]:>10}{heads[1]:>15}{heads[2]:>11}"]
+    for t in facts.selection.targets:
+        of = model.targets[t.name].counts, model.raw.counts
+        numbers = (t.kl_reduction_random, kl_reduction(*of, counted[t.name].counts), t.kl_reduction)
+        shown = ["-" if n is None else f"{n:+.3f}" for n in numbers]
+        lines.append(f"{t.name:<30}{shown[0]:>10}{shown[1]:>15}{shown[2]:>11}")
+    return lines
