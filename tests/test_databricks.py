@@ -106,19 +106,20 @@ class Connected:
 
 Connected.__module__ = "pyspark.sql.connect.session"
 MATCH = {"num_to_sample": 1, "method": "match"}
+SAMPLE = {**MATCH, "method": "sample"}
 
 
 @pytest.mark.parametrize("fitted, targets, texts, options, said", [
-    ({"num_buckets": 10**6}, 8, None, {"num_to_sample": 1}, None),
+    ({"num_buckets": 10**6}, 8, None, SAMPLE, None),
     ({"num_buckets": 10**6}, 1, None, {**MATCH, "match_steps": 14}, None),
     ({"num_buckets": 10**6}, 1, None, MATCH,
      "18 tables a target of 1,000,000 buckets; lower num_buckets to 924,785, or match_steps to 14"),
     ({"num_buckets": 10**5}, 10, None, MATCH,
      "lower num_buckets to 92,478, or match_steps to 14, or the number of targets to 9"),
-    ({"num_buckets": 10**6, "scorer": "classifier"}, 9, None, {"num_to_sample": 1},
+    ({"num_buckets": 10**6, "scorer": "classifier"}, 9, None, SAMPLE,
      "2 tables a target of 1,000,000 buckets; lower num_buckets to 924,785, or the number of "
      "targets to 8"),
-    ({"num_buckets": 10**6}, 9, 60 << 20, {"num_to_sample": 1},
+    ({"num_buckets": 10**6}, 9, 60 << 20, SAMPLE,
      "and the texts of decontaminate; lower num_buckets to 975,758, or the number of targets to "
      "8, or the texts of decontaminate by 1,745,408 bytes"),
 ])  # fmt: skip

@@ -87,7 +87,7 @@ def test_parameters_are_the_options(spark):
     assert {p.name for p in estimator.params} == {
         "target_column", *FitOptions.model_fields} - {"allow_functions"}  # fmt: skip
     assert estimator.copy({estimator.ngrams: 4}).getOrDefault("ngrams") == 4
-    assert "Buckets that n-grams are hashed to. (default: 10000)" in estimator.explainParams()
+    assert "Buckets that n-grams are hashed to. (default: 30000)" in estimator.explainParams()
     for options, says in (
         ({"ngrams": 0, "num_buckets": "x"}, "ngrams must be .*; num_buckets must be"),
         ({"tokenizer": "os:getcwd"}, "os:getcwd is a function"),

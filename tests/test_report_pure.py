@@ -94,7 +94,7 @@ def test_each_check_is_provoked_and_not(name, shown, silent):
 
 def test_each_rule_has_a_name_of_its_own():
     names = [rule.name for rules in checks.RULES.values() for rule in rules]
-    assert len(set(names)) == len(names) == 21
+    assert len(set(names)) == len(names) == 22
 
 
 def test_warnings_of_one_kind_are_one_entry_worst_first():
