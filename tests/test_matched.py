@@ -129,9 +129,9 @@ def test_no_subset_passes_the_bound(seed, steps, least, ruler):
 
 
 def bound_of(matching, target, raw, best):
-    q = matching.mixtures(raw)[-1]
-    parts = distributions.distribution(target), distributions.distribution(raw), q
-    return matched.bound(*map(distributions.on_ruler, parts), best)
+    parts = distributions.distribution(target), distributions.distribution(raw)
+    p, p_raw = map(distributions.on_ruler, parts)
+    return matched.bound(p, p_raw, matching.last_on_ruler(target, raw), best)
 
 
 def test_the_ruler_has_the_buckets_of_a_model_of_as_many():

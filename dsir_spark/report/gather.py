@@ -248,9 +248,9 @@ def _of_targets(
         random, bound = documents.total(sample.ids[:number]), None
         if exact:
             best = matched.best_mean(spectrum.scores(t), max(1, own.num_ngrams))
-            mixture = model.matchings[name].mixtures(raw)[-1]
+            q = model.matchings[name].last_on_ruler(target.counts, raw)
             p, p_raw = distribution(target.counts), distribution(raw)
-            bound = matched.bound(on_ruler(p), on_ruler(p_raw), on_ruler(mixture), best)
+            bound = matched.bound(on_ruler(p), on_ruler(p_raw), q, best)
         elif own.num_ngrams:
             ngrams = round(own.num_ngrams * share)
             bound = documents.bound(target.counts, raw, sample.ids, ngrams)

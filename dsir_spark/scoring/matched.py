@@ -32,6 +32,9 @@ Int64 = npt.NDArray[np.int64]
 Histogram = Mapping[int, tuple[int, int, float, float]]
 
 
+_OF_TARGET = 0.1
+
+
 @dataclass(frozen=True)
 class Step:
     """What one step of Frank-Wolfe took: primary facts, from which all else follows.
@@ -59,11 +62,22 @@ class Matching:
         of 2 / (t + 2) its probability is the sum of 2 (t + 1) / (T (T + 1)), and these are the
         numerators. Of the last only `bound` is made, which is measured on the ruler.
         """
-        *path, last = self.mixtures(raw)
         p = distribution(target)
-        found = [gradient(p, q) for q in path]
-        found.append(from_ruler(gradient(on_ruler(p), on_ruler(last)), len(p)))
-        return np.stack(found, axis=1)
+        found = [gradient(p, q) for q in self.mixtures(raw)[:-1]]
+        last = gradient(on_ruler(p), self.last_on_ruler(target, raw))
+        return np.stack([*found, from_ruler(last, len(p))], axis=1)
+
+    def last_on_ruler(self, target: Int64, raw: Int64) -> Float64:
+        """Where `bound` is taken: q after the last step, on the ruler.
+
+        Of more buckets than the ruler has, with a part of the target: a bound holds at any q, and
+        one that leaves buckets empty which the target has (steps that take few words do) says
+        little.
+        """
+        q = on_ruler(self.mixtures(raw)[-1])
+        if len(target) == len(q):
+            return q
+        return (1.0 - _OF_TARGET) * q + _OF_TARGET * on_ruler(distribution(target))
 
     def mixtures(self, raw: Int64) -> list[Float64]:
         """q before each step and after the last: T + 1 distributions, float64[num_buckets]."""
