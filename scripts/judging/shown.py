@@ -121,6 +121,11 @@ def _wins(own: dict[str, float], other: dict[str, float]) -> str:
     return f"{sum(own[t] < other[t] for t in both)} of {len(both)}"
 
 
+def _saved(own: dict[str, float], other: dict[str, float]) -> float:
+    """Mean over the targets that both have."""
+    return statistics.mean([other[t] - own[t] for t in own if t in other] or [0.0])
+
+
 def gains(found: list[dict[str, Any]], number: str) -> list[tuple[str, str, float, float]]:
     """(method, target, number, bits saved against random), both relative to random's."""
     bits, numbers = table(found, "bits"), table(found, number)
@@ -273,7 +278,8 @@ def _f(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None
 
 
 def _i(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None:
-    bits = table(found, "bits")
+    bits, others = table(found, "bits"), table(rows(output / "A.jsonl"), "bits")
+    random, dsir = (others.get(m, {}) for m in ("random", "DSIR"))
     sets = groups(next(iter(bits.values())))
     first = {m.split()[0]: own for m, own in bits.items() if m.endswith(" 2 10000")}
     learnt: dict[str, float] = defaultdict(float)
@@ -285,9 +291,11 @@ def _i(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None
         kind, ngrams, buckets, mu, percent = given + ["0", "100"][len(given) - 3 :]
         lines.append([kind, ngrams, f"{int(buckets):,}", f"{int(mu):,}", f"{percent} %",
                       *[mean(own, s) for s in sets.values()], _wins(own, first[kind]),
+                      _wins(own, dsir), f"{_saved(own, random):.3f}",
                       f"{learnt[m]:.0f}"])  # fmt: skip
     markdown(["method", "n-grams", "buckets", "Dirichlet smoothing", "learnt from", *sets,
-              "better than with 2 and 10,000", "seconds, all targets"], lines)  # fmt: skip
+              "better than with 2 and 10,000", "than DSIR (part A)", "saved against random",
+              "seconds, all targets"], lines)  # fmt: skip
 
 
 def _numbers(method: str) -> list[int]:
