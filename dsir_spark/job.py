@@ -57,7 +57,7 @@ from dsir_spark.runs import (
     quiet,
 )
 from dsir_spark.scoring import distributions, matched
-from dsir_spark.scoring.documents import split
+from dsir_spark.scoring.documents import without_held_out
 from dsir_spark.scoring.stored import as_frame
 from dsir_spark.selection import Selection
 
@@ -182,11 +182,9 @@ def _model(
     if run.done(MODEL):
         output, functions = str(run.options.output), run.options.allow_functions
         return reporting.read_model(run.spark, output, run.facts, functions, learnt=False)
+    frames = {name: target.frame for name, target in targets.items()}
     shares = json.loads(run.facts["held_out"])
-    texts = {
-        name: split(t.frame, fit_options.text_column, shares[name])[0]
-        for name, t in targets.items()
-    }
+    texts = without_held_out(frames, fit_options.text_column, shares)
     with run.stage("fit", "counting n-grams of raw and target"):
         given = texts["target"] if run.options.single_target else texts
         own = {**fit_options.model_dump(), "allow_functions": run.options.allow_functions}

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from dsir_spark.errors import TableError
 from dsir_spark.features import FeatureSpec, batches, compile_kernels, tokenizers
-from dsir_spark.scoring import FORMAT_VERSION, distributions, scorers
+from dsir_spark.scoring import distributions, refuse_newer, scorers
 from dsir_spark.scoring.linear import Linear
 
 
@@ -60,11 +60,7 @@ def load(place: str) -> ServedModel:
         raise TableError(f"{place} is not a model: it has columns {table.column_names}")
     rows = table.to_pylist()
     facts = json.loads(rows[0]["facts"])
-    if facts["format_version"] > FORMAT_VERSION:
-        raise TableError(
-            f"the model at {place} is of format {facts['format_version']}, this version of "
-            f"dsir_spark reads up to {FORMAT_VERSION}: upgrade it or log the model again"
-        )
+    refuse_newer(facts["format_version"], place, "log the model again")
     config = facts["config"]
     tokenizers.refuse_function(config["tokenizer"], "a served model may name none: its tokenizer")
     spec = FeatureSpec(config["ngrams"], config["num_buckets"], config["tokenizer"], config["hash"])

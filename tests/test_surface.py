@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "reporting": f"{_MODEL} job_options dsir report inputs runs score_job",
     "job": f"{_MODEL} job_options dsir report inputs runs preflight plans increments "
            "score_job reporting",
-    "published": f"{_MODEL} job_options dsir inputs runs",
+    "published": f"{_MODEL} job_options dsir report inputs reporting",
     "startup": "errors job_options tables",
     "cli": "errors fields job_options session progress failures startup tables runs "
            "demo_data job score_job report published",

@@ -135,11 +135,7 @@ def gather(
     found = _of_targets(model, spectrum, selected, documents)
     if any(shares.values()):
         read = [documents.texts[i] for i in sample.ids if i in documents.texts]
-        number = {t.name: t.documents for t in found}
-        judged = held_out.measure(
-            model, targets, shares, selected, number, read[: held_out.DOCUMENTS]
-        )
-        found = [replace(t, held_out=judged.get(t.name)) for t in found]
+        found = held_out.judged(found, model, targets, shares, selected, read)
     if shown is not None and wanted:
         known_texts = fit.texts if examples else {}
         details = detail.details(model, spectrum, shown, documents, known_texts)

@@ -9,13 +9,14 @@ selects; how well it does as a judge is in docs/evidence.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import pyppmd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from dsir_spark.columns import TARGET, quoted
-from dsir_spark.report.facts import HeldOut
+from dsir_spark.report.facts import HeldOut, TargetFacts
 from dsir_spark.report.texts import some_texts
 from dsir_spark.scoring.documents import split
 from dsir_spark.scoring.model import Model
@@ -34,21 +35,20 @@ def bits(primed: bytes, text: bytes) -> float:
     return 8 * len(encoder.encode(text) + encoder.flush()) / len(text)
 
 
-def measure(
-    model: Model, targets: Mapping[str, DataFrame], shares: Mapping[str, float],
-    selected: DataFrame, numbers: Mapping[str, int], random: Sequence[bytes],
-) -> dict[str, HeldOut]:  # fmt: skip
-    """The numbers of each target that has a held-out part, and text selected to compare it by.
+def judged(
+    found: Sequence[TargetFacts], model: Model, targets: Mapping[str, DataFrame],
+    shares: Mapping[str, float], selected: DataFrame, random: Sequence[bytes],
+) -> list[TargetFacts]:  # fmt: skip
+    """The facts with the numbers of each target that has a held-out part and selected text.
 
     Parameters
     ----------
     targets : by name, those whose texts can be read, whole
     shares : of each target, kept out of the fit
     selected : the table
-    numbers : documents selected for each target
-    random : beginnings of documents of a random selection
+    random : beginnings of documents of a random selection; DOCUMENTS of them are read
     """
-    text = model.config.text_column
+    text, numbers = model.config.text_column, {t.name: t.documents for t in found}
     known = [n for n in targets if shares.get(n, 0.0) > 0 and numbers[n]]
     frames: dict[str, tuple[DataFrame, float]] = {}
     for name in sorted(known, key=lambda n: -numbers[n])[:_TARGETS]:
@@ -59,17 +59,17 @@ def measure(
         frames[f"held {name}"] = out.select(quoted(text)), size * share / (1 - share)
         frames[f"selected {name}"] = selected.where(own).select(quoted(text)), float(numbers[name])
     read = some_texts(frames, text, DOCUMENTS)
-    found = {}
+    measured = {}
     for name in (n for n in targets if f"held {n}" in frames):
         held = _joined(read[f"held {name}"], _HELD_OUT)
-        sources = [_joined(t, _READ) for t in (read[f"selected {name}"], random)]
+        sources = [_joined(t, _READ) for t in (read[f"selected {name}"], random[:DOCUMENTS])]
         size = min(map(len, sources))
         if not held or not size:
             continue
         sources.append(_joined(read[f"known {name}"], size))
         by = [bits(source[:size], held) for source in sources]
-        found[name] = HeldOut(len(held), size, len(sources[-1]), *by)
-    return found
+        measured[name] = HeldOut(len(held), size, len(sources[-1]), *by)
+    return [replace(t, held_out=measured.get(t.name)) for t in found]
 
 
 def _joined(texts: Iterable[bytes], most: int) -> bytes:

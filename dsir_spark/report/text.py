@@ -52,12 +52,12 @@ def _of_scores(facts: ScoreFacts) -> str:
     ]
     what = "share" if facts.unit == "documents" else visible(facts.unit)
     head_of = ("score", "documents", what, "selected from", "to", "candidates from", "to")
-    table: list[tuple[str, ...]] = [head_of]
+    lines: list[tuple[str, ...]] = [head_of]
     for s in facts.scores:
         share = f"{s.documents / max(1, s.candidates):.1%}" if s.size is None else f"{s.size:,}"
         ends = (s.selected_low, s.selected_high, s.low, s.high)
-        table.append((visible(s.name), f"{s.documents:,}", share, *map(number, ends)))
-    numbers = ["Score", *_table(table)]
+        lines.append((visible(s.name), f"{s.documents:,}", share, *map(number, ends)))
+    numbers = ["Score", *table(lines)]
     notes = [line for group in checks.grouped(facts.warnings)
              for line in _wrapped(f"Note: {visible(group)}", "", "  ")]  # fmt: skip
     return _joined(head, numbers, notes, *[_composition(c) for c in facts.composition])
@@ -97,12 +97,12 @@ def _numbers(targets: Sequence[TargetFacts], matched: bool) -> list[str]:
     for t in targets:
         about = "" if t.bound_documents is None else "~"
         share = "-" if t.share_of_bound is None else f"{about}{t.share_of_bound:.1%}"
-        kl, random, bound = map(_signed, (t.kl_reduction, t.kl_reduction_random, t.bound))
+        kl, random, bound = map(signed, (t.kl_reduction, t.kl_reduction_random, t.bound))
         number, size = f"{t.documents:,}", f"{t.effective_sample_size:,.1f}"
         rows.append((t.name, number, kl, random, size, about + bound, share))
     bounded = any(t.bound is not None for t in targets)
     last = slice(4, 4 if matched else 5)
-    lines = _table([(*row[:4], *(row[5:] if bounded else ()), *row[last]) for row in rows])
+    lines = table([(*row[:4], *(row[5:] if bounded else ()), *row[last]) for row in rows])
     samples = [t.random_documents for t in targets if t.random_documents is not None]
     if samples:
         lines.append(f"  random: from {max(samples):,} documents")
@@ -125,7 +125,7 @@ def _held_out(targets: Sequence[TargetFacts]) -> list[str]:
     lines = ["", "Held-out text (bits a byte, PPM that has read as much of each: less is better)"]
     short = [of.read_known / of.read for _, of in judged if of.read_known < of.read]
     note = f"  the target's own: as far as it goes, {min(short):.0%} of that" if short else ""
-    return [*lines, *_table(rows), *([note] if note else [])]
+    return [*lines, *table(rows), *([note] if note else [])]
 
 
 def _classifiers(learnt: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -170,7 +170,7 @@ def _contaminated(found: Mapping[str, int]) -> list[str]:
     more = len(found) - _VALUES
     return [
         "Contaminated: documents of raw that share an n-gram with a text of decontaminate",
-        *_table([("text", "documents"), *rows]),
+        *table([("text", "documents"), *rows]),
         *([f"  ... and {more} further texts or more"] if more > 0 else []),
     ]
 
@@ -185,7 +185,7 @@ def _composition(column: Composition) -> list[str]:
     ]  # fmt: skip
     return [
         f"Composition by {name} (documents)",
-        *_table([(name, "raw", "share", "selected", "share"), *rows]),
+        *table([(name, "raw", "share", "selected", "share"), *rows]),
         *([f"  ... and {more} further values"] if more > 0 else []),
     ]
 
@@ -203,11 +203,12 @@ def _examples(name: str, examples: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _signed(value: float | None) -> str:
+def signed(value: float | None) -> str:
+    """A number with its sign; nothing as a dash."""
     return "-" if value is None else f"{value:+.4f}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """The first column flush left, numbers flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame
@@ -98,6 +99,13 @@ def split(target: DataFrame, text_column: str, share: float) -> tuple[DataFrame,
     hashed = F.pmod(F.xxhash64(F.lit("held out"), quoted(text_column)), F.lit(_GRAINS))
     held = hashed < F.lit(round(share * _GRAINS))
     return target.where(~held), target.where(held)
+
+
+def without_held_out(
+    targets: Mapping[str, DataFrame], text_column: str, shares: Mapping[str, float]
+) -> dict[str, DataFrame]:
+    """What a model is fitted on of each target, by name."""
+    return {name: split(frame, text_column, shares[name])[0] for name, frame in targets.items()}
 
 
 def num_ngrams(num_tokens: Column, ngrams: int) -> Column:

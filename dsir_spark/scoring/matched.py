@@ -31,7 +31,9 @@ Int64 = npt.NDArray[np.int64]
 # A bin of scores: (documents, n-grams, smallest score, largest score).
 Histogram = Mapping[int, tuple[int, int, float, float]]
 
-
+# Of the target in the mixture that a bound is taken at, on a ruler of fewer buckets than the model
+# has. At 0 empty buckets made it +45 nats where +0.6 was reached (a demo of 8,300 documents), at
+# this +1.1; of 126,715 documents (biomed) +0.467 and +0.460.
 _OF_TARGET = 0.1
 
 
@@ -233,9 +235,9 @@ def bound_path(matching: Matching, target: Int64, raw: Int64) -> list[float]:
 
     What a step took are the best documents under its gradient, so its counts have their mean score.
     """
-    p = distribution(target)
+    p, p_raw = distribution(target), distribution(raw)
     found = []
     for step, q in zip(matching.steps, matching.mixtures(raw), strict=False):
         best = float(np.sum(gradient(p, q) * distribution(step.counts)))
-        found.append(bound(p, distribution(raw), q, best))
+        found.append(bound(p, p_raw, q, best))
     return found

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from dsir_spark.errors import TableError
 from dsir_spark.features import tokenizers
 from dsir_spark.options import FitOptions
-from dsir_spark.scoring import FORMAT_VERSION
+from dsir_spark.scoring import refuse_newer
 from dsir_spark.scoring.counts import BucketCounts
 from dsir_spark.scoring.linear import Linear
 from dsir_spark.scoring.model import Model
@@ -57,11 +57,7 @@ def read(frame: DataFrame, place: str, allow_functions: bool) -> dict[str, Any]:
         raise TableError(f"{place} is not a model: it has columns {', '.join(frame.columns)}")
     rows = sorted(frame.collect(), key=lambda r: r["position"])
     facts = json.loads(rows[0]["facts"])
-    if facts["format_version"] > FORMAT_VERSION:
-        raise TableError(
-            f"the model at {place} is of format {facts['format_version']}, this version of "
-            f"dsir_spark reads up to {FORMAT_VERSION}: upgrade it or fit again"
-        )
+    refuse_newer(facts["format_version"], place, "fit again")
     config = config_of(facts, place, allow_functions)
     parts = [
         BucketCounts(np.array(r["counts"], np.int64), r["num_documents"], r["num_null"],
