@@ -229,7 +229,6 @@ def demo(output: str, num_to_sample: int, seed: int, max_mb: float) -> None:
         "num_to_sample": num_to_sample,
         "seed": seed,
         "keep": ["kind"],
-        "min_example_length": 50,
         "overwrite": True,
     })  # fmt: skip
     spark = started.result()

@@ -16,7 +16,10 @@ from dsir_spark.scoring.matching import learn
 from dsir_spark.scoring.model import Model
 
 M = TypeVar("M", bound=Model)
-_SCHEMA = "target string, step int, num_ngrams bigint, threshold double, counts array<bigint>"
+_SCHEMA = (
+    "target string, step int, num_ngrams bigint, threshold double, counts array<bigint>, "
+    "raw_share double"
+)
 
 
 def learn_matchings(model: M, raw: DataFrame, options: ResampleOptions) -> M:
@@ -41,10 +44,11 @@ def as_frame(model: Model, spark: SparkSession) -> DataFrame:
     """The steps of matched selection, a row a step.
 
     Columns: `target`, `step` (from 0), `num_ngrams` (the budget), `threshold` (mean of p_target / q
-    over a document's n-grams), `counts` (array<bigint>, n-grams taken by bucket).
+    over a document's n-grams), `counts` (array<bigint>, n-grams taken by bucket), `raw_share` (of
+    raw in q; null in tables of before it was there: 0).
     """
     rows = [
-        (name, t, step.num_ngrams, step.threshold, step.counts.tolist())
+        (name, t, step.num_ngrams, step.threshold, step.counts.tolist(), m.raw_share)
         for name, m in model.matchings.items()
         for t, step in enumerate(m.steps)
     ]
@@ -55,8 +59,10 @@ def load_matchings(model: M, place: str, *, spark: SparkSession, version: int | 
     """The model with the steps of a table of `as_frame`'s rows."""
     rows = tables.read(spark, place, version=version).collect()
     steps: dict[str, list[Step]] = {name: [] for name in model.targets}
+    raw_share = 0.0
     for r in sorted(rows, key=lambda r: r["step"]):
         step = Step(r["threshold"], np.array(r["counts"], np.int64), r["num_ngrams"])
         steps[r["target"]].append(step)
-    found = {name: Matching(tuple(own)) for name, own in steps.items()}
+        raw_share = r.asDict().get("raw_share") or 0.0
+    found = {name: Matching(tuple(own), raw_share) for name, own in steps.items()}
     return dataclasses.replace(model, matchings=found)

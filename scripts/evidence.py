@@ -1,6 +1,6 @@
 """Does it train better models? Selections of equal size by every method, judged by held-out text.
 
-    python scripts/evidence.py DATA --output FOLDER [--parts A D E F I B C job] [--targets biomed]
+    python scripts/evidence.py DATA --output FOLDER [--parts A D E F G I B C job] [--targets biomed]
                                [--seeds 3] [--megabytes 4]
 
 DATA is as `judging.corpus` says. Every other text of a target is held out. Parts:
@@ -11,6 +11,7 @@ C    a byte-level GPT trained on each selection
 D    how KL reduction, and what else the report shows, goes with A and B
 E    A by how much is selected
 F    A by how many texts of the target are known
+G    A by how much of raw is in what `match` brings near to a target
 I    A by n-grams and buckets
 job  what the package's job over Spark selects beside what was judged, and what it costs
 
@@ -33,7 +34,7 @@ from judging.corpus import TASKS, Pool, Target, load
 from judging.judges import Facts, Ppm, shuffled
 from judging.methods import ALL_TARGETS, ONE_SEED, Choice
 
-PARTS = ("A", "B", "C", "D", "E", "F", "I", "job")
+PARTS = ("A", "B", "C", "D", "E", "F", "G", "I", "job")
 # N-grams, buckets, Dirichlet smoothing (n-grams), percent of raw learnt from.
 FORMS = (
     "match 2 10000", "sample 2 10000",
@@ -44,6 +45,7 @@ FORMS = (
     "sample 1 100000", "sample 2 100000",
 )  # fmt: skip
 SHARES = (0.5, 1, 2, 4, 8, 16, 32)  # percent of raw
+RAW_SHARES = (0, 1, 10, 30)  # percent of raw in what is brought near to a target
 SIZES = (5, 30, 300)  # texts of a target
 TRAINED = ("random", "domain's own", "classifier, top-k", "DSIR", "match 10^4", "match 10^5",
            "match 10^5, unigrams")  # fmt: skip
@@ -148,6 +150,15 @@ class Evidence:
             wanted = [{"target": t, "method": m, "seed": 1, "size": size}
                       for m in BY_SIZE for t in plain]  # fmt: skip
             self._judge("F", wanted, self.choice(small))
+
+    def g(self) -> None:
+        """Of a fiftieth of raw, and of a five-hundredth."""
+        for share, percent in itertools.product((2, 0.2), RAW_SHARES):
+            budget = round(share / 100 * int(self.loaded()[0].bytes.sum()))
+            method = f"match 1 30000 0 100 {percent}"
+            wanted = [{"target": t, "method": method, "seed": 1, "share": share}
+                      for t in self.loaded()[1]]  # fmt: skip
+            self._judge("G", wanted, self.choice(self.loaded()[1], budget))
 
     def b(self) -> None:
         from judging.training import f1_of

@@ -46,6 +46,7 @@ MATCH = """target: name of the target
 step: from 0
 num_ngrams: budget of the step, in n-grams of the sample it learnt from
 threshold: documents of at least this score were taken
+raw_share: of raw in what was brought near to the target
 counts: n-grams taken, by bucket"""
 RUNS = """run_id: of both rows of a run
 command: run, fit, weigh, resample or select

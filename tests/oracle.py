@@ -175,9 +175,12 @@ def kl(p, q):
 
 
 def kl_reduction(target_counts, raw_counts, selected_counts):
-    """KL(target || raw) - KL(target || selected), the paper's metric."""
+    """KL(target || raw) - KL(target || selected), the paper's metric, with as many n-grams like
+    raw's in what is selected as there are buckets."""
     p, raw, selected = map(distribution, (target_counts, raw_counts, selected_counts))
-    return kl(p, raw) - kl(p, selected)
+    of_raw = len(raw) / (sum(selected_counts) + len(raw))
+    mixed = [(1 - of_raw) * s + of_raw * r for s, r in zip(selected, raw, strict=True)]
+    return kl(p, raw) - kl(p, mixed)
 
 
 def chunks(text, size, pattern):

@@ -54,7 +54,9 @@ def plain_frank_wolfe(documents, target, num_steps, budget):
             size += together
         counts = [sum(documents[i][b] for i in chosen) for b in range(len(p))]
         gamma = 2 / (t + 2)
-        q = [(1 - gamma) * a + gamma * c / sum(counts) for a, c in zip(q, counts, strict=True)]
+        with_raw = [0.9 * c / sum(counts) + 0.1 * r / sum(raw)
+                    for c, r in zip(counts, raw, strict=True)]  # fmt: skip
+        q = [(1 - gamma) * a + gamma * b for a, b in zip(q, with_raw, strict=True)]
         taken.append(set(chosen))
     return taken, q
 
@@ -120,18 +122,18 @@ def test_no_subset_passes_the_bound(seed, steps, least, ruler):
         matching, raw, sample = learn(documents, target, steps, int(documents.sum()) // 3)
         table = matching.tables(target, raw)[:, -1:]
         best = matched.best_mean(sample.histograms(table)[0], least)
-        bound = bound_of(matching, target, raw, best)
         for size in range(1, len(documents) + 1):
             for subset in itertools.combinations(documents, size):
                 counts = np.sum(subset, axis=0)
                 if counts.sum() >= least:
+                    bound = bound_of(matching, target, raw, best, counts.sum())
                     assert distributions.kl_reduction(target, raw, counts) <= bound + 1e-9
 
 
-def bound_of(matching, target, raw, best):
+def bound_of(matching, target, raw, best, ngrams):
     parts = distributions.distribution(target), distributions.distribution(raw)
-    p, p_raw = map(distributions.on_ruler, parts)
-    return matched.bound(p, p_raw, matching.last_on_ruler(target, raw), best)
+    p, p_raw, q = map(distributions.on_ruler, (*parts, matching.mixtures(raw)[-1]))
+    return matched.bound(p, p_raw, q, best, distributions.raw_share(ngrams, len(target)))
 
 
 def test_the_ruler_has_the_buckets_of_a_model_of_as_many():
@@ -152,7 +154,8 @@ def test_no_subset_passes_the_bound_of_a_step():
     assert len(bounds) == 5
     for step, bound in zip(matching.steps, bounds, strict=True):
         reductions = [
-            distributions.kl_reduction(target, raw, np.sum(subset, axis=0))
+            # With as much of raw as what was learnt.
+            distributions.kl_reduction(target, raw, np.sum(subset, axis=0), 45)
             for size in range(1, len(documents) + 1)
             for subset in itertools.combinations(documents, size)
             if np.sum(subset) >= step.counts.sum()
@@ -169,9 +172,9 @@ def test_the_bound_is_nearly_reached():
     # A step takes whole bins, so a little less than its budget.
     least = min(int(step.counts.sum()) for step in matching.steps)
     best = matched.best_mean(sample.histograms(table)[0], least)
-    bound = bound_of(matching, target, raw, best)
-    p = distributions.distribution(target)
-    start = distributions.kl_divergence(p, distributions.distribution(raw))
+    p, p_raw = map(distributions.distribution, (target, raw))
+    bound = matched.bound(p, p_raw, matching.mixtures(raw)[-1], best, matching.raw_share)
+    start = distributions.kl_divergence(p, p_raw)
     reached = start - distributions.kl_divergence(p, matching.mixtures(raw)[-1])
     assert 0.95 * bound < reached <= bound
 
@@ -300,8 +303,9 @@ def test_match_on_spark(spark):
     scored = learnt.weigh(raw).where("num_tokens >= 10").select("match_score", "num_tokens")
     scores, sizes = np.array(scored.collect()).T
     histogram = matched.histogram(scores, sizes.astype(np.int64))
-    best = matched.best_mean(histogram, int(counted[0].sum()))
-    bound = bound_of(learnt.matchings["target"], of_target, of_raw, best)
+    ngrams = int(counted[0].sum())
+    best = matched.best_mean(histogram, ngrams)
+    bound = bound_of(learnt.matchings["target"], of_target, of_raw, best, ngrams)
     assert sample < match and 0.5 * bound < match <= bound
 
 
@@ -318,6 +322,11 @@ def test_steps_are_the_same_from_memory_and_from_texts(spark, monkeypatch):
     place = str(spark.conf.get("spark.sql.warehouse.dir")) + "/match"
     tables.write(as_frame(found[0], spark), place, overwrite=True)
     found.append(load_matchings(model, place, spark=spark))
+    # Steps of before raw had a part in what they brought near to the target.
+    old = f"{place}_old"
+    tables.write(as_frame(found[0], spark).drop("raw_share"), old, overwrite=True)
+    without = load_matchings(model, old, spark=spark).matchings["two"]
+    assert (without.raw_share, len(without.steps)) == (0.0, 3)
     monkeypatch.setattr(matching, "HELD", 0)
     found.append(learn_matchings(model, raw.coalesce(1), options))
     for other in found[1:]:

@@ -26,7 +26,7 @@ from dsir_spark.report.facts import (
     WeightTarget,
     visible,
 )
-from dsir_spark.scoring.distributions import kl_reduction
+from dsir_spark.scoring.distributions import kl_reduction, raw_share
 
 
 def fit(missed=0.0, kl=1.0, cjk=None, smoothed=False, tokenizer="wordpunct", wanted=1, there=100):
@@ -172,7 +172,8 @@ def test_documents_on_the_driver_are_their_counts():
     for size in (1, 2, 3):
         for chosen in [rng.choice(6, size, replace=False) for _ in range(20)]:
             counts = table[chosen].sum(axis=0)
-            limit = found.bound(target, raw, list(own), int(counts.sum()))
+            ngrams = int(counts.sum())
+            limit = found.bound(target, raw, list(own), ngrams, raw_share(ngrams, 8))
             assert kl_reduction(target, raw, counts) <= limit + 1e-9
 
 

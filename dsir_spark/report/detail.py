@@ -208,14 +208,15 @@ def _curve(
     model: Model, name: str, t: int, picked: Picked, read: Documents
 ) -> list[dict[str, float]]:  # fmt: skip
     """The sample of a band stands for it."""
-    total, number, curve = np.zeros(read.num_buckets), 0, []
+    total, number, counted, curve = np.zeros(read.num_buckets), 0, 0, []
     for i, (_, candidates) in enumerate(picked.bands.get(t, ())):
         ids = picked.ids(t, str(i))
         if not ids:
             break
         number += candidates
-        total = total + read.total(ids) * (candidates / len(ids))
-        kl = kl_reduction(model.targets[name].counts, model.raw.counts, total)  # type: ignore[arg-type]
+        own = read.total(ids)
+        total, counted = total + own * (candidates / len(ids)), counted + int(own.sum())
+        kl = kl_reduction(model.targets[name].counts, model.raw.counts, total, counted)
         if kl is not None:
             curve.append({"documents": number, "kl_reduction": kl})
     return curve

@@ -24,7 +24,13 @@ from dsir_spark.report.candidates import OF
 from dsir_spark.report.facts import Facts, FitFacts, WeightFacts
 from dsir_spark.scoring import matched
 from dsir_spark.scoring.counts import count_named
-from dsir_spark.scoring.distributions import distribution, kl_divergence, kl_reduction, on_ruler
+from dsir_spark.scoring.distributions import (
+    distribution,
+    kl_divergence,
+    kl_reduction,
+    on_ruler,
+    raw_share,
+)
 from dsir_spark.scoring.documents import spec_of
 from dsir_spark.scoring.model import Model
 from dsir_spark.selection import Selection
@@ -242,14 +248,15 @@ def _of_targets(
         size = None if selection.size is None else selection.size[t]
         number, all_of_it = sample.random(selection.num_documents[t], size)
         random, bound = documents.total(sample.ids[:number]), None
+        of_raw = raw_share(own.num_ngrams, len(raw))
         if exact:
             best = matched.best_mean(spectrum.scores(t), max(1, own.num_ngrams))
-            q = model.matchings[name].last_on_ruler(target.counts, raw)
-            p, p_raw = distribution(target.counts), distribution(raw)
-            bound = matched.bound(on_ruler(p), on_ruler(p_raw), q, best)
+            parts = distribution(target.counts), distribution(raw)
+            p, p_raw, q = map(on_ruler, (*parts, model.matchings[name].mixtures(raw)[-1]))
+            bound = matched.bound(p, p_raw, q, best, of_raw)
         elif own.num_ngrams:
             ngrams = round(own.num_ngrams * share)
-            bound = documents.bound(target.counts, raw, sample.ids, ngrams)
+            bound = documents.bound(target.counts, raw, sample.ids, ngrams, of_raw)
         all_drawn = exact or sample.least <= 0.0
         found.append(facts.TargetFacts(
             name=name, documents=own.num_documents, tokens=own.num_tokens,

@@ -64,7 +64,9 @@ class Documents(NamedTuple):
         sums = np.bincount(rows, counts * table[buckets], len(entries))
         return sums / np.maximum(ngrams, 1), ngrams.astype(np.int64)
 
-    def bound(self, target: Int64, raw: Int64, ids: Sequence[Any], ngrams: int) -> float:
+    def bound(
+        self, target: Int64, raw: Int64, ids: Sequence[Any], ngrams: int, raw_share: float
+    ) -> float:
         """What no selection passes, nats an n-gram: the least of the bounds at some mixtures.
 
         A certificate where `ids` are all candidates. Where they are a sample, an estimate; `ngrams`
@@ -78,7 +80,7 @@ class Documents(NamedTuple):
             scores, sizes = self.means(ids, table)
             histogram = matched.histogram(scores[sizes > 0], sizes[sizes > 0])
             best = matched.best_mean(histogram, max(1, ngrams))
-            found.append(matched.bound(p, p_raw, q, best))
+            found.append(matched.bound(p, p_raw, q, best, raw_share))
         return min(found)
 
 

@@ -18,7 +18,7 @@ KL_EPS = 1e-10  # inside the logs of a KL divergence (the paper's code)
 RULER = 10_000  # buckets that KL reductions are measured on, whatever the model has (the paper's)
 
 
-def distribution(counts: Int64, laplace_smoothing: float = 0.0) -> Float64:
+def distribution(counts: Int64 | Float64, laplace_smoothing: float = 0.0) -> Float64:
     """Bucket distribution, float64[num_buckets], of int64[num_buckets] counts; sums to 1."""
     smoothed = counts + laplace_smoothing
     return np.asarray(smoothed / smoothed.sum(), np.float64)
@@ -79,12 +79,28 @@ def from_ruler(table: Float64, num_buckets: int) -> Float64:
     return table if num_buckets <= RULER else table[np.arange(num_buckets) % RULER]
 
 
-def kl_reduction(target: Int64, raw: Int64, selected: Int64) -> float | None:
+def kl_reduction(
+    target: Int64, raw: Int64, selected: Int64 | Float64, counted: int | None = None
+) -> float | None:
     """KL(target || raw) - KL(target || selected) in nats, of int64[num_buckets] counts, `on_ruler`.
 
-    None where nothing with an n-gram was selected. The paper's metric (section 5), of one target.
+    None where nothing with an n-gram was selected. The paper's metric (section 5), of one target;
+    but to what is selected as many n-grams are added as the ruler has buckets, distributed like
+    raw. Of millions that changes nothing. Without it, of some thousands (a small target's share),
+    the metric sees little but which buckets are empty: of 620 pieces of code, from which a
+    compressor learns more than from any others, it said +0.02 where with it +0.26.
+
+    counted : n-grams that `selected` was told from, where that was a sample
     """
     if not selected.any():
         return None
-    p, before, after = (distribution(on_ruler(counts)) for counts in (target, raw, selected))
+    p, before = (distribution(on_ruler(counts)) for counts in (target, raw))
+    of_raw = raw_share(int(selected.sum()) if counted is None else counted, len(target))
+    after = (1.0 - of_raw) * on_ruler(distribution(selected)) + of_raw * before
     return kl_divergence(p, before) - kl_divergence(p, after)
+
+
+def raw_share(ngrams: int, num_buckets: int) -> float:
+    """Of raw in what `kl_reduction` compares with the target, of so many selected n-grams."""
+    added = min(num_buckets, RULER)
+    return added / (ngrams + added)

@@ -87,12 +87,14 @@ class Choice:
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def match_keys(
-        self, ngrams: int, num_buckets: int, mu: float = 0.0, percent: int = 100
-    ) -> np.ndarray:
+        self, ngrams: int, num_buckets: int, mu: float = 0.0, percent: int = 100,
+        of_raw: int = round(100 * matched.RAW_SHARE),
+    ) -> np.ndarray:  # fmt: skip
         """Match keys of all targets, float64[n, T], 0 to STEPS (STEPS + 1) / 2.
 
         mu : n-grams distributed like raw that are added to each target
         percent : of the documents that the steps are learnt from
+        of_raw : percent of raw in what is brought near to a target
         """
         pool, names = self.pool, list(self.targets)
         buckets, indptr = pool.buckets(ngrams, num_buckets)
@@ -112,7 +114,9 @@ class Choice:
         budget = round(share * len(buckets) * learnt_from.sum() / own.sum())
         sample = held(learnt_from)
         # A budget of sizes is one of n-grams as it is: lengths need not be found out.
-        found = matched.learn(counts, raw, STEPS, sample, lambda *_: [budget] * len(names))
+        found = matched.learn(
+            counts, raw, STEPS, sample, lambda *_: [budget] * len(names), of_raw / 100
+        )
         if percent < 100:
             sample = held(own)
             paths = [m.tables(counts[n], raw) for n, m in found.items()]

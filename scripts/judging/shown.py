@@ -277,6 +277,17 @@ def _f(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None
     print(f"random: {mean(table(whole, 'bits')['random'], list(table(whole, 'bits')['random']))}")
 
 
+def _g(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None:
+    lines = []
+    for share in dict.fromkeys(r["share"] for r in found):
+        bits = table([r for r in found if r["share"] == share], "bits")
+        sets = groups(next(iter(bits.values())))
+        without = bits["match 1 30000 0 100 0"]
+        lines += [[f"{share} %", f"{m.split()[-1]} %", *[mean(own, s) for s in sets.values()],
+                   _wins(own, without)] for m, own in bits.items()]  # fmt: skip
+    markdown(["selected", "of raw in it", *sets, "better than with none"], lines)
+
+
 def _i(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None:
     bits, others = table(found, "bits"), table(rows(output / "A.jsonl"), "bits")
     random, dsir = (others.get(m, {}) for m in ("random", "DSIR"))
@@ -310,5 +321,5 @@ def _job(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> No
 
 
 SHOWN: dict[str, Callable[[list[dict[str, Any]], Path, Path | None], None]] = {
-    "A": _a, "B": _b, "C": _c, "D": _d, "E": _e, "F": _f, "I": _i, "job": _job,
+    "A": _a, "B": _b, "C": _c, "D": _d, "E": _e, "F": _f, "G": _g, "I": _i, "job": _job,
 }  # fmt: skip
