@@ -94,6 +94,7 @@ def weights_figure(axes: Any, facts: Mapping[str, Any]) -> str:
         label = facts.get("cut_label", "cut (with noise)")
         axes.axvline(cut, color=_ACCENT, linestyle="--", label=label)
         said.append(f"{label}: {cut:,.4g}")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set(xlabel=facts["label"], ylabel="documents")
     return f"Documents by {facts['label']}; {'; '.join(said)}"
 
