@@ -143,7 +143,7 @@ def curve_figure(
 def composition_figure(axes: Any, column: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Shares of the values of a column before and after."""
     shown = list(rows[:14])[::-1]
-    axes.figure.set_size_inches(4.6, 0.8 + 0.27 * len(shown))
+    axes.figure.set_size_inches(4.6, 1.1 + 0.27 * len(shown))
     at = np.arange(len(shown))
     before, after = ([100 * r[f"{of}_share"] for r in shown] for of in ("raw", "selected"))
     hatched = {"color": _ACCENT, "hatch": "//", "edgecolor": _PAPER, "label": "selected"}
