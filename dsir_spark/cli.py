@@ -14,6 +14,7 @@ import re
 import sys
 import time
 import traceback
+import webbrowser
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -155,10 +156,12 @@ def cli(context: click.Context) -> None:
 @click.option("--no-examples", is_flag=True, help="Show no texts and no n-grams.")
 @click.option("--html", type=click.Path(dir_okay=False), metavar="FILE",
               help="The page. Default: OUTPUT/report.html, or dsir-report.html.")  # fmt: skip
+@click.option("--open", "opened", is_flag=True, help="Open the page in the browser.")
 @_options("report")
 def report(
-    composition: tuple[str, ...], examples: int, no_examples: bool, html: str | None, **flags: Any
-) -> None:
+    composition: tuple[str, ...], examples: int, no_examples: bool, html: str | None, opened: bool,
+    **flags: Any,
+) -> None:  # fmt: skip
     """Show what the latest run selected, and why; write it as a page."""
     options, where = _read("report", flags)
     with _starting(**where) as started:
@@ -170,7 +173,7 @@ def report(
         spark, output, composition, 0 if no_examples else examples, progress.of(spark),
         options.allow_functions,
     )  # fmt: skip
-    _show(spark, output, facts, text.full, html=html)
+    _show(spark, output, facts, text.full, html=html, opened=opened)
 
 
 @cli.command()
@@ -267,16 +270,19 @@ for _name, (_, _text) in _STAGES.items():
 
 def _show(
     spark: Any, output: str, facts: Any, template: Callable[[Any], str], *,
-    page: bool = True, html: str | None = None,
+    page: bool = True, html: str | None = None, opened: bool = False,
 ) -> None:  # fmt: skip
-    """Print what was selected, and write the page of it."""
+    """Print what was selected, and write the page of it; `opened`: in the browser."""
     from dsir_spark import job
 
     click.echo(template(facts))
     if page:
         with progress.stage("writing the report page", progress.of(spark)):
             written = job.write_report(spark, facts, output, html)
-        click.echo(f"page: {written}")
+        there, note = Path(written), ""
+        if opened and not (there.is_file() and webbrowser.open(there.resolve().as_uri())):
+            note = " (no browser here that could open it)"
+        click.echo(f"page: {written}{note}")
 
 
 def _read(command: str, flags: dict[str, Any]) -> tuple[JobOptions, dict[str, Any]]:

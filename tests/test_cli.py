@@ -13,6 +13,7 @@ import sys
 import time
 import types
 import warnings
+import webbrowser
 from pathlib import Path
 
 import click
@@ -163,7 +164,7 @@ def test_a_field_reads_texts(given, meant):
 def test_every_option_is_a_flag_of_its_commands_and_a_key():
     session = {"config_file", "master", "remote", "conf"}
     own = {"explain": {"ids", "number"}}
-    own["report"] = {"composition", "examples", "no_examples", "html"}
+    own["report"] = {"composition", "examples", "no_examples", "html", "opened"}
     for name, command in cli.cli.commands.items():
         every = (SelectJobOptions if name == "select" else JobOptions).model_fields
         shown = CliRunner().invoke(cli.cli, [name, "--help"])
@@ -578,7 +579,10 @@ def test_rows_done_rate_and_time_left(done, tasks, seconds, in_all, rows, said):
     assert progress.line("weighing", done, tasks, seconds, in_all, rows) == f"weighing: {said}"
 
 
-def test_what_a_command_shows(job, capsys):
+ALONE = " (no browser here that could open it)"
+
+
+def test_what_a_command_shows(job, capsys, monkeypatch):
     job.run_all = lambda *_: {"facts": 5}
     shown = ["in short 5", "page: out/report.html", "tables: out/model"]
     code, out, err = ended(capsys, "run", *PLACES, "--num-to-sample", "1")
@@ -591,6 +595,15 @@ def test_what_a_command_shows(job, capsys):
     assert out == ["all out ('c',) 3", "page: out/report.html"]
     _, out, _ = ended(capsys, "report", "--output", "out", "--html", "p", "--examples", "0")
     assert out == ["all out () 0", "page: p"]
+    for there, browser, note in ((True, True, ""), (True, False, ALONE), (False, True, ALONE)):
+        asked = []
+        monkeypatch.setattr(webbrowser, "open", lambda at, b=browser, to=asked: to.append(at) or b)
+        Path("p").unlink(missing_ok=True)
+        if there:
+            Path("p").touch()
+        code, out, _ = ended(capsys, "report", "--output", "out", "--html", "p", "--open")
+        assert (code, out[-1]) == (0, f"page: p{note}")
+        assert asked == [Path("p").resolve().as_uri()] * there
     _, out, _ = ended(capsys, "explain", "--output", "out", "--id", "a", "--id", "b")
     assert out == ["out ('a', 'b') 20"]
     code, out, _ = ended(capsys)

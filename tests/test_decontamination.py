@@ -144,7 +144,7 @@ def test_job_stays_away_and_says_so(spark, tmp_path, monkeypatch):
     assert f"- contaminated{sum(number.values()):>28}\n" in shown and "q1" in shown
     job.write_report(spark, row["facts"], output)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "<h2>Contaminated</h2>" in page
+    assert ">Contaminated</h2>" in page
     chosen = spark.read.format("delta").load(f"{output}/selected")
     assert all(BY[r["id"]] is None for r in chosen.select("id").collect())
     # Weights on record are selected from as they are, also where raw is read again.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 
 import numpy as np
 import oracle
@@ -14,7 +16,7 @@ from test_features import HOSTILE
 
 from dsir_spark import features
 from dsir_spark.features import FeatureSpec, terms
-from dsir_spark.report import candidates, checks, facts, page, text, texts
+from dsir_spark.report import candidates, checks, comparison, facts, page, text, texts
 from dsir_spark.report.candidates import Sample, rank_correlation
 from dsir_spark.report.facts import (
     Composition,
@@ -229,16 +231,62 @@ def test_the_page_puts_the_verdict_before_grouped_warnings(names):
     assert json.loads(json.dumps(found)) == found
     shown = page.render(found)
     assert shown == page.render(found)
-    order = ["What was selected", "+0.200", 'class="warnings"', "<h2>Funnel", "Before and after",
-             "What drives it", "Examples"]  # fmt: skip
+    order = ["What was selected", "<nav", 'class="verdict', 'role="img"', "this selection +0.200",
+             'class="warnings"', ">Funnel</h2>", 'id="column-1"', "What drives it",
+             "Examples"]  # fmt: skip
     at = [shown.index(part) for part in order]
     assert at == sorted(at)
+    # Whoever sees no pictures reads them; contents lead there; in the dark all colours change.
+    pictures = re.findall(r'<svg [^>]*role="img" aria-label="([^"]+)"', shown)
+    assert len(pictures) == shown.count("<svg") == 2 + 3 * len(names)
+    for said in ("of raw and of the selected: w\ufffdb 50.0% and 50.0%",
+                 "candidates: 8, half of them below 1; selected: 2, half of them below 2; cut",
+                 "1 selected: 20 to 20 tokens, 1.5 to 1.5", "100 documents +0.200; this selection"):
+        assert [p for p in pictures if said in p]
+    wanted = re.findall('<a href="#([^"]+)"', shown)
+    assert len(wanted) >= 3 and all(shown.count(f' id="{one}"') == 1 for one in wanted)
+    levels = [int(n) for n in re.findall("<h([1-6])", shown)]
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    assert not re.findall("#[0-9a-f]{6}|rgba", shown.split("</style>")[1])
     assert shown.count("few_effective") == 1 and shown.count("Give temperature auto") == 1
-    assert shown.count("<svg") == 1 + 3 * len(names)
     assert "<b></code>" not in shown and "&lt;b&gt;" in shown and "<code>&lt;i&gt;" in shown
     if len(names) > 3:
         assert shown.count("<details") == len(names)
-        assert shown.index('href="#f"') < shown.index('href="#a"')  # the least share of its bound
+        at = [shown.index(f'href="#target-{name}"') for name in "fa"]
+        assert at == sorted(at)  # the least share of its bound first
+
+
+@pytest.mark.parametrize(
+    "name, values, many, said, drawn",
+    [
+        ("", (-0.1, 0.3, 0.4), False, "random −0.100, this selection +0.300, bound +0.400",
+         [("random", 36, 8.8), ("own", 44.8, 26.4), ("bound", 44.8, 35.2)]),
+        ("t", (0.2, 0.1, None), False, "t: random +0.200, this selection +0.100",
+         [("random", 36, 44), ("worse", 36, 22)]),
+        ("t", (0.2, 0.1, 0.4), True, "t: random +0.200, this selection +0.100, bound +0.400",
+         [("bound", 36, 44), ("worse", 36, 11)]),
+        ("t", (None, None, None), True, "t: ", []),
+        ("t", (0.0, 0.0, 0.0), True, "t: random +0.000, this selection +0.000, bound +0.000",
+         [("bound", 36, 0), ("worse", 36, 0)]),
+    ],
+)  # fmt: skip
+def test_what_is_compared_stands_on_one_scale(name, values, many, said, drawn):
+    worse = values[1] is not None and values[1] <= values[0]
+    own = comparison.Compared(name, *values, worse=worse)
+    found = comparison.picture([own], page._signed, many)
+    assert found["said"] == said
+    bars = [(b["kind"], b["x"], b["width"]) for row in found["rows"] for b in row["bars"]]
+    assert [kind for kind, *_ in bars] == [kind for kind, *_ in drawn]
+    assert np.allclose([b[1:] for b in bars], [d[1:] for d in drawn])
+
+
+def test_the_picture_of_many_targets_has_a_row_each():
+    names = [f"a_target_of_a_long_name_{i}" for i in range(70)]
+    facts = made_up(names).to_dict() | {"targets": []}
+    shown = page.render(facts)
+    assert shown.count('class="own"') == comparison.SHOWN == 60 and "60 of 70" in shown
+    assert f"height:{60 * 22}px" in shown and "a_targe…name_69" in shown
+    assert "70 of 70 selections are nearer" in shown
 
 
 def test_the_text_of_a_terminal():

@@ -16,12 +16,13 @@ HOSTILE = "<script>alert(1)</script>\u202e&"
 
 def made(method="top_k", tied=10, tied_selected=10, spread=1.0, low=0.0, high=5.0, unscored=0,
          shares=(0.5, 0.5), short=0, candidates=100, selected=20, documents=20,
-         size=None):  # fmt: skip
+         size=None, mean=2.5):  # fmt: skip
     histogram = {"edges": [0.0, 1.0, 2.0], "candidates": [60, 40], "selected": [0, 20],
                  "cut": 1.0, "label": "score", "cut_label": "worst selected"}  # fmt: skip
     example = {"place": "best", "id": HOSTILE, "score": "5", "text": HOSTILE, "more": True}
-    one = OfScore("score", HOSTILE, documents, size, candidates, low, high, 1.0, high, tied,
-                  tied_selected, spread, histogram, (example,))  # fmt: skip
+    own_mean = 3.0 if documents else None
+    one = OfScore("score", HOSTILE, documents, size, candidates, low, high, 1.0, high, mean,
+                  own_mean, tied, tied_selected, spread, histogram, (example,))  # fmt: skip
     value = {"value": HOSTILE, "candidates": 5, "raw": 10, "raw_share": shares[1], "selected": 9,
              "selected_share": shares[0]}  # fmt: skip
     run = ScoreRun("r", "select", "2026-01-01 00:00", "0", method, 3, True, "rank", "topic")
@@ -52,13 +53,16 @@ def test_each_check_is_provoked_and_not(name, provoked, quiet):
 
 
 @pytest.mark.parametrize("facts", [
-    made(), made(low=-math.inf, high=math.inf, size=500), made(low=None, high=None, documents=0)
+    made(), made(low=-math.inf, high=math.inf, mean=None, size=500),
+    made(low=None, high=None, documents=0, mean=None),
 ])  # fmt: skip
 def test_page_and_json_show_anything_and_run_nothing(facts):
     drawn = page.render(facts.to_dict())
     assert drawn == page.render(json.loads(facts.to_json()))
     assert "<script" not in drawn and "\u202e" not in drawn and "&lt;script&gt;" in drawn
     json.loads(facts.to_json(), parse_constant=pytest.fail)
+    compared = 'aria-label="Mean score: random 2.5, this selection 3"' in drawn
+    assert compared == (facts.scores[0].mean is not None) == ("less is better" in drawn)
     shown = text.full(facts)
     assert "lower is better, scores normalised by rank within topic" in shown
     assert "\u202e" not in shown and "Seed 3" in shown

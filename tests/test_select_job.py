@@ -120,6 +120,7 @@ def test_what_is_shown(spark, data, tmp_path):
     (one,) = facts.scores
     by = [r["rating"] for r in documents() if r["rating"] is not None]
     assert (one.low, one.high, one.selected_low, one.selected_high) == (0, 5, 4, 5)
+    assert one.mean == pytest.approx(sum(by) / len(by)) and one.selected_mean > 4
     assert one.tied == by.count(4) and one.tied_selected == 30 - by.count(5)
     assert one.histogram["candidates"] == [by.count(n) for n in range(6)]
     assert one.histogram["selected"] == [0, 0, 0, 0, one.tied_selected, by.count(5)]

@@ -16,9 +16,9 @@ import jinja2
 import markupsafe
 from pyspark.sql import DataFrame, SparkSession
 
-from dsir_spark.report import checks
+from dsir_spark.report import checks, comparison
 from dsir_spark.report.facts import Check, Facts, visible
-from dsir_spark.report.score_facts import ScoreFacts
+from dsir_spark.report.score_facts import ScoreFacts, shown
 
 _MANY = 3  # more targets than this are folded
 _PICTURED = 24  # targets with pictures; drawing one takes a quarter of a second
@@ -48,13 +48,17 @@ def as_frame(spark: SparkSession, facts: Facts | ScoreFacts) -> DataFrame:
     return spark.createDataFrame([row], schema).coalesce(1)
 
 
+def _signed(x: float | None, n: int = 3) -> str:
+    return "–" if x is None else f"{x:+.{n}f}".replace("-", "−")
+
+
 def render(facts: Mapping[str, Any]) -> str:
     """The page of `to_dict()`, or of the JSON that it became; the same bytes each time."""
     # Drawing takes a second to load, which only those who write a page wait for.
     from dsir_spark.report import pictures
 
     def drawn(figure: Any) -> markupsafe.Markup:
-        return markupsafe.Markup(pictures.svg(figure))  # matplotlib has escaped its labels
+        return markupsafe.Markup(pictures.svg(figure))  # with all labels escaped
 
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -63,13 +67,15 @@ def render(facts: Mapping[str, Any]) -> str:
         "visible": visible,
         # A piece keeps the blank between two tokens.
         "visible_piece": lambda text: " " if text.isspace() else visible(text),
-        "signed": lambda x, n=3: "–" if x is None else f"{x:+.{n}f}".replace("-", "−"),
+        "signed": _signed,
         "percent": lambda x: "–" if x is None else f"{100 * x:.1f}\u00a0%",
         "change": lambda x: f"{100 * x:+.1f}\u00a0%".replace("-", "−"),
         "whole": lambda number: f"{number:,.0f}",
+        "place": lambda share: f"{share:.2f}%",
         "shade": lambda part, largest: f"{0.5 * abs(part) / largest:.2f}",
     }
     verdicts, targets = facts["verdict"], [dict(t) for t in facts["targets"]]
+    scores = facts.get("scores", ())
     chosen = {v["target"]: v for v in verdicts}
     for t in targets[:_PICTURED]:
         t["weights_picture"] = drawn(pictures.weights_figure(t["weights"]))
@@ -79,6 +85,11 @@ def render(facts: Mapping[str, Any]) -> str:
     if many := len(verdicts) > _MANY:  # those that fail most, first
         verdicts = sorted(verdicts, key=lambda v: (v["share_of_bound"] is not None,
                                                    v["share_of_bound"] or 0.0))  # fmt: skip
+    found, form = (
+        (comparison.of_verdicts(verdicts), _signed) if verdicts
+        else (comparison.of_scores(scores), shown)
+    )  # fmt: skip
+    compared = comparison.picture(found, form, many)
     largest = max((f["count"] for f in facts["funnel"]), default=0) or 1
     source = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     return environment.from_string(source).render(
@@ -92,7 +103,7 @@ def render(facts: Mapping[str, Any]) -> str:
         ],
         scores=[
             {**s, "picture": drawn(pictures.weights_figure(s["histogram"]))}
-            for s in facts.get("scores", ())
+            for s in scores
         ],
-        nearer=sum((v["kl_reduction"] or 0) > (v["kl_reduction_random"] or 0) for v in verdicts),
+        compared=compared, nearer=sum(map(comparison.nearer, verdicts)),
     )  # fmt: skip

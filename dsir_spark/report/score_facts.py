@@ -23,6 +23,8 @@ class OfScore:
     high: float | None
     selected_low: float | None
     selected_high: float | None
+    mean: float | None  # of the candidates; None: there are none, or it is infinite
+    selected_mean: float | None
     tied: int  # candidates with the score of the worst that was selected
     tied_selected: int
     spread: float  # standard deviation of what is sampled by, in a random sample; nats

@@ -63,6 +63,7 @@ def gather_scores(
             size=None if selection.size is None else selection.size[t],
             candidates=selection.funnel["candidates"], low=before["low"], high=before["high"],
             selected_low=after["low"], selected_high=after["high"],
+            mean=_mean(before), selected_mean=_mean(after),
             tied=tied.get((TIED, t), 0), tied_selected=tied.get((TIED_SELECTED, t), 0),
             spread=float(sample["ranks"][kept, t].std()) if kept.sum() > 2 else 0.0,
             histogram=_histogram(edges[t], before, after, worst if _has_line(options) else None),
@@ -121,14 +122,15 @@ def _edges(scores: Float64) -> list[float]:
     return [float(e) for e in low + step * np.arange(_BINS + 1)]
 
 
-_NONE: dict[str, Any] = {"bins": {}, "low": None, "high": None}
+_NONE: dict[str, Any] = {"bins": {}, "low": None, "high": None, "n": 0, "sum": 0.0}
 
 
 def _counted(
     selection: Selection, rows: DataFrame, chosen: DataFrame, given: Sequence[Column],
     edges: Sequence[Sequence[float]],
 ) -> dict[tuple[int, int], dict[str, Any]]:  # fmt: skip
-    """Rows in bins, the smallest and the largest score, of candidates and selected by target."""
+    """Rows in bins and in all, and the smallest, the largest and the sum of their scores, of
+    candidates and selected by target."""
     lows = F.array(*[F.lit(e[0]) for e in edges])
     steps = F.array(*[F.lit(e[1] - e[0]) for e in edges])
     last = F.array(*[F.lit(len(e) - 2) for e in edges])
@@ -145,14 +147,18 @@ def _counted(
     at = F.when(F.abs("x") < math.inf, F.greatest(F.lit(0), F.least(at, last[t])))
     groups = kinds[0].union(kinds[1]).groupBy("kind", "t", at.alias("bin"))
     result: dict[tuple[int, int], dict[str, Any]] = {}
-    for kind, target, bin_, n, low, high in groups.agg(
-        F.count("*"), F.min("x"), F.max("x")
-    ).collect():
-        own = result.setdefault((kind, target), {"bins": {}, "low": low, "high": high})
+    told = groups.agg(F.count("*"), F.min("x"), F.max("x"), F.sum("x")).collect()
+    for kind, target, bin_, n, low, high, total in told:
+        own = result.setdefault((kind, target), {**_NONE, "bins": {}, "low": low, "high": high})
         own["low"], own["high"] = min(own["low"], low), max(own["high"], high)
+        own["n"], own["sum"] = own["n"] + n, own["sum"] + total
         if bin_ is not None:
             own["bins"][bin_] = n
     return result
+
+
+def _mean(of: Mapping[str, Any]) -> float | None:
+    return of["sum"] / of["n"] if of["n"] and math.isfinite(of["sum"]) else None
 
 
 def _tied(
