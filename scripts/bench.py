@@ -4,6 +4,7 @@
                             [--spark-mb 1000]
                             [--parts reference kernels tokenizers passes cuts]
                             [--check]
+    python scripts/bench.py --parts jobs --data RAW --target FILE ...        (see jobs.py)
 
 FOLDER holds Parquet files with a column `text`; without it, the demo's text is used. Rates are
 medians over the rounds, in MB of UTF-8 text a second; spread is (largest - smallest) / median.
@@ -34,6 +35,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from growth import salted
+from jobs import jobs
 from pyspark.sql import functions as F
 
 from dsir_spark import DSIR, features, selection
@@ -61,6 +63,7 @@ CLAIMS = {
 }
 
 PARTS = ("reference", "kernels", "tokenizers", "passes", "cuts")
+JOBS = "jobs"  # whole commands: for itself, since nothing else may run
 
 ALPHABETS = {
     "German": ("abcdefghijklmnopqrstuvwxyz\u00e4\u00f6\u00fc\u00df", 7),
@@ -118,10 +121,19 @@ def main() -> None:
     parser.add_argument("--reference-mb", type=float, default=4)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--spark-mb", type=float, default=1000)
-    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--parts", nargs="*", choices=(*PARTS, JOBS), default=PARTS)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--target", type=Path)
+    for flag, given in (("--copies", 1), ("--many", 0), ("--num-to-sample", 2_000)):
+        parser.add_argument(flag, type=int, default=given)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
+        if JOBS in options.parts:
+            if options.parts != [JOBS] or not options.data or not options.target:
+                parser.error("jobs is a part for itself, and needs --data and --target")
+            jobs(options.data.resolve(), options.target.resolve(), Path(scratch), options.rounds,
+                 options.num_to_sample, options.copies, options.many)  # fmt: skip
+            return
         folder = options.data or build_demo_data(Path(scratch) / "data", max_mb=20).raw
         bench(options, folder)
 
