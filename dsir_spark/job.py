@@ -27,6 +27,7 @@ from dsir_spark import (
 )
 from dsir_spark.dsir import DSIR, DSIRModel
 from dsir_spark.errors import DSIRError
+from dsir_spark.history import RUNS
 from dsir_spark.inputs import Input, open_input
 from dsir_spark.job_options import JobOptions
 from dsir_spark.options import FitOptions, ResampleOptions
@@ -48,7 +49,6 @@ from dsir_spark.runs import (
     DOCUMENTS,
     MATCH,
     MODEL,
-    RUNS,
     SCORES,
     SELECTED,
     WEIGHTS,

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from dsir_spark import inputs, matchings, report, resampling, runs, score_job, tables
+from dsir_spark import history, inputs, matchings, report, resampling, score_job, tables
 from dsir_spark.columns import check_column
 from dsir_spark.dsir import DSIRModel
 from dsir_spark.options import ResampleOptions
@@ -41,7 +41,7 @@ def report_again(
         A column of `composition` is not in raw.
     """
     output = tables.resolved(spark, output)
-    row = runs.latest_selection(spark, output)
+    row = history.latest_selection(spark, output)
     if row["command"] == "select":
         return score_job.report_again(spark, output, row, tuple(composition), examples, progress)
     raw = inputs.recorded_raw(spark, row)
@@ -78,7 +78,7 @@ def explain(
         Raw has no document of an id.
     """
     output = tables.resolved(spark, output)
-    row = runs.latest_selection(spark, output)
+    row = history.latest_selection(spark, output)
     score_job.refuse_explaining(row)
     model = read_model(spark, output, row, allow_functions, learnt=False)
     return report.explained(model, inputs.recorded_raw(spark, row), ids, number)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from test_end_to_end import again, data, delta, options, run, texts_of  # noqa: F401 - a fixture
 
-from dsir_spark import cli, job, runs, tables
+from dsir_spark import cli, history, job, runs, tables
 from dsir_spark.errors import ColumnError, DataError, TableError
 
 pytestmark = pytest.mark.spark
@@ -125,7 +125,7 @@ def test_of_two_runs_the_later_goes_on(spark, data, tmp_path, monkeypatch):  # n
     with pytest.raises(TableError, match=r"a later `run` \(run \w+\) began to write"):
         run(spark, chosen)
     assert delta(spark, tmp_path / "out" / "selected").count() == 30
-    assert runs.latest_selection(spark, str(tmp_path / "out"))["run_id"] == others[1]["run_id"]
+    assert history.latest_selection(spark, str(tmp_path / "out"))["run_id"] == others[1]["run_id"]
     assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
 
 
@@ -153,7 +153,7 @@ def test_what_meets_ends_whole(spark, data, tmp_path, with_a_run):  # noqa: F811
         maintenance.result()
     lost = [one for one in found if isinstance(one, BaseException)]
     assert all(isinstance(one, TableError) for one in lost) and len(lost) <= 1, lost
-    last = runs.latest_selection(spark, str(output))
+    last = history.latest_selection(spark, str(output))
     assert last["run_id"] in [one["run_id"] for one in found if one not in lost]
     assert delta(spark, output / "selected").count() == last["funnel"]["selected"]
     report = job.report_again(spark, str(output), examples=0)

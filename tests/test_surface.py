@@ -23,7 +23,7 @@ MODULES = {
 # What each part may import: parts above it only, and a wing its own rooms.
 WINGS = {"features", "scoring", "selection", "report"}
 _VALUES = "errors columns options score_options"
-_MODEL = f"{_VALUES} features tables scoring selection resampling matchings"
+_MODEL = f"{_VALUES} features tables history scoring selection resampling matchings"
 MAY_IMPORT = {
     "errors": "",
     "features": "",
@@ -35,12 +35,13 @@ MAY_IMPORT = {
     "failures": "",
     "files": "errors failures",
     "tables": "errors columns failures files",
+    "history": "errors tables",
     "scoring": f"{_VALUES} features",
     "selection": _VALUES,
     "resampling": f"{_VALUES} scoring selection",
     "matchings": f"{_VALUES} tables scoring resampling",
     "served": "errors features scoring",
-    "mlflow_model": "errors columns features tables scoring served",
+    "mlflow_model": "errors columns features tables history scoring served",
     "dsir": f"{_MODEL} mlflow_model",
     "distilled": "errors columns options features tables scoring",
     "ml": "errors columns options dsir",
@@ -49,7 +50,7 @@ MAY_IMPORT = {
     "progress": "",
     "demo_data": "",
     "inputs": "errors columns files tables",
-    "runs": "errors job_options tables session",
+    "runs": "errors job_options tables history session",
     "preflight": f"{_MODEL} job_options dsir inputs runs",
     "plans": "errors options features",
     "changes": "errors failures tables",
