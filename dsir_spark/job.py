@@ -149,8 +149,8 @@ def run_all(spark: SparkSession, options: JobOptions, progress: Progress = quiet
     if options.method == "match":
         model = _match(run, model, raw)
     model = dataclasses.replace(model, decontamination=texts)
-    if not run.done(WEIGHTS):
-        rows = model.raw.num_documents if model.fitted_share == 1 else None
+    rows = model.raw.num_documents if model.fitted_share == 1 else None
+    if not run.done(WEIGHTS, rows):
         _write_weights(run, model, raw, rows)
     return _select(run, model, raw, targets, fitted)
 
@@ -265,14 +265,14 @@ def _select(
         "funnel": selection.funnel,
         "temperature": dict(zip(model.targets, selection.temperatures, strict=True)),
     }
-    if not run.done(SELECTED):
+    wanted = selection.num_selected
+    if not run.done(SELECTED, wanted):
         read = selection.funnel["read"]
         with run.stage("select", "writing the selected documents", read):
             rows = resampling.selected_rows(
                 model, raw.frame, selection, weights, sent=True, unique_ids=options.check_ids
             )  # fmt: skip
-            wanted, unchanged = selection.num_selected, raw.check_unchanged
-            run.write(rows, SELECTED, rows=wanted, unchanged=unchanged)
+            run.write(rows, SELECTED, rows=wanted, unchanged=raw.check_unchanged)
     selected = run.read(SELECTED)
     if options.whole_documents is not None and not run.done(DOCUMENTS):
         with run.stage("documents", "writing the documents whose chunks were selected"):

@@ -186,12 +186,18 @@ class Run:
         there = self.there[name]
         return there is not None and there.record.get(tables.RUN_ID) == self.run_id
 
-    def done(self, name: str) -> bool:
-        """Did this run write a table before it was gone on with? What it knew is known again."""
+    def done(self, name: str, rows: int | None = None) -> bool:
+        """Did this run write a table before it was gone on with? What it knew is known again.
+
+        rows : how many there must be; a run that died before it put back other ones writes anew
+        """
         if not self._is_own(name):
             return False
         there = self.there[name]
         assert there is not None
+        if _differ(there, rows):
+            self.there[name] = None  # not to be put back
+            return False
         self.seconds |= there.record["seconds"]
         self.facts |= {k: v for k, v in there.record.items() if k in _NAMES and k not in (
             "run_id", "command", "started_at", "config", "seconds", "state")}  # fmt: skip
@@ -221,6 +227,9 @@ class Run:
         rows : how many there must be; else what was there before is put back
         unchanged : raises a `DSIRError` where the inputs changed meanwhile; the same then
 
+        Both are known after the commit only. To know them before would take a second copy of the
+        rows: Delta commits what Spark wrote, with no step in between.
+
         Raises
         ------
         DataError
@@ -234,7 +243,7 @@ class Run:
         )
         try:
             unchanged()
-            if rows is not None and version.rows not in (None, rows):
+            if _differ(version, rows):
                 raise DataError(
                     f"{version.rows} rows came to be written to {name} where {rows} were to be: "
                     "raw changed while it was read, or its ids do; run again on data that stands "
@@ -300,6 +309,11 @@ class Run:
         own = {tables.RUN_ID: self.run_id, "command": self.command, "state": state}
         tables.append(frame, self.place(RUNS), {**own, "attempt": self._attempt})
         return row
+
+
+def _differ(version: tables.Version, rows: int | None) -> bool:
+    """Is it known that a commit wrote other than so many rows?"""
+    return rows is not None and version.rows not in (None, rows)
 
 
 def _unfinished(spark: SparkSession, output: str, command: str) -> dict[str, Any] | None:

@@ -166,11 +166,21 @@ def test_what_was_there_is_put_back_when_other_rows_are_written(
     """Raw that changes while it is read, in number of rows or in its files."""
     run(spark, options(data, tmp_path / "out"))
     good, rows_of = texts_of(spark, tmp_path / "out"), job.resampling.selected_rows
+
+    def put_back(*_):
+        raise Killed
+
     with monkeypatch.context() as patch:
         patch.setattr(job.resampling, "selected_rows", lambda *a, **k: rows_of(*a, **k).limit(3))
         with pytest.raises(DataError, match="3 rows came to be written to selected where 20 were"):
             again(spark, tmp_path / "out", **BUDGET)
-    assert texts_of(spark, tmp_path / "out") == good
+        assert texts_of(spark, tmp_path / "out") == good
+        with monkeypatch.context() as death, pytest.raises(Killed):
+            death.setattr(tables, "restore", put_back)
+            again(spark, tmp_path / "out", **BUDGET)
+    assert delta(spark, tmp_path / "out" / "selected").count() == 3  # until it is gone on with
+    assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
+    assert delta(spark, tmp_path / "out" / "selected").count() == 20
     shutil.copytree(data / "parquet", tmp_path / "raw")
     chosen = options(data, tmp_path / "new", raw=str(tmp_path / "raw"))
 
@@ -183,7 +193,6 @@ def test_what_was_there_is_put_back_when_other_rows_are_written(
         with pytest.raises(DataError, match="changed while they were read"):
             run(spark, chosen)
     assert delta(spark, tmp_path / "new" / "selected").count() == 0
-    assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
 
 
 def test_maintenance_leaves_a_run_as_it_is(spark, data, tmp_path):  # noqa: F811
