@@ -14,6 +14,7 @@ from test_end_to_end import again, data, delta, options, run, texts_of  # noqa: 
 
 from dsir_spark import cli, history, job, runs, tables
 from dsir_spark.errors import ColumnError, DataError, TableError
+from dsir_spark.report import text as printed
 
 pytestmark = pytest.mark.spark
 BUDGET = {"num_to_sample": 20, "min_example_length": 10}
@@ -205,7 +206,32 @@ def test_maintenance_leaves_a_run_as_it_is(spark, data, tmp_path):  # noqa: F811
     spark.sql(f"VACUUM delta.`{tmp_path}/out/weights`").collect()
     spark.sql(f"ALTER TABLE delta.`{tmp_path}/out/model` SET TBLPROPERTIES ('a' = 'b')").collect()
     assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
-    assert job.report_again(spark, str(tmp_path / "out"), examples=1)
+    facts = job.report_again(spark, str(tmp_path / "out"), examples=1)
+    shown_as_stored(spark, tmp_path, facts)
+
+
+def shown_as_stored(spark, folder, facts):
+    """Without files of raw or weights the report is the one that was stored."""
+    output = str(folder / "out")
+    job.write_report(spark, facts, output)
+    for gone in ("out/weights/*.parquet", "raw/_delta_log", "out/report"):
+        for path in folder.glob(gone):
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+        kept = job.report_again(spark, output, examples=0 if gone == "out/report" else 2)
+        note, *others = kept.warnings
+        assert note.name == "as_stored" and "cannot be made again: " in note.sentence, gone
+        assert tuple(others) == facts.warnings
+        if gone != "out/report":
+            assert kept.to_dict() | {"warnings": facts.to_dict()["warnings"]} == facts.to_dict()
+            job.write_report(spark, kept, output)  # as JSON only: the table has it
+            shown = printed.full(kept)
+    assert "Note: This is the report as it was stored" in shown and "Examples for" in shown
+    assert shown.startswith(printed.full(facts).split("\n\nNote")[0])
+    assert "Examples for" not in printed.full(kept)
+    (folder / "out" / "report.json").unlink()
+    few = job.report_again(spark, output)
+    assert few.row() == facts.row() and "without a report" in few.warnings[0].sentence
+    job.write_report(spark, few, output)
 
 
 def test_places_in_any_spelling_are_one(spark, data, tmp_path, monkeypatch):  # noqa: F811

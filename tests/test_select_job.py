@@ -138,6 +138,12 @@ def test_what_is_shown(spark, data, tmp_path):
         job.explain(spark, str(tmp_path), ["d1"])
     with pytest.raises(ColumnError, match="composition 'no' is not a column"):
         job.report_again(spark, str(tmp_path), ["no"])
+    for path in (tmp_path / "scores").glob("*.parquet"):
+        path.unlink()
+    kept = job.report_again(spark, str(tmp_path), examples=2)
+    assert [w.name for w in kept.warnings] == ["as_stored", "ties"]
+    assert kept.warned(facts.warnings).to_dict() == facts.to_dict()
+    assert printed.full(kept.warned(facts.warnings)) == shown
     empty = run(spark, data, tmp_path / "b", num_to_sample=0)["facts"]
     assert "Nothing was selected" in json.dumps(empty.to_dict())
 

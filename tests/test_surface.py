@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "additions": f"{_MODEL} job_options failures dsir preflight changes",
     "increments": f"{_MODEL} job_options dsir inputs runs preflight changes additions",
     "score_job": f"{_MODEL} job_options dsir report inputs runs preflight",
-    "reporting": f"{_MODEL} job_options dsir report inputs runs score_job",
+    "reporting": f"{_MODEL} failures job_options dsir report inputs runs score_job",
     "job": f"{_MODEL} job_options dsir report inputs runs preflight plans increments "
            "score_job reporting",
     "published": f"{_MODEL} job_options dsir report inputs reporting",
