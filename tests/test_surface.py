@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import dsir_spark
 from dsir_spark import dsir, session
 from dsir_spark.errors import SessionError
+from dsir_spark.features import FeatureSpec
 from dsir_spark.options import FitOptions, ResampleOptions
 
 PACKAGE = Path(dsir_spark.__file__).parent
@@ -161,6 +163,13 @@ def test_public_surface(function, own, options):
         assert found[name].default == field.default
         assert f"\n{name} : " in doc, f"help does not tell of {name}"
     assert doc and "{options}" not in doc
+
+
+def test_features_have_no_defaults_of_their_own():
+    """Those of the n-grams are the options'; features knows no options."""
+    own = {f.name: f.default for f in dataclasses.fields(FeatureSpec)}
+    usual = {n: FitOptions.model_fields[n].default for n in ("tokenizer", "hash")}
+    assert own == {"ngrams": dataclasses.MISSING, "num_buckets": dataclasses.MISSING, **usual}
 
 
 def test_public_names():
