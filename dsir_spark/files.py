@@ -21,7 +21,7 @@ from pyspark.sql import Column, DataFrame, DataFrameReader, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark import failures
+from dsir_spark import failures, quotes
 from dsir_spark.errors import DSIRError, TableError
 
 FORMATS = {
@@ -315,22 +315,22 @@ def _read_csv(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame,
     line = F.col("value")
     # Rows of a file's first part stand in one partition, in the file's order.
     number = F.when(F.col("_metadata.file_block_start") == 0, F.monotonically_increasing_id())
-    quotes = F.length(line) - F.length(F.regexp_replace(line, '"', ""))
     numbered = lines.select(
-        F.col("_metadata.file_path").alias("path"), line, number.alias("n"), quotes.alias("quotes")
+        F.col("_metadata.file_path").alias("path"), line, number.alias("n"), *quotes.marks(line)
     )
     of_files = numbered.groupBy("path").agg(
-        F.min_by("value", "n").alias("header"), (F.sum("quotes") % 2).alias("open")
-    )
+        F.min_by("value", "n").alias("header"), F.count("*").alias("lines"),
+        (F.sum("odd") % 2).alias("odd"), F.sum("open").alias("open"),
+    )  # fmt: skip
+    wrong = F.when((F.col("odd") == 1) | (F.col("open") > 0), F.struct("path", "open", "lines"))
     headers = of_files.groupBy("header").agg(
-        F.count("*").alias("files"), F.min("path").alias("first"), F.sum("open").alias("open"),
-        F.min(F.when(F.col("open") == 1, F.col("path"))).alias("opened"),
+        F.count("*").alias("files"), F.min("path").alias("first"),
+        F.count(wrong).alias("wrong"), F.min(wrong).alias("opened"),
         F.slice(F.collect_list("path"), 1, _NAMED).alias("paths"),
     ).orderBy("first").collect()  # fmt: skip
     notes = [
-        f"{owner}: {unquote(r['opened'])} has an odd number of quotes: a text whose quote is not "
-        "closed takes in all rows up to the next one"
-        for r in headers if r["open"]
+        f"{owner}: {quotes.said(unquote(path), opened, lines, r['wrong'] - 1)}"
+        for r in headers if r["wrong"] for path, opened, lines in [r["opened"]]
     ]  # fmt: skip
     if len(headers) <= 1:
         return _parsed_csv(spark, found, literal(found.place)), notes

@@ -31,8 +31,11 @@ from dsir_spark.preflight import (
 )
 from dsir_spark.runs import MODEL, WEIGHTS, Run
 
-# Options that decide the columns of weights: those are made as they were.
-_AS_MADE = ("keep", "quality", "duplicates", "size_column", "group_column", "quota_column")
+# Options that decide the columns of weights, and the texts of a model: those are made as they were.
+_AS_MADE = {
+    WEIGHTS: ("keep", "quality", "duplicates", "size_column", "group_column", "quota_column"),
+    MODEL: ("held_out",),
+}
 _log = logging.getLogger("dsir_spark")
 
 
@@ -49,7 +52,10 @@ def weigh(run: Run, model: DSIRModel) -> dict[str, Any]:
     earlier = weights_of_record(run)
     refuse_other_weights(run, model, earlier)
     raw = _open(run, earlier, WEIGHTS)
-    run.options = _as_made(run, earlier)
+    if earlier.get("match_version") is not None:
+        raise TableError(f"the weights at {run.place(WEIGHTS)} are of method match, which weighs "
+                         "for each budget anew: run `weigh --overwrite`")  # fmt: skip
+    run.options = _as_made(run, earlier, WEIGHTS)
     check_columns(run, raw, model.config, model.names)
     texts = open_decontamination(run, model.config, earlier.get("decontaminate") or "{}")
     run.facts["table_fingerprint"] = earlier["table_fingerprint"]
@@ -73,7 +79,7 @@ def fit(run: Run) -> dict[str, Any]:
     Raises
     ------
     TableError
-        The model is of other targets or another raw; or what is new cannot be told from the rest.
+        The model is of other targets, options or raw; or what is new cannot be told from the rest.
     """
     model, earlier = model_of_record(run)
     place, again = run.place(MODEL), "fit with --overwrite"
@@ -91,6 +97,7 @@ def fit(run: Run) -> dict[str, Any]:
         kind = None if known["format"] == "table" else known["format"]
         if open_input(run.spark, known["place"], kind, f"target {name}").identity != known:
             raise TableError(f"target {name} at {known['place']} changed since the fit: {again}")
+    run.options = _as_made(run, earlier, MODEL)
     raw = _open(run, earlier, MODEL)
     check_columns(run, raw, model.config, model.names)
     run.begin()
@@ -128,24 +135,21 @@ def _open(run: Run, earlier: Mapping[str, Any], name: str) -> Input:
     return raw
 
 
-def _as_made(run: Run, earlier: Mapping[str, Any]) -> JobOptions:
-    """The options of the run, with those that the weights there were made by.
+def _as_made(run: Run, earlier: Mapping[str, Any], name: str) -> JobOptions:
+    """The options of the run, with those that the table there was made by.
 
     Raises
     ------
     TableError
-        Others are given; or the weights are of method match.
+        Others are given.
     """
-    place, config, own = run.place(WEIGHTS), json.loads(earlier["config"]), run.options
-    if earlier.get("match_version") is not None:
-        raise TableError(f"the weights at {place} are of method match, which weighs for each "
-                         "budget anew: run `weigh --overwrite`")  # fmt: skip
-    made = {n: config.get(n, JobOptions.model_fields[n].default) for n in _AS_MADE}
-    made["keep"] = tuple(made["keep"])
-    if differences := [f"{name} {was!r}, not {now!r}" for name, was in made.items()
-                       if name in own.given and (now := getattr(own, name)) != was]:  # fmt: skip
-        raise TableError(f"the weights at {place} were made with {', '.join(differences)}: leave "
-                         "it out, or run `weigh --overwrite`")  # fmt: skip
+    config, own = json.loads(earlier["config"]), run.options
+    made = {n: config.get(n, JobOptions.model_fields[n].default) for n in _AS_MADE[name]}
+    made = {n: tuple(was) if isinstance(was, list) else was for n, was in made.items()}
+    if differences := [f"{option} {was!r}, not {now!r}" for option, was in made.items()
+                       if option in own.given and (now := getattr(own, option)) != was]:
+        raise TableError(f"what is at {run.place(name)} was made with {', '.join(differences)}: "
+                         f"leave it out, or run `{MAKING[name]} --overwrite`")  # fmt: skip
     return own.model_copy(update=made)
 
 

@@ -27,6 +27,7 @@ from dsir_spark import (
 )
 from dsir_spark.dsir import DSIR, DSIRModel
 from dsir_spark.errors import DSIRError
+from dsir_spark.history import RUNS
 from dsir_spark.inputs import Input, open_input
 from dsir_spark.job_options import JobOptions
 from dsir_spark.options import FitOptions, ResampleOptions
@@ -48,7 +49,6 @@ from dsir_spark.runs import (
     DOCUMENTS,
     MATCH,
     MODEL,
-    RUNS,
     SCORES,
     SELECTED,
     WEIGHTS,
@@ -69,11 +69,12 @@ explain, report_again, select, write_report = (
 def fit(spark: SparkSession, options: JobOptions, progress: Progress = quiet) -> dict[str, Any]:
     """Fit a model from raw and target and write it; the run's row."""
     options.require("raw", "target", "output")
+    options, looked = resolved(spark, options), None
     if options.incremental:
-        run = Run(spark, resolved(spark, options), "fit", progress)
-        if run.there[MODEL] is not None:
-            return increments.fit(run)
-    run, raw, targets = _opened(spark, options, "fit", progress)
+        looked = Run(spark, options, "fit", progress)
+        if looked.there[MODEL] is not None:
+            return increments.fit(looked)
+    run, raw, targets = _opened(spark, options, "fit", progress, looked)
     fit_options = open_inputs(run, raw, targets)
     run.begin()
     _model(run, fit_options, targets, raw)
@@ -135,6 +136,7 @@ def run_all(spark: SparkSession, options: JobOptions, progress: Progress = quiet
     `resample` goes on from them.
     """
     options.require("raw", "target", "output", budget=True)
+    options = resolved(spark, options)
     run, raw, opened = _opened(spark, options, "run", progress)
     fit_options = open_inputs(run, raw, opened)
     texts = open_decontamination(run, fit_options)
@@ -149,20 +151,20 @@ def run_all(spark: SparkSession, options: JobOptions, progress: Progress = quiet
     if options.method == "match":
         model = _match(run, model, raw)
     model = dataclasses.replace(model, decontamination=texts)
-    if not run.done(WEIGHTS):
-        rows = model.raw.num_documents if model.fitted_share == 1 else None
+    rows = model.raw.num_documents if model.fitted_share == 1 else None
+    if not run.done(WEIGHTS, rows):
         _write_weights(run, model, raw, rows)
     return _select(run, model, raw, targets, fitted)
 
 
 def _opened(
-    spark: SparkSession, options: JobOptions, command: str, progress: Progress
-) -> tuple[Run, Input, dict[str, Input]]:
+    spark: SparkSession, options: JobOptions, command: str, progress: Progress,
+    run: Run | None = None,
+) -> tuple[Run, Input, dict[str, Input]]:  # fmt: skip
     """A run that has looked at its output, raw, and the targets: looked at side by side.
 
     None needs another, and the first look that Spark takes at anything costs seconds.
     """
-    options = resolved(spark, options)
     with ThreadPoolExecutor(4) as aside:
         raw = aside.submit(
             open_input, spark, str(options.raw), options.raw_format, "raw", options.where
@@ -171,7 +173,7 @@ def _opened(
             name: aside.submit(open_input, spark, place, options.target_format, owner)
             for name, (owner, place) in named_targets(options).items()
         }
-        run = Run(spark, options, command, progress)
+        run = run or Run(spark, options, command, progress)
         return run, raw.result(), {name: target.result() for name, target in targets.items()}
 
 
@@ -265,14 +267,14 @@ def _select(
         "funnel": selection.funnel,
         "temperature": dict(zip(model.targets, selection.temperatures, strict=True)),
     }
-    if not run.done(SELECTED):
+    wanted = selection.num_selected
+    if not run.done(SELECTED, wanted):
         read = selection.funnel["read"]
         with run.stage("select", "writing the selected documents", read):
             rows = resampling.selected_rows(
                 model, raw.frame, selection, weights, sent=True, unique_ids=options.check_ids
             )  # fmt: skip
-            wanted, unchanged = selection.num_selected, raw.check_unchanged
-            run.write(rows, SELECTED, rows=wanted, unchanged=unchanged)
+            run.write(rows, SELECTED, rows=wanted, unchanged=raw.check_unchanged)
     selected = run.read(SELECTED)
     if options.whole_documents is not None and not run.done(DOCUMENTS):
         with run.stage("documents", "writing the documents whose chunks were selected"):

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from dsir_spark import __version__, served, tables
+from dsir_spark import __version__, history, served, tables
 from dsir_spark.columns import NUM_TOKENS, classifier_columns, column_name
 from dsir_spark.errors import ConfigError, TableError
 from dsir_spark.features import tokenizers
@@ -74,14 +74,12 @@ def log(
 
 def _row(model: Model, output: str, spark: SparkSession) -> dict[str, Any]:
     """The row of `runs` of the latest run that selected by the model."""
-    place = tables.within(output, "runs")
-    rows = tables.read(spark, place, "to_mlflow")
     own = F.col("model_fingerprint") == model.fingerprint
-    found = rows.where(own & F.col("selected_version").isNotNull())
-    row = found.orderBy(F.col("started_at").desc()).first()
+    row = history.latest(spark, output, own, F.col("selected_version").isNotNull())
     if row is None:
-        raise TableError(f"no run at {place} has selected by this model")
-    return dict(row.asDict(recursive=True))
+        raise TableError(f"no run at {tables.within(output, history.RUNS)} has selected by this "
+                         "model")  # fmt: skip
+    return row
 
 
 def _page(output: str | None) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dsir_spark import resampling, runs, tables
+from dsir_spark import history, resampling, tables
 from dsir_spark.columns import (
     CONTAMINATED_BY,
     NUM_CHUNKS_SELECTED,
@@ -253,7 +253,7 @@ def _record(run: Run, name: str, advice: str) -> tuple[tables.Version, Mapping[s
     record: Mapping[str, Any] | None = version.record
     if "raw" not in version.record:  # an earlier version of the package wrote it
         wrote = F.col(f"{name}_version") == version.data
-        record = runs.latest(run.spark, str(run.options.output), wrote)
+        record = history.latest(run.spark, str(run.options.output), wrote)
     if record is None:
         raise TableError(f"no run wrote the {name} at {place}: run `{advice} --overwrite`")
     return version, record
@@ -278,7 +278,7 @@ def model_of_record(run: Run) -> tuple[DSIRModel, Mapping[str, Any]]:
             f"the model at {place} does not belong to this config: {', '.join(differences)}; "
             "leave the options out, or fit again with --overwrite"
         )
-    fitted_on = runs.targets_by_place(earlier)
+    fitted_on = history.targets_by_place(earlier)
     if "target" in run.options.given and run.options.target != fitted_on:
         raise TableError(
             f"the model at {place} does not belong to this config: it was fitted on target "

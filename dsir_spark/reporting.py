@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
-from dsir_spark import inputs, matchings, report, resampling, runs, score_job, tables
+from dsir_spark import failures, history, inputs, matchings, report, resampling, score_job, tables
 from dsir_spark.columns import check_column
 from dsir_spark.dsir import DSIRModel
+from dsir_spark.errors import TableError
 from dsir_spark.options import ResampleOptions
 from dsir_spark.runs import MATCH, MODEL, REPORT, SELECTED, WEIGHTS, Progress, quiet
 from dsir_spark.selection import Selection
@@ -27,6 +31,9 @@ def report_again(
 ) -> report.Facts | report.ScoreFacts:
     """The facts of the latest selection under `output`, gathered anew.
 
+    Where raw or a table of the run cannot be read any more they are those that were stored, with a
+    check (`as_stored`) that says what is missing.
+
     Parameters
     ----------
     composition : columns of raw whose values are counted before and after
@@ -36,14 +43,29 @@ def report_again(
     Raises
     ------
     TableError
-        There is no finished selection under `output`, or its raw table is gone or changed.
+        There is no finished selection under `output`.
     ColumnError
         A column of `composition` is not in raw.
     """
     output = tables.resolved(spark, output)
-    row = runs.latest_selection(spark, output)
-    if row["command"] == "select":
-        return score_job.report_again(spark, output, row, tuple(composition), examples, progress)
+    row = history.latest_selection(spark, output)
+    try:
+        if row["command"] == "select":
+            named = tuple(composition)
+            return score_job.report_again(spark, output, row, named, examples, progress)
+        return _gathered(spark, output, row, composition, examples, progress, allow_functions)
+    except Exception as error:
+        why = str(error) if isinstance(error, TableError) else failures.told(error)
+        if why is None:
+            raise
+    return report.as_stored(row, _kept(spark, output, row["run_id"]), why, examples > 0)
+
+
+def _gathered(
+    spark: SparkSession, output: str, row: Mapping[str, Any], composition: Sequence[str],
+    examples: int, progress: Progress, allow_functions: bool,
+) -> report.Facts:  # fmt: skip
+    """The facts of a run that selected by a model, from its tables and raw."""
     raw = inputs.recorded_raw(spark, row)
     for name in composition:
         check_column(raw, name, "raw", "composition")
@@ -66,6 +88,19 @@ def report_again(
         )  # fmt: skip
 
 
+def _kept(spark: SparkSession, output: str, run_id: str) -> dict[str, Any] | None:
+    """The last report that was gathered of a run, as JSON has it; None where none was kept."""
+    place, own = tables.within(output, REPORT), F.col("run_id") == F.lit(run_id)
+    with contextlib.suppress(TableError):
+        rows = tables.read(spark, place).where(own).orderBy(F.desc("written_at"))
+        if (last := rows.first()) is not None:
+            return dict(json.loads(last["facts"]))
+    with contextlib.suppress(OSError, ValueError):
+        beside = json.loads(Path(output, "report.json").read_text(encoding="utf-8"))
+        return beside if beside["run"]["id"] == run_id else None
+    return None
+
+
 def explain(
     spark: SparkSession, output: str, ids: Sequence[str], number: int = 20,
     allow_functions: bool = False,
@@ -78,7 +113,7 @@ def explain(
         Raw has no document of an id.
     """
     output = tables.resolved(spark, output)
-    row = runs.latest_selection(spark, output)
+    row = history.latest_selection(spark, output)
     score_job.refuse_explaining(row)
     model = read_model(spark, output, row, allow_functions, learnt=False)
     return report.explained(model, inputs.recorded_raw(spark, row), ids, number)
@@ -88,7 +123,8 @@ def write_report(
     spark: SparkSession, facts: report.Facts | report.ScoreFacts, output: str,
     html: str | None = None,
 ) -> str:  # fmt: skip
-    """The path of the page, written with its facts as JSON beside it and as a row of `report`.
+    """The path of the page, written with its facts as JSON beside it and as a row of `report`,
+    which has those that were stored before already.
 
     Parameters
     ----------
@@ -96,6 +132,8 @@ def write_report(
         `dsir-report.html` in the current folder.
     """
     written = report.write(facts, output, html)
+    if report.is_stored(facts):
+        return written
     frame = report.as_frame(spark, facts)
     place = tables.within(tables.resolved(spark, output), REPORT)
     tables.append(frame, place, {tables.RUN_ID: facts.run.id})

@@ -18,16 +18,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, SparkSession
 
 import dsir_spark
-from dsir_spark import session, tables
+from dsir_spark import history, session, tables
 from dsir_spark.errors import DataError, DSIRError, TableError
+from dsir_spark.history import FINISHED, RUNS, STARTED
 from dsir_spark.job_options import JobOptions
 
-MODEL, WEIGHTS, MATCH, SCORES, SELECTED, REJECTED, DOCUMENTS, RUNS, REPORT = (
-    "model", "weights", "match", "scores", "selected", "rejected", "documents", "runs", "report",
+MODEL, WEIGHTS, MATCH, SCORES, SELECTED, REJECTED, DOCUMENTS, REPORT = (
+    "model", "weights", "match", "scores", "selected", "rejected", "documents", "report",
 )  # fmt: skip
 # Tables that each command may write: of two commands at once that write the same, the one that
 # began later goes on.
@@ -36,7 +36,6 @@ WRITES: dict[str, tuple[str, ...]] = {
     "resample": (MATCH, WEIGHTS, SELECTED, DOCUMENTS), "select": (SCORES, SELECTED, REJECTED),
 }  # fmt: skip
 ADDING = ("fit", "weigh")  # commands that can add to what is there
-STARTED, FINISHED = "started", "finished"
 
 SCHEMA = """
     run_id string, command string, started_at timestamp, dsir_spark_version string, config string,
@@ -56,7 +55,6 @@ SCHEMA = """
 _NAMES = [column.split()[0] for column in SCHEMA.replace("map<string, ", "map<").split(",")]
 _PASSING = ("overwrite", "report", "check_ids")  # options that leave what is written as it is
 _LOOKED_AT = 200  # rows of `runs` in which a run that has not ended is looked for
-
 
 
 class Progress(Protocol):
@@ -188,12 +186,18 @@ class Run:
         there = self.there[name]
         return there is not None and there.record.get(tables.RUN_ID) == self.run_id
 
-    def done(self, name: str) -> bool:
-        """Did this run write a table before it was gone on with? What it knew is known again."""
+    def done(self, name: str, rows: int | None = None) -> bool:
+        """Did this run write a table before it was gone on with? What it knew is known again.
+
+        rows : how many there must be; a run that died before it put back other ones writes anew
+        """
         if not self._is_own(name):
             return False
         there = self.there[name]
         assert there is not None
+        if _differ(there, rows):
+            self.there[name] = None  # not to be put back
+            return False
         self.seconds |= there.record["seconds"]
         self.facts |= {k: v for k, v in there.record.items() if k in _NAMES and k not in (
             "run_id", "command", "started_at", "config", "seconds", "state")}  # fmt: skip
@@ -223,6 +227,9 @@ class Run:
         rows : how many there must be; else what was there before is put back
         unchanged : raises a `DSIRError` where the inputs changed meanwhile; the same then
 
+        Both are known after the commit only. To know them before would take a second copy of the
+        rows: Delta commits what Spark wrote, with no step in between.
+
         Raises
         ------
         DataError
@@ -236,7 +243,7 @@ class Run:
         )
         try:
             unchanged()
-            if rows is not None and version.rows not in (None, rows):
+            if _differ(version, rows):
                 raise DataError(
                     f"{version.rows} rows came to be written to {name} where {rows} were to be: "
                     "raw changed while it was read, or its ids do; run again on data that stands "
@@ -304,56 +311,17 @@ class Run:
         return row
 
 
-def _last(
-    spark: SparkSession, output: str, *conditions: Column, n: int = 1
-) -> list[dict[str, Any]]:
-    """The last rows of `runs` under all conditions, the latest first."""
-    place = tables.within(output, RUNS)
-    rows = tables.read(spark, place)
-    if "state" not in rows.columns:  # of a version before there was one
-        rows = rows.withColumn("state", F.lit(FINISHED))
-    for condition in conditions:
-        rows = rows.where(condition)
-    found = rows.orderBy(F.col("started_at").desc(), F.col("state")).limit(n).collect()
-    # Times come as those of this machine's zone, without saying so.
-    utc = datetime.timezone.utc
-    return [
-        {**row.asDict(recursive=True), "started_at": row["started_at"].astimezone(utc)}
-        for row in found
-    ]
-
-
-def latest(spark: SparkSession, output: str, *conditions: Column) -> dict[str, Any] | None:
-    """The latest row of `runs`, of runs that ended, under all conditions; or None."""
-    if not tables.exists(spark, tables.within(output, RUNS)):
-        return None
-    ended = F.coalesce(F.col("state"), F.lit(FINISHED)) == FINISHED
-    return next(iter(_last(spark, output, ended, *conditions)), None)
+def _differ(version: tables.Version, rows: int | None) -> bool:
+    """Is it known that a commit wrote other than so many rows?"""
+    return rows is not None and version.rows not in (None, rows)
 
 
 def _unfinished(spark: SparkSession, output: str, command: str) -> dict[str, Any] | None:
     """The latest run, where it is of this command and has not ended."""
-    rows = _last(spark, output, n=_LOOKED_AT)
+    rows = history.last(spark, output, n=_LOOKED_AT)
     ended = {row["run_id"] for row in rows if row["state"] != STARTED}
     last = next(iter(rows), None)
     return last if last and last["command"] == command and last["run_id"] not in ended else None
-
-
-def latest_selection(spark: SparkSession, output: str) -> dict[str, Any]:
-    """The row of `runs` of the latest run that selected.
-
-    Raises
-    ------
-    TableError
-        There is none.
-    """
-    place = tables.within(output, RUNS)
-    if not tables.exists(spark, place):
-        raise TableError(f"there is no run at {place}: use `dsir-spark run` first")
-    row = latest(spark, output, F.col("selected_version").isNotNull())
-    if row is None:
-        raise TableError(f"no run at {place} has selected anything yet: use `dsir-spark resample`")
-    return row
 
 
 def listing(spark: SparkSession, output: str) -> list[str]:
@@ -368,7 +336,7 @@ def listing(spark: SparkSession, output: str) -> list[str]:
     if not tables.exists(spark, place):
         raise TableError(f"there is no run at {place}: use `dsir-spark run` first")
     found = dict[str, dict[str, Any]]()
-    for row in _last(spark, output, n=_LOOKED_AT):
+    for row in history.last(spark, output, n=_LOOKED_AT):
         kept = found.setdefault(row["run_id"], row)
         if row["state"] != STARTED:
             found[row["run_id"]] = {**row, "started_at": kept["started_at"]}
@@ -388,8 +356,3 @@ def _line(row: Mapping[str, Any], wrote: list[str]) -> str:
         selected = (row["funnel"] or {}).get("selected")
         state = f"ended after {took:.0f} s" + (f", {selected:,} selected" if selected else "")
     return f"{row['run_id']}  {row['started_at']:%Y-%m-%d %H:%M} UTC  {row['command']:8}  {state}"
-
-
-def targets_by_place(run: Mapping[str, Any]) -> dict[str, str]:
-    """Names and places of the targets on record."""
-    return {name: identity["place"] for name, identity in json.loads(run["target"]).items()}

@@ -274,7 +274,7 @@ def _select(run: Run, raw: Input, pool: Input, cutting: ScoreOptions) -> dict[st
         "selected_by_target": {str(n or "score"): k for n, k in zip(
             options.names, selection.num_documents, strict=True)},
     }  # fmt: skip
-    if not run.done(SELECTED):
+    if not run.done(SELECTED, selection.num_selected):
         with run.stage("select", "writing the selected documents"):
             chosen = _selected(options, raw, pool, selection, rows)
             run.write(chosen, SELECTED, rows=selection.num_selected, unchanged=raw.check_unchanged)

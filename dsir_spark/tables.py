@@ -94,7 +94,9 @@ def resolved(spark: SparkSession, place: str) -> str:
     something that Spark can list; a table name is quoted where it must be.
     """
     if not is_path(place):
-        return _quoted_name(place)
+        if not (named := re.fullmatch(r"(?i)delta\.`(.*/.*)`", place)):
+            return _quoted_name(place)
+        place = named[1].replace("``", "`")  # as SQL names the table of a path
     if place.startswith("file:"):
         place = re.sub("^file:/*", "/", place)
     if not _SCHEME.match(place):
@@ -107,9 +109,8 @@ def resolved(spark: SparkSession, place: str) -> str:
 
 def contains(outer: str, inner: str) -> bool:
     """Is the resolved path `inner` the path `outer` or below it?"""
-    if not is_path(outer) or not is_path(inner):
-        return outer == inner
-    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
+    both = is_path(outer) and is_path(inner)
+    return inner == outer or (both and inner.startswith(outer.rstrip("/") + "/"))
 
 
 def _on_this_machine(spark: SparkSession) -> bool:
@@ -207,8 +208,8 @@ def _record_of(row: Row) -> dict[str, Any]:
 
 def records(spark: SparkSession, place: str, after: int = -1) -> list[tuple[int, dict[str, Any]]]:
     """Versions and records of the commits since version `after`, the newest first."""
-    limit = f" LIMIT {_HISTORY}"
-    rows = spark.sql(f"DESCRIBE HISTORY {_sql_name(spark, place)}{limit}").collect()
+    name = _sql_name(spark, place)
+    rows = spark.sql(f"DESCRIBE HISTORY {name} LIMIT {_HISTORY}").collect()
     return [(r["version"], _record_of(r)) for r in rows if r["version"] > after]
 
 

@@ -269,7 +269,7 @@ def served_kernels(data: Path, rows: int) -> tuple[Clock, Runs]:
 
     texts = pq.read_table(data / "raw", columns=["text"])["text"].combine_chunks()
     tables = np.random.default_rng(0).normal(size=(10_000, 1))
-    usual, other = features.FeatureSpec(), features.FeatureSpec(hash="sha256")
+    usual, other = (features.FeatureSpec(2, 10_000, hash=h) for h in ("xxhash64", "sha256"))
 
     def weigh(batches: list[pa.Array], spec: Any) -> None:
         for batch in batches:
@@ -337,7 +337,7 @@ def load_once() -> dict[str, float]:
     loaded = time.process_time()
     from dsir_spark import features
 
-    spec, texts = features.FeatureSpec(), pa.array(["a b", None])
+    spec, texts = features.FeatureSpec(2, 10_000), pa.array(["a b", None])
     features.count_ngrams(texts, spec)
     features.score(texts, np.zeros((spec.num_buckets, 1)), spec)
     return {

@@ -190,10 +190,10 @@ def kernels(table: Table, texts: pa.Array, megabytes: float) -> None:
     many = np.random.default_rng(0).normal(size=(10_000, 16))
     batches = [texts.slice(i, 10_000) for i in range(0, len(texts), 10_000)]
     for hash_name in ("xxhash64", "sha256"):
-        spec = FeatureSpec(hash=hash_name)
+        spec = FeatureSpec(2, 10_000, hash=hash_name)
         table.measure(f"kernel: weigh, {hash_name}", megabytes, "MB",
                       lambda s=spec: [features.score(b, tables, s) for b in batches])  # fmt: skip
-    spec = FeatureSpec()
+    spec = FeatureSpec(2, 10_000)
     table.measure("kernel: count, xxhash64", megabytes, "MB",
                   lambda: [features.count_ngrams(b, spec) for b in batches])  # fmt: skip
     table.measure("kernel: weigh, 16 targets", megabytes, "MB",
@@ -213,7 +213,7 @@ def all_tokenizers(table: Table, texts: pa.Array) -> None:
     made = made_up_texts()
 
     def weigh(label: str, batch: pa.Array, tokenizer: str) -> None:
-        spec = FeatureSpec(tokenizer=tokenizer)
+        spec = FeatureSpec(2, 10_000, tokenizer)
         table.measure(f"tokenizer: {label}", batch.nbytes / 1e6, "MB",
                       lambda: features.score(batch, tables, spec))  # fmt: skip
 

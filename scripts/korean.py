@@ -46,7 +46,7 @@ def main() -> None:
 
 def line(pool: list[dict[str, str]], target: list[str], held: list[str], k: int, name: str) -> str:
     """Figures of the k documents of the largest log weights, of at least 100 tokens."""
-    spec = FeatureSpec(tokenizer=name)
+    spec = FeatureSpec(2, 10_000, name)
 
     def counts(texts: list[str]) -> np.ndarray:
         return features.count_ngrams(pa.array(texts), spec).counts

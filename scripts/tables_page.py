@@ -32,6 +32,15 @@ record (`userMetadata`) holds the run. Columns of raw keep their names and types
 | `rejected` | a document that `select` left out | with `--rejected` |
 | `report` | a report page | all that select, and `report` |
 | `runs` | a run that began, and another when it ends (`state`) | every command that writes |
+
+A commit is whole, but what is wrong with it shows after it: other rows than the cut holds, or files
+of raw that changed meanwhile. Then the run fails and brings the version before back (Delta's
+RESTORE; an empty table where there was none). Until then, a few seconds and as long as raw's files
+take to list, readers of the latest version see the wrong one; where a run is killed just then,
+until the same command goes on with it. Whoever must never see it reads the version on record:
+`selected_version` in the last row of `runs` whose `state` is `finished`, say
+``SELECT * FROM delta.`/data/out/selected` VERSION AS OF 3``. To know before the commit would take
+a second copy of the rows, or a second reading of raw.
 """
 MODEL = """position: order, raw first
 name: empty for raw, else the target's

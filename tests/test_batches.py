@@ -14,7 +14,7 @@ from dsir_spark import features
 from dsir_spark.features import FeatureSpec, batches
 
 ROWS = ["To be, or not to be.", None, "", "a", "to be be be", "x " * 50, "not " * 9 + "\u03a3"]
-SPEC = FeatureSpec(num_buckets=97)
+SPEC = FeatureSpec(2, 97)
 HERE = unicodedata.unidata_version
 BATCHES = [pa.record_batch([pa.array(ROWS[i : i + 3], pa.string())], ["text"]) for i in (0, 3, 6)]
 TABLES = np.random.default_rng(6).random((97, 4))

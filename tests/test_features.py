@@ -26,7 +26,7 @@ CJK = "\u6f22\u5b57\u30ab\u3099\u304c\uff76\ud55c\uae00\u1112\u1161\u0e01\u0e49\
 CJK += "\u3001\u30fb\u3000\u3400\U00020000\U0001b000\u0e00\u0e3b\ud7a4\uffdd"
 texts = st.text(st.one_of(st.sampled_from(HOSTILE + CJK), st.characters(codec="utf-8")))
 runs = st.lists(st.one_of(texts, st.sampled_from(["word ", "a" * 70, "-" * 9, " " * 80, "Ab, c"])))
-SPEC = FeatureSpec(num_buckets=1 << 24)
+SPEC = FeatureSpec(2, 1 << 24)
 specs = st.builds(
     FeatureSpec,
     ngrams=st.integers(1, 7),
@@ -56,7 +56,7 @@ def check(text, spec, split=None):
 @given(parts=runs, spec=specs)
 @example(["\u0391\u03a3 \u03a3 \u0391\u03a3\u0301 a\u03a3b a\u03a3\u00ad\u03a3"], SPEC)
 @example(["\u0130stanbul I\u0307 \u0130\u0130"], SPEC)
-@example([CJK, "abc", CJK], FeatureSpec(tokenizer="wordpunct_cjk"))
+@example([CJK, "abc", CJK], FeatureSpec(2, 10_000, "wordpunct_cjk"))
 @example([], SPEC)
 def test_buckets_of_any_text(parts, spec):
     check("".join(parts), spec)
@@ -134,7 +134,7 @@ def test_slices_nulls_and_types_of_arrays(kind):
     rows = ["one two", None, "", "  ", "three, three", None, "caf\u00e9 \u0130"]
     whole = pa.array([r and r.encode() for r in rows], pa.binary()).cast(kind)
     tables = np.random.default_rng(1).normal(size=(97, 3))
-    spec = FeatureSpec(num_buckets=97)
+    spec = FeatureSpec(2, 97)
     bounds = [(i, j) for i in range(len(rows) + 1) for j in range(i, len(rows) + 1)]
     for start, stop in bounds:
         part = whole.slice(start, stop - start)
@@ -182,7 +182,8 @@ def test_scores_have_the_same_bits_in_any_batch(hash):
 def test_min_tokens_leaves_short_documents_out_of_counts(rows, min_tokens, size):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passes, "_BLOCK", size)
-        found = features.count_ngrams(pa.array(rows, pa.string()), FeatureSpec(), min_tokens)
+        spec = FeatureSpec(2, 10_000)
+        found = features.count_ngrams(pa.array(rows, pa.string()), spec, min_tokens)
     sizes = {r: len(oracle.tokens(r)) for r in rows if r is not None}
     counted = [r for r in rows if r is not None and sizes[r] >= min_tokens]
     assert found.counts.tolist() == oracle.bucket_counts(counted)

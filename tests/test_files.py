@@ -38,6 +38,7 @@ def csv(names, rows=ROWS):
 JSONL, PARQUET = lines(ROWS), parquet(ROWS)
 NAMES = ["id", "source", "text"]
 TIMES = parquet([{"t": 1}], pa.schema({"t": pa.timestamp("ns")}))
+PROPER = 'id,text\na,"b\n"\n"b",", so\nx,"\nc,"""q"" he said,\n,"""\nd,"5"", ""\n\n""e"\n'
 OPENED = 'id,text\na,"salt\nb,"soup"\nc,"pot"\n'
 
 # Files by name; place; rows; columns; what is said (of what is left out, or in the error).
@@ -76,8 +77,14 @@ READ = {
         "r", 2, ["m"], None),
     "a BOM": ({"r.csv": "\ufeff" + csv(NAMES)}, "r.csv", 8, NAMES, None),
     "line ends in a text": ({"r.csv": 'id,text\na,"b\nc"\n'}, "r.csv", 1, ["id", "text"], None),
+    "line ends and quotes in texts": ({"r.csv": PROPER}, "r.csv", 4, ["id", "text"], None),
+    "two quotes that stay open": (
+        {"r.csv": csv(["id", "text"]) + 'a,"salt\nb,soup\nc,"pot\n' + PROPER}, "r.csv", None,
+        ["id", "text"], r"r\.csv has 2 of \d+ lines that begin a text with a quote and do not end"),
     "a quote that stays open": ({"r.csv": OPENED}, "r.csv", None, ["id", "text"],
-                                r"r\.csv has an odd number of quotes"),
+                                r"r\.csv has 1 of 4 lines that begin a text with a quote and do"),
+    "an odd quote": ({"r/a.csv": 'id,text\na,5" discs\n', "r/b.csv": OPENED}, "r", None,
+                     ["id", "text"], r"a\.csv \(and 1 more\) has an odd number of quotes"),
     "an array on a line": ({"r.json": json.dumps(ROWS)}, "r.json", 8, NAMES, None),
     "an empty file that is not the first": (
         {"r/a.parquet": PARQUET, "r/b.parquet": PARQUET, "r/z.parquet": b""},

@@ -24,8 +24,8 @@ PROCESSORS = {
     "haswell": {"NUMBA_CPU_NAME": "haswell"},
     "znver2 with sha": {"NUMBA_CPU_NAME": "znver2", "NUMBA_CPU_FEATURES": "+sha"},
 }
-SPECS = [FeatureSpec(ngrams=3, num_buckets=997), FeatureSpec(num_buckets=997, hash="sha256"),
-         FeatureSpec(num_buckets=1 << 24, tokenizer="bytes")]  # fmt: skip
+SPECS = [FeatureSpec(ngrams=3, num_buckets=997), FeatureSpec(2, 997, hash="sha256"),
+         FeatureSpec(2, 1 << 24, "bytes")]  # fmt: skip
 
 
 def digest() -> str:

@@ -227,7 +227,7 @@ def test_a_disk_that_fills_under_the_compiled_code(small_disk):
     code = (
         "from dsir_spark import features\n"
         "import pyarrow as pa\n"
-        "spec = features.FeatureSpec(num_buckets=100)\n"
+        "spec = features.FeatureSpec(2, 100)\n"
         "print(features.count_ngrams(pa.array(['salt the soup']), spec).counts.sum())\n"
     )
     values = {**os.environ, "NUMBA_CACHE_DIR": str(small_disk(8))}

@@ -258,7 +258,7 @@ def test_buckets_of_documents_are_packed_and_unpacked(monkeypatch, num_buckets):
     scores have the bits of those of the texts."""
     monkeypatch.setattr(buckets, "_TEXT_BYTES", 100)
     monkeypatch.setattr(buckets, "_PIECE", 64)
-    spec = FeatureSpec(num_buckets=num_buckets)
+    spec = FeatureSpec(2, num_buckets)
     rows = [t for _, t in corpus()[0][:20]]
     rows[3:3] = [None, "", "two words", "long " * 400]
     parts = [pa.record_batch([pa.array(rows[:9])], ["t"]), pa.record_batch([rows[9:]], ["t"])]

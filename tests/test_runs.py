@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from test_end_to_end import again, data, delta, options, run, texts_of  # noqa: F401 - a fixture
 
-from dsir_spark import cli, job, runs, tables
+from dsir_spark import cli, history, job, runs, tables
 from dsir_spark.errors import ColumnError, DataError, TableError
+from dsir_spark.report import text as printed
 
 pytestmark = pytest.mark.spark
 BUDGET = {"num_to_sample": 20, "min_example_length": 10}
@@ -125,7 +126,7 @@ def test_of_two_runs_the_later_goes_on(spark, data, tmp_path, monkeypatch):  # n
     with pytest.raises(TableError, match=r"a later `run` \(run \w+\) began to write"):
         run(spark, chosen)
     assert delta(spark, tmp_path / "out" / "selected").count() == 30
-    assert runs.latest_selection(spark, str(tmp_path / "out"))["run_id"] == others[1]["run_id"]
+    assert history.latest_selection(spark, str(tmp_path / "out"))["run_id"] == others[1]["run_id"]
     assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
 
 
@@ -153,7 +154,7 @@ def test_what_meets_ends_whole(spark, data, tmp_path, with_a_run):  # noqa: F811
         maintenance.result()
     lost = [one for one in found if isinstance(one, BaseException)]
     assert all(isinstance(one, TableError) for one in lost) and len(lost) <= 1, lost
-    last = runs.latest_selection(spark, str(output))
+    last = history.latest_selection(spark, str(output))
     assert last["run_id"] in [one["run_id"] for one in found if one not in lost]
     assert delta(spark, output / "selected").count() == last["funnel"]["selected"]
     report = job.report_again(spark, str(output), examples=0)
@@ -166,11 +167,21 @@ def test_what_was_there_is_put_back_when_other_rows_are_written(
     """Raw that changes while it is read, in number of rows or in its files."""
     run(spark, options(data, tmp_path / "out"))
     good, rows_of = texts_of(spark, tmp_path / "out"), job.resampling.selected_rows
+
+    def put_back(*_):
+        raise Killed
+
     with monkeypatch.context() as patch:
         patch.setattr(job.resampling, "selected_rows", lambda *a, **k: rows_of(*a, **k).limit(3))
         with pytest.raises(DataError, match="3 rows came to be written to selected where 20 were"):
             again(spark, tmp_path / "out", **BUDGET)
-    assert texts_of(spark, tmp_path / "out") == good
+        assert texts_of(spark, tmp_path / "out") == good
+        with monkeypatch.context() as death, pytest.raises(Killed):
+            death.setattr(tables, "restore", put_back)
+            again(spark, tmp_path / "out", **BUDGET)
+    assert delta(spark, tmp_path / "out" / "selected").count() == 3  # until it is gone on with
+    assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
+    assert delta(spark, tmp_path / "out" / "selected").count() == 20
     shutil.copytree(data / "parquet", tmp_path / "raw")
     chosen = options(data, tmp_path / "new", raw=str(tmp_path / "raw"))
 
@@ -183,7 +194,6 @@ def test_what_was_there_is_put_back_when_other_rows_are_written(
         with pytest.raises(DataError, match="changed while they were read"):
             run(spark, chosen)
     assert delta(spark, tmp_path / "new" / "selected").count() == 0
-    assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
 
 
 def test_maintenance_leaves_a_run_as_it_is(spark, data, tmp_path):  # noqa: F811
@@ -196,7 +206,32 @@ def test_maintenance_leaves_a_run_as_it_is(spark, data, tmp_path):  # noqa: F811
     spark.sql(f"VACUUM delta.`{tmp_path}/out/weights`").collect()
     spark.sql(f"ALTER TABLE delta.`{tmp_path}/out/model` SET TBLPROPERTIES ('a' = 'b')").collect()
     assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
-    assert job.report_again(spark, str(tmp_path / "out"), examples=1)
+    facts = job.report_again(spark, str(tmp_path / "out"), examples=1)
+    shown_as_stored(spark, tmp_path, facts)
+
+
+def shown_as_stored(spark, folder, facts):
+    """Without files of raw or weights the report is the one that was stored."""
+    output = str(folder / "out")
+    job.write_report(spark, facts, output)
+    for gone in ("out/weights/*.parquet", "raw/_delta_log", "out/report"):
+        for path in folder.glob(gone):
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+        kept = job.report_again(spark, output, examples=0 if gone == "out/report" else 2)
+        note, *others = kept.warnings
+        assert note.name == "as_stored" and "cannot be made again: " in note.sentence, gone
+        assert tuple(others) == facts.warnings
+        if gone != "out/report":
+            assert kept.to_dict() | {"warnings": facts.to_dict()["warnings"]} == facts.to_dict()
+            job.write_report(spark, kept, output)  # as JSON only: the table has it
+            shown = printed.full(kept)
+    assert "Note: This is the report as it was stored" in shown and "Examples for" in shown
+    assert shown.startswith(printed.full(facts).split("\n\nNote")[0])
+    assert "Examples for" not in printed.full(kept)
+    (folder / "out" / "report.json").unlink()
+    few = job.report_again(spark, output)
+    assert few.row() == facts.row() and "without a report" in few.warnings[0].sentence
+    job.write_report(spark, few, output)
 
 
 def test_places_in_any_spelling_are_one(spark, data, tmp_path, monkeypatch):  # noqa: F811

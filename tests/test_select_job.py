@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dsir_spark import job, runs, score_job, tables
+from dsir_spark import history, job, runs, score_job, tables
 from dsir_spark import select as select_rows
 from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
 from dsir_spark.job_options import SelectJobOptions
@@ -108,7 +108,7 @@ def test_scores_of_another_table_are_the_pool(spark, data, tmp_path):
     chosen = delta(spark, tmp_path, "selected").collect()
     assert sorted(r["size"] for r in chosen) == [6] + [7] * 6 and facts["shortfall"] == 2
     assert all(r["score"] == 1.5 * r["size"] and r["text"].startswith("text") for r in chosen)
-    row = runs.latest_selection(spark, str(tmp_path))
+    row = history.latest_selection(spark, str(tmp_path))
     assert json.loads(row["scores"])["place"].endswith("scores.parquet")
     assert row["scores_version"] == row["selected_version"] == 0
     again = job.report_again(spark, str(tmp_path), ["length"], examples=2)
@@ -139,6 +139,12 @@ def test_what_is_shown(spark, data, tmp_path):
         job.explain(spark, str(tmp_path), ["d1"])
     with pytest.raises(ColumnError, match="composition 'no' is not a column"):
         job.report_again(spark, str(tmp_path), ["no"])
+    for path in (tmp_path / "scores").glob("*.parquet"):
+        path.unlink()
+    kept = job.report_again(spark, str(tmp_path), examples=2)
+    assert [w.name for w in kept.warnings] == ["as_stored", "ties"]
+    assert kept.warned(facts.warnings).to_dict() == facts.to_dict()
+    assert printed.full(kept.warned(facts.warnings)) == shown
     empty = run(spark, data, tmp_path / "b", num_to_sample=0)["facts"]
     assert "Nothing was selected" in json.dumps(empty.to_dict())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import dsir_spark
 from dsir_spark import dsir, session
 from dsir_spark.errors import SessionError
+from dsir_spark.features import FeatureSpec
 from dsir_spark.options import FitOptions, ResampleOptions
 
 PACKAGE = Path(dsir_spark.__file__).parent
@@ -23,7 +25,7 @@ MODULES = {
 # What each part may import: parts above it only, and a wing its own rooms.
 WINGS = {"features", "scoring", "selection", "report"}
 _VALUES = "errors columns options score_options"
-_MODEL = f"{_VALUES} features tables scoring selection resampling matchings"
+_MODEL = f"{_VALUES} features tables history scoring selection resampling matchings"
 MAY_IMPORT = {
     "errors": "",
     "features": "",
@@ -33,14 +35,16 @@ MAY_IMPORT = {
     "score_options": "errors fields options",
     "job_options": "errors fields options score_options",
     "failures": "",
-    "files": "errors failures",
+    "quotes": "",
+    "files": "errors failures quotes",
     "tables": "errors columns failures files",
+    "history": "errors tables",
     "scoring": f"{_VALUES} features",
     "selection": _VALUES,
     "resampling": f"{_VALUES} scoring selection",
     "matchings": f"{_VALUES} tables scoring resampling",
     "served": "errors features scoring",
-    "mlflow_model": "errors columns features tables scoring served",
+    "mlflow_model": "errors columns features tables history scoring served",
     "dsir": f"{_MODEL} mlflow_model",
     "distilled": "errors columns options features tables scoring",
     "ml": "errors columns options dsir",
@@ -49,14 +53,14 @@ MAY_IMPORT = {
     "progress": "",
     "demo_data": "",
     "inputs": "errors columns files tables",
-    "runs": "errors job_options tables session",
+    "runs": "errors job_options tables history session",
     "preflight": f"{_MODEL} job_options dsir inputs runs",
     "plans": "errors options features",
     "changes": "errors failures tables",
     "additions": f"{_MODEL} job_options failures dsir preflight changes",
     "increments": f"{_MODEL} job_options dsir inputs runs preflight changes additions",
     "score_job": f"{_MODEL} job_options dsir report inputs runs preflight",
-    "reporting": f"{_MODEL} job_options dsir report inputs runs score_job",
+    "reporting": f"{_MODEL} failures job_options dsir report inputs runs score_job",
     "job": f"{_MODEL} job_options dsir report inputs runs preflight plans increments "
            "score_job reporting",
     "published": f"{_MODEL} job_options dsir report inputs reporting",
@@ -159,6 +163,13 @@ def test_public_surface(function, own, options):
         assert found[name].default == field.default
         assert f"\n{name} : " in doc, f"help does not tell of {name}"
     assert doc and "{options}" not in doc
+
+
+def test_features_have_no_defaults_of_their_own():
+    """Those of the n-grams are the options'; features knows no options."""
+    own = {f.name: f.default for f in dataclasses.fields(FeatureSpec)}
+    usual = {n: FitOptions.model_fields[n].default for n in ("tokenizer", "hash")}
+    assert own == {"ngrams": dataclasses.MISSING, "num_buckets": dataclasses.MISSING, **usual}
 
 
 def test_public_names():

@@ -16,7 +16,7 @@ class FeatureSpec:
     hash : "xxhash64" or "sha256"
     """
 
-    ngrams: int = 2
-    num_buckets: int = 10_000
+    ngrams: int
+    num_buckets: int
     tokenizer: str = "wordpunct"
     hash: str = "xxhash64"

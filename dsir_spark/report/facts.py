@@ -220,6 +220,16 @@ class Run:
     classifier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # as in `runs`
 
 
+def run_of(row: Mapping[str, Any]) -> Run:
+    """Of a row of `runs`, as far as it is known."""
+    config, started = json.loads(row["config"]), row["started_at"]
+    return Run(
+        row["run_id"], row["command"], f"{started:%Y-%m-%d %H:%M}", config["method"], row["seed"],
+        row["model_fingerprint"], row["dsir_spark_version"], config["min_example_length"],
+        json.loads(row.get("match") or "{}"), json.loads(row.get("classifier") or "{}"),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Facts:
     """All that a report tells."""

@@ -6,7 +6,6 @@ queries; of raw's texts about 10,000 documents are looked at, in one scan, whate
 
 from __future__ import annotations
 
-import datetime
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -154,17 +153,7 @@ def gather(
         tuple(found),
     )  # fmt: skip
     warnings = tuple(check for part in (fit, weighed, chosen) for check in checks.found(part))
-    return Facts(_run(run), run["funnel"], fit, weighed, chosen, warnings)
-
-
-def _run(run: Mapping[str, Any]) -> facts.Run:
-    config = json.loads(run["config"])
-    started: datetime.datetime = run["started_at"]
-    return facts.Run(
-        run["run_id"], run["command"], f"{started:%Y-%m-%d %H:%M}", config["method"], run["seed"],
-        run["model_fingerprint"], run["dsir_spark_version"], config["min_example_length"],
-        json.loads(run.get("match") or "{}"), json.loads(run.get("classifier") or "{}"),
-    )  # fmt: skip
+    return Facts(facts.run_of(run), run["funnel"], fit, weighed, chosen, warnings)
 
 
 def _with_targets(model: Model, weights: DataFrame, targets: Frames) -> DataFrame:

@@ -70,7 +70,7 @@ def render(facts: Mapping[str, Any]) -> str:
         "signed": _signed,
         "percent": lambda x: "–" if x is None else f"{100 * x:.1f}\u00a0%",
         "change": lambda x: f"{100 * x:+.1f}\u00a0%".replace("-", "−"),
-        "whole": lambda number: f"{number:,.0f}",
+        "whole": lambda number: "–" if number is None else f"{number:,.0f}",
         "place": lambda share: f"{share:.2f}%",
         "shade": lambda part, largest: f"{0.5 * abs(part) / largest:.2f}",
     }

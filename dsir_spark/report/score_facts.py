@@ -62,6 +62,16 @@ class ScoreRun:
         return ", ".join(parts) + "."
 
 
+def score_run_of(row: Mapping[str, Any]) -> ScoreRun:
+    """Of a row of `runs`, as far as it is known."""
+    own, started = json.loads(row["config"]), row["started_at"]
+    return ScoreRun(
+        row["run_id"], row["command"], f"{started:%Y-%m-%d %H:%M}", row["dsir_spark_version"],
+        own["method"], own["seed"], own["lower_is_better"], own["normalize_score"],
+        own["normalize_within"],
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ScoreFacts:
     """All that a report of `select` tells."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from dsir_spark.job_options import SelectJobOptions
 from dsir_spark.report import checks, facts
 from dsir_spark.report.candidates import SAMPLED, Float64, position
 from dsir_spark.report.gather import compositions
-from dsir_spark.report.score_facts import OfScore, ScoreFacts, ScoreRun, shown
+from dsir_spark.report.score_facts import OfScore, ScoreFacts, score_run_of, shown
 from dsir_spark.selection import Selection
 from dsir_spark.selection.rows import to_arrow
 
@@ -71,19 +70,10 @@ def gather_scores(
         ))  # fmt: skip
     unit = str(options.size_column) if options.sized else "documents"
     gathered = ScoreFacts(
-        _run(run, options), run["funnel"], tuple(own),
+        score_run_of(run), run["funnel"], tuple(own),
         compositions(composition, rows, chosen, selection.is_candidate()), run["shortfall"], unit,
     )  # fmt: skip
     return gathered.warned(checks.found(gathered))
-
-
-def _run(run: Mapping[str, Any], options: SelectJobOptions) -> ScoreRun:
-    started: datetime.datetime = run["started_at"]
-    return ScoreRun(
-        run["run_id"], run["command"], f"{started:%Y-%m-%d %H:%M}", run["dsir_spark_version"],
-        options.method, options.seed, options.lower_is_better, options.normalize_score,
-        options.normalize_within,
-    )  # fmt: skip
 
 
 def _has_line(options: SelectJobOptions) -> bool:

@@ -237,7 +237,7 @@ SCALE = 100.0
 
 def shares(texts: pa.Array) -> sparse.csr_matrix:
     """Shares of 10,000 buckets in each text's n-grams, times SCALE."""
-    buckets, indptr, _ = arrow.collected_buckets(texts, FeatureSpec())
+    buckets, indptr, _ = arrow.collected_buckets(texts, FeatureSpec(2, 10_000))
     sizes = np.diff(indptr)
     values = np.repeat(SCALE / np.maximum(sizes, 1), sizes)
     found = sparse.csr_matrix((values, buckets, indptr), (len(sizes), 10_000))
