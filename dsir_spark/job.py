@@ -13,18 +13,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from dsir_spark import (
     increments,
     inputs,
     matchings,
     plans,
+    rejecting,
     report,
     reporting,
     resampling,
     score_job,
     tables,
 )
+from dsir_spark.columns import NUM_TOKENS, TEXT_HASH, quoted
 from dsir_spark.dsir import DSIR, DSIRModel
 from dsir_spark.errors import DSIRError
 from dsir_spark.history import RUNS
@@ -49,6 +52,7 @@ from dsir_spark.runs import (
     DOCUMENTS,
     MATCH,
     MODEL,
+    REJECTED,
     SCORES,
     SELECTED,
     WEIGHTS,
@@ -281,6 +285,9 @@ def _select(
             share = options.whole_documents
             whole = resampling.whole_documents(model, raw.frame, selected, share)
             run.write(whole, DOCUMENTS)
+    if options.rejected is not None and not run.done(REJECTED):
+        with run.stage("reject", "writing some of what was rejected"):
+            run.write(_rejected(model, raw, selection, weights, options.rejected), REJECTED)
     with run.stage("evaluate", "measuring what was selected"):
         facts = report.gather(
             run=run.row(), model=model, raw=raw.frame, weights=weights, selected=selected,
@@ -289,6 +296,19 @@ def _select(
         )  # fmt: skip
         run.facts |= facts.row()
     return {**run.finish(), "facts": facts}
+
+
+def _rejected(
+    model: DSIRModel, raw: Input, selection: Selection, weights: DataFrame, number: int
+) -> DataFrame:
+    """The table `rejected`: the columns of `weights`, stage, reason and number."""
+    tokens, scores = quoted(NUM_TOKENS), [*selection.pool.scores.values()]
+    # Ids that are made of texts or of chunks are those of rows that were read.
+    source = None if model.id_name != model.config.id_column else raw
+    size = selection.pool.size
+    told = {"blank": tokens, "too_short": tokens} | ({} if size is None else {"without_size": size})
+    best = scores[0] if len(scores) == 1 else F.array_max(F.array(*scores))
+    return rejecting.table_of(selection, weights, source, number, best, told, [TEXT_HASH])
 
 
 def _dropped(raw: Input, funnel: Mapping[str, int]) -> dict[str, int]:

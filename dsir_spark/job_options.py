@@ -98,6 +98,9 @@ class JobOptions(ResampleOptions, FitOptions):
     checkpoints: Text | None = option(
         None, "Where streams of incremental keep what they were to read; else in the folder of the "
         "table, which catalogs may not allow.", "a path", commands=("fit", "weigh"))
+    rejected: Whole | None = _selecting(
+        None, "Also write the table `rejected`: up to so many rows of each stage of the funnel, by "
+        "a hash of their ids, with the reason and its number.", "a whole number of rows >= 1", ge=1)
     report: bool = _selecting(True, "Write the report page at the end.")
     examples: bool = _selecting(True, "Show texts and n-grams in the report.")
 
@@ -181,10 +184,6 @@ class SelectJobOptions(ScoreOptions, JobOptions):  # type: ignore[misc]
     copies_column: Text | None = _score(
         None, "Of rows of equal value (the text, or a hash of it) only the one with the smallest "
         "id may be selected.", _COLUMN)
-
-    rejected: Whole | None = _score(
-        None, "Also write the table `rejected`: up to so many rows of each stage of the funnel, by "
-        "a hash of their ids, with the reason and its number.", "a whole number of rows >= 1", ge=1)
 
     @property
     def names(self) -> tuple[str | None, ...]:

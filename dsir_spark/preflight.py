@@ -36,6 +36,7 @@ from dsir_spark.job_options import JobOptions
 from dsir_spark.options import FitOptions, ResampleOptions
 from dsir_spark.runs import MODEL, SELECTED, WEIGHTS, WRITES, Run
 from dsir_spark.scoring import decontamination, distributions, linear
+from dsir_spark.selection import rejected
 
 MAKING = {MODEL: "fit", WEIGHTS: "weigh"}  # tables and the commands that make each alone
 _ENOUGH, _HELD_OUT = 1_000, 0.1  # documents of a target, and the share held out of so many
@@ -80,6 +81,7 @@ def check_columns(
     added += [NUM_CHUNKS_SELECTED] if options.whole_documents is not None else []
     # In a weights table columns of these names are taken for ours, whatever the options ask for.
     kept = (*options.keep, *options.needed_columns)
+    added += rejected.ADDED if options.rejected else ()
     added += [c for c in (TEXT_HASH, CONTAMINATED_BY) if c in map(str.lower, kept)]
     refuse_columns(raw.frame, added, owner)
     written = raw.frame if SELECTED in WRITES[run.command] else raw.frame.select(*map(quoted, kept))

@@ -32,8 +32,9 @@ MODEL, WEIGHTS, MATCH, SCORES, SELECTED, REJECTED, DOCUMENTS, REPORT = (
 # Tables that each command may write: of two commands at once that write the same, the one that
 # began later goes on.
 WRITES: dict[str, tuple[str, ...]] = {
-    "run": (MODEL, MATCH, WEIGHTS, SELECTED, DOCUMENTS), "fit": (MODEL,), "weigh": (WEIGHTS,),
-    "resample": (MATCH, WEIGHTS, SELECTED, DOCUMENTS), "select": (SCORES, SELECTED, REJECTED),
+    "run": (MODEL, MATCH, WEIGHTS, SELECTED, REJECTED, DOCUMENTS), "fit": (MODEL,),
+    "weigh": (WEIGHTS,), "resample": (MATCH, WEIGHTS, SELECTED, REJECTED, DOCUMENTS),
+    "select": (SCORES, SELECTED, REJECTED),
 }  # fmt: skip
 ADDING = ("fit", "weigh")  # commands that can add to what is there
 
@@ -341,7 +342,7 @@ def listing(spark: SparkSession, output: str) -> list[str]:
         if row["state"] != STARTED:
             found[row["run_id"]] = {**row, "started_at": kept["started_at"]}
     wrote: dict[str, list[str]] = {}
-    for name in dict.fromkeys((SCORES, *WRITES["run"], REJECTED)):
+    for name in dict.fromkeys((SCORES, *WRITES["run"])):
         there = tables.delta_version(spark, tables.within(output, name))
         if there is not None:
             wrote.setdefault(str(there.record.get(tables.RUN_ID)), []).append(name)

@@ -17,7 +17,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark import inputs, report, tables
+from dsir_spark import inputs, rejecting, report, tables
 from dsir_spark.columns import (
     COPIES,
     TARGET,
@@ -154,7 +154,7 @@ def _check(options: SelectJobOptions, raw: Input, pool: Input) -> None:
     added = [*_named(options, "score").values()] if options.score else []
     own = [c for c in added if not _is_itself(options, c)]
     taken = [*_named(options, "normalized").values(), COPY_HASH, *own]
-    taken += ["stage", "reason", "number"] if options.rejected else []
+    taken += rejected.ADDED if options.rejected else []
     refuse_columns(pool.frame.select(*map(quoted, (id_column, *_kept(options)))), taken, owner)
     refuse_columns(raw.frame, own if pool is raw else added, "raw")
     more = [] if options.names == (None,) else [TARGET]
@@ -318,27 +318,15 @@ def _rejected(
     options: SelectJobOptions, pool: Input, selection: Selection, rows: DataFrame
 ) -> DataFrame:
     """The table `rejected`: the columns of `scores`, stage, reason and number."""
-    ids, funnel = quoted(str(options.id_column)), selection.funnel
     size = F.lit(None) if options.size_column is None else quoted(options.size_column)
+    # Not what a threshold or a rule was told by: what was given.
     given = [quoted(c) for c in _named(options, "score").values()]
     score = given[0] if len(given) == 1 else F.array_max(F.array(*given))
-    parted = rejected.rejected(selection, rows)
-    left_out = [c for c in _named(options, "normalized").values() if c in parted.columns]
-    parted = parted.drop(*left_out, COPY_HASH)
-    for stage, condition in pool.dropped.items():
-        if stage == "filtered":
-            gone = pool.everything.where(condition).select(
-                ids, *[quoted(c) for c in parted.columns
-                       if c in pool.everything.columns and c != str(options.id_column)],
-                F.lit(stage).alias(rejected.STAGE),
-            )  # fmt: skip
-            parted = parted.unionByName(gone, allowMissingColumns=True)
-    counts = {**funnel, rejected.BELOW: funnel["candidates"] - funnel["selected"]}
-    few = rejected.drawn(parted, ids, counts, int(options.rejected or 0))
-    at = F.col(rejected.STAGE)
-    reasons = [F.when(at == F.lit(stage), F.lit(label)) for stage, label in report.REASONS.items()]
-    number = F.when(at == F.lit("without_size"), size.cast("double")).otherwise(score)
-    return few.select("*", F.coalesce(*reasons, at).alias("reason"), number.alias("number"))
+    hidden = [c for c in _named(options, "normalized").values() if c in rows.columns]
+    return rejecting.table_of(
+        selection, rows, pool, int(options.rejected or 0), score, {"without_size": size},
+        [*hidden, COPY_HASH],
+    )  # fmt: skip
 
 
 def refuse_explaining(row: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ record (`userMetadata`) holds the run. Columns of raw keep their names and types
 | `scores` | a document that `select` chooses from | `select` |
 | `selected` | a selected document: all columns of raw, and scores | `run`, `resample`, `select` |
 | `documents` | a whole document of which enough chunks were selected | with `--whole-documents` |
-| `rejected` | a document that `select` left out | with `--rejected` |
+| `rejected` | a document that was left out | with `--rejected` |
 | `report` | a report page | all that select, and `report` |
 | `runs` | a run that began, and another when it ends (`state`) | every command that writes |
 
@@ -146,7 +146,8 @@ def page() -> str:
     ]  # fmt: skip
     lines += ["## `scores`", "", "| column | what it is |", "|---|---|",
               *(f"| `{name}` | {said} |" for name, said in meanings_of(SCORES).items()), "",
-              "`rejected` has these and `stage`, `reason` and its number.", ""]  # fmt: skip
+              "`rejected` has these, or those of `weights`, and `stage`, `reason` and its number: "
+              "the score, or the tokens or the size that it is about.", ""]  # fmt: skip
     lines += ["## `report`", "",
               *table(kinds, {n.split()[0]: said for n, said in report.items()})]  # fmt: skip
     lines += ["## `runs`", "", *table(types_of(runs.SCHEMA), meanings_of(RUNS))]

@@ -407,6 +407,7 @@ def test_every_budget_and_filter_of_a_run(spark, data, tmp_path):
         data, tmp_path / "out", num_to_sample=None, num_tokens_to_sample=1500,
         where="topic != 'bad'", temperature="auto", normalize="ngram", quota_column="topic",
         quotas={"sailing": {"min": 0.1, "max": 0.25}}, group_column="topic", max_per_group=90,
+        rejected=6,
     )  # fmt: skip
     facts = run(spark, chosen)
     selected = delta(spark, tmp_path / "out" / "selected").collect()
@@ -421,6 +422,14 @@ def test_every_budget_and_filter_of_a_run(spark, data, tmp_path):
     assert funnel["selected"] == len(selected) and facts["temperature"]["target"] >= 0.01
     said = printed.summary(facts["facts"])
     assert "left out by where" in said and "over max_per_group" in said
+    left = delta(spark, tmp_path / "out" / "rejected").collect()
+    assert not {r["id"] for r in left} & {r["id"] for r in selected}
+    stages = [r["stage"] for r in left]
+    found = {stage: stages.count(stage) for stage in stages}
+    assert found == {"filtered": 4, "below_cut": 6}
+    by = {r["id"]: r["log_weight"] / r["num_tokens"]
+          for r in delta(spark, tmp_path / "out" / "weights").collect()}  # fmt: skip
+    assert all(r["number"] == by[r["id"]] for r in left if r["stage"] == "below_cut")
     rest = {"num_to_sample": 7, "where": "topic != 'bad'", "min_example_length": 5}
     assert again(spark, tmp_path / "out", **rest)["funnel"]["selected"] == 7
 
@@ -428,10 +437,15 @@ def test_every_budget_and_filter_of_a_run(spark, data, tmp_path):
 def test_chunks_quality_and_whole_documents_of_a_run(spark, data, tmp_path):
     quality = {"min_tokens": 4, "max_informative": 1.1, "max_repeated": 0.9}
     run(spark, options(data, tmp_path / "out", num_to_sample=90, chunk_words=12, quality=quality,
-                       whole_documents=0.3, duplicates="keep"))  # fmt: skip
+                       whole_documents=0.3, duplicates="keep", rejected=2))  # fmt: skip
     selected = delta(spark, tmp_path / "out" / "selected")
     assert selected.count() == 90 and "chunk_start" in selected.columns
     assert not set(selected.columns) & {"most_frequent", "text_hash"}
+    left = delta(spark, tmp_path / "out" / "rejected")
+    assert left.where("stage = 'below_cut' and chunk_id like '%#%'").count() == 2
+    short = left.where("stage = 'too_short'").collect()
+    assert [(r["number"], r["reason"]) for r in short] == [(6.0, "too short")] * 2
+    assert "text_hash" not in left.columns
     whole = delta(spark, tmp_path / "out" / "documents")
     assert whole.where("num_selected_chunks < 0.3 * num_chunks").count() == 0 < whole.count()
     with pytest.raises(TableError, match="chunk_words is 12 in the model and 5 here"):

@@ -16,6 +16,7 @@ from dsir_spark.selection.selection import LOSER, Selection
 
 STAGE = "stage"  # where a row left the funnel (string)
 BELOW = "below_cut"  # candidates that no target took: below its cut, or above a quota
+ADDED = (STAGE, "reason", "number")  # to the columns of what was selected from
 _SEED = 0x2545F4914F6CDD1D  # of the draw; another than any selection's noise is likely to have
 _PLACE, _DRAW = "__dsir_place", "__dsir_draw"
 

@@ -1,0 +1,45 @@
+"""The table `rejected`: some rows of each stage of the funnel, why they are there, and the number
+that it was told by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from dsir_spark import report
+from dsir_spark.columns import quoted
+from dsir_spark.inputs import Input
+from dsir_spark.selection import Selection, rejected
+
+
+def table_of(
+    selection: Selection, rows: DataFrame, source: Input | None, number: int, score: Column,
+    numbers: Mapping[str, Column], hidden: Sequence[str],
+) -> DataFrame:  # fmt: skip
+    """Up to `number` rows of each stage, with `rejected.ADDED`.
+
+    rows : what was selected from
+    source : where the rows that `where` left out are; None where those have no ids yet
+    score : the number of a row
+    numbers : by stage, what it was told by where that is another
+    hidden : columns that are left out
+    """
+    ids, funnel = quoted(selection.pool.id_column), selection.funnel
+    parted = rejected.rejected(selection, rows).drop(*hidden)
+    if source is not None and "filtered" in source.dropped:
+        own = [c for c in parted.columns if c in source.everything.columns]
+        gone = source.everything.where(source.dropped["filtered"]).select(
+            *map(quoted, own), F.lit("filtered").alias(rejected.STAGE)
+        )
+        parted = parted.unionByName(gone, allowMissingColumns=True)
+    counts = {**funnel, rejected.BELOW: funnel["candidates"] - funnel["selected"]}
+    few = rejected.drawn(parted, ids, counts, number)
+    at = F.col(rejected.STAGE)
+    reasons = [F.when(at == F.lit(stage), F.lit(label)) for stage, label in report.REASONS.items()]
+    told = score.cast("double")
+    for stage, other in numbers.items():
+        told = F.when(at == F.lit(stage), other.cast("double")).otherwise(told)
+    reason, number_of = F.coalesce(*reasons, at).alias("reason"), told.alias("number")
+    return few.select("*", reason, number_of)
