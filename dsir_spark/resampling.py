@@ -33,7 +33,7 @@ from dsir_spark.selection import Pool, Selection, find
 # memory of every executor and of the driver.
 SENT_IDS = 1_000_000
 _NOISE = {"sample": "gumbel", "top_k": "none", "match": "uniform"}
-_OF = "__dsir_of"
+_OF, _SCORES = "__dsir_of", "__dsir_scores"
 
 
 def pool_of(model: Model, options: ResampleOptions, columns: Sequence[str] = ()) -> Pool:
@@ -184,20 +184,21 @@ def _joined(model: Model, raw: DataFrame, selected: DataFrame, unique_ids: bool)
         named = named.join(F.broadcast(of), quoted(own) == F.col(_OF), "left_semi")
     rows = documents(named, config.model_copy(update={"id_column": own}))
     scores = [*model.score_columns, NUM_TOKENS]
-    names = {c: f"{_OF}_{i}" for i, c in enumerate(scores)}
     target = [] if model.single_target else [TARGET]
-    found = selected.select(
-        quoted(model.id_name).alias(_OF), *[quoted(c).alias(names[c]) for c in scores], *target
-    )
+    # In one struct: under names of their own, the constraints that Spark derives from the filter of
+    # `selected` would double with every target (2 GB were too little for twenty).
+    own_scores = F.struct(*[quoted(c).alias(str(i)) for i, c in enumerate(scores)])
+    found = selected.select(quoted(model.id_name).alias(_OF), own_scores.alias(_SCORES), *target)
+    stored = {c: F.col(_SCORES)[str(i)] for i, c in enumerate(scores)}
     known = unique_ids or config.id_column is None
     if not unique_ids:
         found = found.distinct()
     joined = rows.join(F.broadcast(found), quoted(model.id_name) == F.col(_OF))
     columns = [quoted(c) for c in rows.columns]
     if known:
-        return joined.select(*columns, *[F.col(names[c]).alias(c) for c in scores], *target)
+        return joined.select(*columns, *[s.alias(c) for c, s in stored.items()], *target)
     scored = model.scored(joined, matched=False)
-    same = [F.col(names[c]).eqNullSafe(quoted(c)) for c in scores]
+    same = [s.eqNullSafe(quoted(c)) for c, s in stored.items()]
     scored = scored.where(reduce(Column.__and__, same))
     return scored.select(*columns, *[quoted(c) for c in scores], *target)
 

@@ -219,3 +219,22 @@ def test_rows_fetched_by_their_ids_are_those_scored_again(spark, frames, monkeyp
     monkeypatch.setattr(resampling, "SENT_IDS", 29)
     sent = selected_rows(model, raw, selection, table, sent=True)
     assert sorted(sent.collect(), key=str) == rows
+
+
+def test_forty_targets_are_selected_by_their_weights(spark, tmp_path):
+    """Constraints that Spark derives from a filter must not double with every target."""
+    rows = [(f"d{i:03}", f"word{i % 40} and word{i % 7} are in text {i}") for i in range(200)]
+    raw = spark.createDataFrame(rows, "id string, text string").coalesce(1)
+    targets = {f"t{t:02}": raw.where(f"text like 'word{t} %'") for t in range(40)}
+    model = DSIR(ngrams=1, num_buckets=97).fit(raw, targets)
+    model.weigh(raw).write.format("delta").save(str(tmp_path / "weights"))
+    weights = spark.read.format("delta").load(str(tmp_path / "weights"))
+    options = ResampleOptions.checked(
+        {"num_to_sample": 80, "method": "sample", "min_example_length": 1}
+    )
+    selection = find_selection(model, weights, options)
+    chosen = selected_rows(model, raw, selection, weights, sent=True, unique_ids=True).collect()
+    assert len(chosen) == 80 and len({r["target"] for r in chosen}) == 40
+    own = {r["id"]: r for r in weights.collect()}
+    for row in chosen:
+        assert row[f"log_weight_{row['target']}"] == own[row["id"]][f"log_weight_{row['target']}"]

@@ -55,14 +55,15 @@ MAY_IMPORT = {
     "inputs": "errors columns files tables",
     "runs": "errors job_options tables history session",
     "preflight": f"{_MODEL} job_options dsir inputs runs",
+    "rejecting": "columns report inputs selection",
     "plans": "errors options features",
     "changes": "errors failures tables",
     "additions": f"{_MODEL} job_options failures dsir preflight changes",
     "increments": f"{_MODEL} job_options dsir inputs runs preflight changes additions",
-    "score_job": f"{_MODEL} job_options dsir report inputs runs preflight",
+    "score_job": f"{_MODEL} job_options dsir report inputs runs preflight rejecting",
     "reporting": f"{_MODEL} failures job_options dsir report inputs runs score_job",
-    "job": f"{_MODEL} job_options dsir report inputs runs preflight plans increments "
-           "score_job reporting",
+    "job": f"{_MODEL} job_options dsir report inputs runs preflight rejecting plans "
+           "increments score_job reporting",
     "published": f"{_MODEL} job_options dsir report inputs reporting",
     "startup": "errors job_options tables",
     "cli": "errors fields job_options session progress failures startup tables runs "

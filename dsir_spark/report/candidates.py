@@ -7,6 +7,7 @@ either side as there are documents, so nothing has to be known before; all come 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from dsir_spark.columns import NUM_TOKENS, TARGET, column_name, quoted
+from dsir_spark.features import bins
 from dsir_spark.scoring.documents import num_ngrams
 from dsir_spark.scoring.matched import Histogram
 from dsir_spark.scoring.model import Model
@@ -32,6 +34,7 @@ OF = "__dsir_of"  # what a row of weights is one of: names (array of strings), o
 RANK, KEY, SCORE, LENGTH, RANK_SELECTED, LENGTH_SELECTED = range(6)
 _RANK_STEPS, _KEY_STEPS, _SHOWN = 240, 2_048, 60
 _WIDEST = 512.0  # nats: exp(2 * half of it) is a double
+_SIZE = "size"
 _EXACT_LENGTHS = 1_024  # tokens; above, 256 bins to each doubling
 
 
@@ -220,43 +223,47 @@ def measure(
     """All bins, in one query; of keys if asked for, and of the scores of a matched selection."""
     ranks, of = _ranks(selection), position(selection)
     scales = tuple(Scale.of(own, _RANK_STEPS, _WIDEST) for own in sample.ranks.T)
-    rows = []
-    for t, (rank, scale) in enumerate(zip(ranks, scales, strict=True)):
-        middle = F.lit(scale.low) + (scale.bin(rank) + F.lit(0.5)) * F.lit(scale.step)
-        sums = F.exp(rank - middle), F.exp((rank - middle) + (rank - middle))
-        rows.append(_row(RANK, F.lit(t), scale.bin(rank), rank, *sums))
-    steps = max(256, _KEY_STEPS // len(ranks))
-    for t, key in enumerate(selection.keys() if keys else ()):
-        rows.append(_row(KEY, F.lit(t), Scale.of(sample.keys[:, t], steps).bin(key), key))
-    size = num_ngrams(F.col(NUM_TOKENS), model.config.ngrams).cast("double")
-    for t, name in enumerate(model.match_columns[1::2] if matched(selection) else ()):
-        # Documents of score 0 have no logarithm: they are the last.
-        at = F.coalesce(F.floor(F.log(quoted(name)) * 4096), F.lit(-(1 << 60)))
-        rows.append(_row(SCORE, F.lit(t), at, quoted(name), size))
-    tokens = F.col(NUM_TOKENS).cast("double")
+    columns = {RANK: F.array(*ranks)}
+    kinds = {RANK: bins.Kind(str(RANK), scales, exponents=True)}
+    if keys:
+        steps = max(256, _KEY_STEPS // len(ranks))
+        columns[KEY] = F.array(*selection.keys())
+        kinds[KEY] = bins.Kind(str(KEY), [Scale.of(k, steps) for k in sample.keys.T])
+    if matched(selection):
+        columns[SCORE] = F.array(*map(quoted, model.match_columns[1::2]))
+        kinds[SCORE] = bins.Kind(str(SCORE), None, sizes=_SIZE)
+    size, tokens = num_ngrams(F.col(NUM_TOKENS), model.config.ngrams), F.col(NUM_TOKENS)
+    of_candidates = weights.where(selection.is_candidate()).select(
+        *[c.cast("array<double>").alias(str(kind)) for kind, c in columns.items()],
+        size.cast("double").alias(_SIZE),
+    ).mapInArrow(functools.partial(bins.counted, kinds=kinds), bins.COLUMNS)  # fmt: skip
+    tokens = tokens.cast("double")
     many = F.floor(F.log2(tokens / F.lit(float(_EXACT_LENGTHS))) * F.lit(256.0)) + _EXACT_LENGTHS
     length = F.when(tokens < _EXACT_LENGTHS, tokens).otherwise(many)
-    rows.append(_row(LENGTH, F.lit(0), length, tokens))
-    bins = F.array(*[scale.bin(rank) for scale, rank in zip(scales, ranks, strict=True)])
+    binned = F.array(*[scale.bin(rank) for scale, rank in zip(scales, ranks, strict=True)])
     rows_selected = [
-        _row(RANK_SELECTED, of, bins[of], F.array(*ranks)[of]),
+        _row(RANK_SELECTED, of, binned[of], F.array(*ranks)[of]),
         _row(LENGTH_SELECTED, of, length, tokens),
     ]
-    one = weights.where(selection.is_candidate()).select(F.explode(F.array(*rows)).alias("row"))
-    other = selected.select(F.explode(F.array(*rows_selected)).alias("row"))
-    counted = one.union(other).select("row.*").groupBy("kind", "t", "bin").agg(
-        F.count("*"), F.sum("first"), F.sum("second"), F.min("x"), F.max("x")
+    lengths = weights.where(selection.is_candidate()).select(
+        _row(LENGTH, F.lit(0), length, tokens).alias("row")
+    )
+    other = selected.select(F.explode(F.array(*rows_selected)).alias("row")).union(lengths)
+    counted = of_candidates.union(other.select("row.*")).groupBy("kind", "t", "bin").agg(
+        F.sum("n"), F.sum("first"), F.sum("second"), F.min("low"), F.max("high")
     )  # fmt: skip
     found: dict[tuple[int, int], list[Sequence[Any]]] = {}
     for kind, t, *numbers in counted.collect():
         found.setdefault((kind, t), []).append(numbers)
-    binned = {where: Bins.of(those) for where, those in found.items()}
-    return Spectrum(selection, sample, scales, binned)
+    whole = {where: Bins.of(those) for where, those in found.items()}
+    return Spectrum(selection, sample, scales, whole)
 
 
-def _row(kind: int, t: Column, at: Column, x: Column, *sums: Column) -> Column:
-    first, second = (*sums, F.lit(0.0), F.lit(0.0))[:2]
+def _row(kind: int, t: Column, at: Column, x: Column) -> Column:
+    """One number, as `bins.COLUMNS` has them."""
+    x, none = x.cast("double"), F.lit(0.0)
     return F.struct(
         F.lit(kind).alias("kind"), t.alias("t"), at.cast("bigint").alias("bin"),
-        x.cast("double").alias("x"), first.alias("first"), second.alias("second"),
+        F.lit(1).cast("bigint").alias("n"), none.alias("first"), none.alias("second"),
+        x.alias("low"), x.alias("high"),
     )  # fmt: skip

@@ -64,7 +64,7 @@ def pick(weights: DataFrame, spectrum: Spectrum, examples: int) -> Picked:
     selection, bands = spectrum.selection, _bands(spectrum)
     frames = [(selection.filter(weights, weights), _selected(spectrum, examples))]
     if examples:
-        frames.append((selection.rejected(weights), _rejected(spectrum)))
+        frames.append(_rejected(spectrum, weights))
     if bands:
         frames.append((weights.where(selection.is_candidate()), _banded(selection, bands)))
     log_weights = F.array(*[quoted(column_name(name)) for name in selection.targets])
@@ -109,18 +109,21 @@ def _selected(spectrum: Spectrum, number: int) -> list[Column]:
     return [*falling, _place(of, F.when(many, last), -key)]
 
 
-def _rejected(spectrum: Spectrum) -> list[Column]:
+def _rejected(spectrum: Spectrum, weights: DataFrame) -> tuple[DataFrame, list[Column]]:
+    """The candidates that were not selected and that have a place, and their places."""
     selection, funnel = spectrum.selection, spectrum.selection.funnel
     hashed, places = _hashed(selection, "a random one"), []
     near = selection.num_selected + funnel["duplicate_text"] + funnel["over_max_per_group"] + _NEAR
     share = 200 / max(1, funnel["candidates"] - selection.num_selected)
     below, by_chance = map(F.lit, PLACES[3:])
+    drawn, over = hashed < F.lit(int(min(1.0, share) * _GRAINS)), []
     for t, key in enumerate(selection.keys()):
-        reached = key >= F.lit(spectrum.bins(KEY, t).above(near)[0])
-        drawn = F.when(hashed < F.lit(int(min(1.0, share) * _GRAINS)), by_chance)
-        places.append(_place(F.lit(t), F.when(reached, below), key))
-        places.append(_place(F.lit(t), drawn, -hashed))
-    return places
+        over.append(key - F.lit(spectrum.bins(KEY, t).above(near)[0]))
+        places.append(_place(F.lit(t), F.when(over[-1] >= 0, below), key))
+        places.append(_place(F.lit(t), F.when(drawn, by_chance), -hashed))
+    # First the rows that have any: of sixty targets each would be a hundred and twenty.
+    few = selection.rejected(weights).where(drawn | (F.array_max(F.array(*over)) >= 0))
+    return few, places
 
 
 def _bands(spectrum: Spectrum) -> dict[int, list[Band]]:
