@@ -152,8 +152,8 @@ class Evidence:
             self._judge("F", wanted, self.choice(small))
 
     def g(self) -> None:
-        """Of a fiftieth of raw, and of a five-hundredth."""
-        for share, percent in itertools.product((2, 0.2), RAW_SHARES):
+        """Of a fiftieth of raw, and of much less."""
+        for share, percent in itertools.product((2, 0.2, 0.02), RAW_SHARES):
             budget = round(share / 100 * int(self.loaded()[0].bytes.sum()))
             method = f"match 1 30000 0 100 {percent}"
             wanted = [{"target": t, "method": method, "seed": 1, "share": share}

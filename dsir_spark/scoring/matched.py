@@ -32,9 +32,9 @@ Int64 = npt.NDArray[np.int64]
 Histogram = Mapping[int, tuple[int, int, float, float]]
 
 # Of raw in all that is brought near to the target. Without it the first steps, which leave out most
-# of raw, leave many buckets empty, and the next ones do no more than fill them. By the evidence's
-# part A (30,000 buckets) 0.1 is better than 0 for 10 of 15 targets when 4 MB are selected and for
-# 14 when a tenth of that is, 0.01 for 6 and 12, 0.3 for 11 and 9.
+# of raw, leave many buckets empty, and the next ones do no more than fill them. With 0.1
+# held-out text of all 15 targets is better served where 40 KB are selected, and of 10 where 4 MB
+# are (part G of scripts/evidence.py).
 RAW_SHARE = 0.1
 
 
