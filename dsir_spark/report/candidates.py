@@ -224,11 +224,11 @@ def measure(
     ranks, of = _ranks(selection), position(selection)
     scales = tuple(Scale.of(own, _RANK_STEPS, _WIDEST) for own in sample.ranks.T)
     columns = {RANK: F.array(*ranks)}
-    kinds = {RANK: bins.Kind(str(RANK), scales, exponents=True)}
+    kinds = {RANK: bins.Kind(str(RANK), _plain(scales), exponents=True)}
     if keys:
         steps = max(256, _KEY_STEPS // len(ranks))
         columns[KEY] = F.array(*selection.keys())
-        kinds[KEY] = bins.Kind(str(KEY), [Scale.of(k, steps) for k in sample.keys.T])
+        kinds[KEY] = bins.Kind(str(KEY), _plain(Scale.of(k, steps) for k in sample.keys.T))
     if matched(selection):
         columns[SCORE] = F.array(*map(quoted, model.match_columns[1::2]))
         kinds[SCORE] = bins.Kind(str(SCORE), None, sizes=_SIZE)
@@ -257,6 +257,11 @@ def measure(
         found.setdefault((kind, t), []).append(numbers)
     whole = {where: Bins.of(those) for where, those in found.items()}
     return Spectrum(selection, sample, scales, whole)
+
+
+def _plain(scales: Iterable[Scale]) -> list[tuple[float, float]]:
+    """For executors, which have no class of this module."""
+    return [(scale.low, scale.step) for scale in scales]
 
 
 def _row(kind: int, t: Column, at: Column, x: Column) -> Column:
