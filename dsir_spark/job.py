@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 from dsir_spark import (
     increments,
@@ -302,13 +301,12 @@ def _rejected(
     model: DSIRModel, raw: Input, selection: Selection, weights: DataFrame, number: int
 ) -> DataFrame:
     """The table `rejected`: the columns of `weights`, stage, reason and number."""
-    tokens, scores = quoted(NUM_TOKENS), [*selection.pool.scores.values()]
+    tokens, size = quoted(NUM_TOKENS), selection.pool.size
     # Ids that are made of texts or of chunks are those of rows that were read.
     source = None if model.id_name != model.config.id_column else raw
-    size = selection.pool.size
     told = {"blank": tokens, "too_short": tokens} | ({} if size is None else {"without_size": size})
-    best = scores[0] if len(scores) == 1 else F.array_max(F.array(*scores))
-    return rejecting.table_of(selection, weights, source, number, best, told, [TEXT_HASH])
+    scores = [*selection.pool.scores.values()]
+    return rejecting.table_of(selection, weights, source, number, scores, told, [TEXT_HASH])
 
 
 def _dropped(raw: Input, funnel: Mapping[str, int]) -> dict[str, int]:

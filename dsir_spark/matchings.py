@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from dsir_spark import tables
 from dsir_spark.options import ResampleOptions
@@ -45,7 +46,7 @@ def as_frame(model: Model, spark: SparkSession) -> DataFrame:
 
     Columns: `target`, `step` (from 0), `num_ngrams` (the budget), `threshold` (mean of p_target / q
     over a document's n-grams), `counts` (array<bigint>, n-grams taken by bucket), `raw_share` (of
-    raw in q; null in tables of before it was there: 0).
+    raw in q; tables of before it have no such column: 0).
     """
     rows = [
         (name, t, step.num_ngrams, step.threshold, step.counts.tolist(), m.raw_share)
@@ -57,12 +58,14 @@ def as_frame(model: Model, spark: SparkSession) -> DataFrame:
 
 def load_matchings(model: M, place: str, *, spark: SparkSession, version: int | None = None) -> M:
     """The model with the steps of a table of `as_frame`'s rows."""
-    rows = tables.read(spark, place, version=version).collect()
+    frame = tables.read(spark, place, version=version)
+    if "raw_share" not in frame.columns:
+        frame = frame.withColumn("raw_share", F.lit(0.0))
     steps: dict[str, list[Step]] = {name: [] for name in model.targets}
-    raw_share = 0.0
-    for r in sorted(rows, key=lambda r: r["step"]):
+    parts = dict[str, float]()
+    for r in sorted(frame.collect(), key=lambda r: r["step"]):
         step = Step(r["threshold"], np.array(r["counts"], np.int64), r["num_ngrams"])
         steps[r["target"]].append(step)
-        raw_share = r.asDict().get("raw_share") or 0.0
-    found = {name: Matching(tuple(own), raw_share) for name, own in steps.items()}
+        parts[r["target"]] = r["raw_share"]
+    found = {name: Matching(tuple(own), parts[name]) for name, own in steps.items()}
     return dataclasses.replace(model, matchings=found)

@@ -15,14 +15,14 @@ from dsir_spark.selection import Selection, rejected
 
 
 def table_of(
-    selection: Selection, rows: DataFrame, source: Input | None, number: int, score: Column,
-    numbers: Mapping[str, Column], hidden: Sequence[str],
+    selection: Selection, rows: DataFrame, source: Input | None, number: int,
+    scores: Sequence[Column], numbers: Mapping[str, Column], hidden: Sequence[str],
 ) -> DataFrame:  # fmt: skip
     """Up to `number` rows of each stage, with `rejected.ADDED`.
 
     rows : what was selected from
     source : where the rows that `where` left out are; None where those have no ids yet
-    score : the number of a row
+    scores : of a row, by target; the best is its number
     numbers : by stage, what it was told by where that is another
     hidden : columns that are left out
     """
@@ -38,7 +38,8 @@ def table_of(
     few = rejected.drawn(parted, ids, counts, number)
     at = F.col(rejected.STAGE)
     reasons = [F.when(at == F.lit(stage), F.lit(label)) for stage, label in report.REASONS.items()]
-    told = score.cast("double")
+    best = scores[0] if len(scores) == 1 else F.array_max(F.array(*scores))
+    told = best.cast("double")
     for stage, other in numbers.items():
         told = F.when(at == F.lit(stage), other.cast("double")).otherwise(told)
     reason, number_of = F.coalesce(*reasons, at).alias("reason"), told.alias("number")

@@ -319,12 +319,11 @@ def _rejected(
 ) -> DataFrame:
     """The table `rejected`: the columns of `scores`, stage, reason and number."""
     size = F.lit(None) if options.size_column is None else quoted(options.size_column)
-    # Not what a threshold or a rule was told by: what was given.
+    # As they were given, not as they were normalised.
     given = [quoted(c) for c in _named(options, "score").values()]
-    score = given[0] if len(given) == 1 else F.array_max(F.array(*given))
     hidden = [c for c in _named(options, "normalized").values() if c in rows.columns]
     return rejecting.table_of(
-        selection, rows, pool, int(options.rejected or 0), score, {"without_size": size},
+        selection, rows, pool, int(options.rejected or 0), given, {"without_size": size},
         [*hidden, COPY_HASH],
     )  # fmt: skip
 

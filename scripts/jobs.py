@@ -13,7 +13,6 @@ it holds all weights in memory. `--many` adds a job of so many targets, each a p
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from compare_reference import write_lines
 
 PUBLISHED = ("--method", "sample", "--ngrams", "2", "--num-buckets", "10000", "--held-out", "0")
 KINDS = {
@@ -52,7 +52,7 @@ def jobs(
 ) -> None:
     """Run all and print the tables."""
     size = _salted(raw, scratch / "copies", copies) / copies
-    lines = [_lines(place, scratch / f"{name}.jsonl")
+    lines = [write_lines(pq.read_table(place, columns=["text"]), scratch / f"{name}.jsonl")
              for name, place in (("raw", raw), ("target", target))]  # fmt: skip
     parts = _parts(target, scratch / "parts", many) if many else {}
     seconds: dict[tuple[str, int], list[float]] = defaultdict(list)
@@ -138,13 +138,6 @@ def _salted(raw: Path, folder: Path, copies: int) -> int:
                        row_group_size=20_000)  # fmt: skip
         total += pc.sum(pc.binary_length(text)).as_py()
     return total
-
-
-def _lines(place: Path, to: Path) -> str:
-    texts = pq.read_table(place, columns=["text"])["text"].to_pylist()
-    with to.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps({"text": t}) + "\n" for t in texts if t is not None)
-    return str(to)
 
 
 def _parts(target: Path, folder: Path, number: int) -> dict[str, Path]:

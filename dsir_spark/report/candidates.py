@@ -34,7 +34,7 @@ OF = "__dsir_of"  # what a row of weights is one of: names (array of strings), o
 RANK, KEY, SCORE, LENGTH, RANK_SELECTED, LENGTH_SELECTED = range(6)
 _RANK_STEPS, _KEY_STEPS, _SHOWN = 240, 2_048, 60
 _WIDEST = 512.0  # nats: exp(2 * half of it) is a double
-_SIZE = "size"
+_SIZE, _LENGTH = "size", "length"
 _EXACT_LENGTHS = 1_024  # tokens; above, 256 bins to each doubling
 
 
@@ -223,32 +223,30 @@ def measure(
     """All bins, in one query; of keys if asked for, and of the scores of a matched selection."""
     ranks, of = _ranks(selection), position(selection)
     scales = tuple(Scale.of(own, _RANK_STEPS, _WIDEST) for own in sample.ranks.T)
-    columns = {RANK: F.array(*ranks)}
-    kinds = {RANK: bins.Kind(str(RANK), _plain(scales), exponents=True)}
+    tokens = F.col(NUM_TOKENS).cast("double")
+    many = F.floor(F.log2(tokens / F.lit(float(_EXACT_LENGTHS))) * F.lit(256.0)) + _EXACT_LENGTHS
+    length = F.when(tokens < _EXACT_LENGTHS, tokens).otherwise(many).cast("bigint")
+    columns = {RANK: F.array(*ranks), LENGTH: F.array(tokens)}
+    kinds = {RANK: bins.Kind(str(RANK), _plain(scales), exponents=True),
+             LENGTH: bins.Kind(str(LENGTH), at=_LENGTH)}  # fmt: skip
     if keys:
         steps = max(256, _KEY_STEPS // len(ranks))
         columns[KEY] = F.array(*selection.keys())
         kinds[KEY] = bins.Kind(str(KEY), _plain(Scale.of(k, steps) for k in sample.keys.T))
     if matched(selection):
         columns[SCORE] = F.array(*map(quoted, model.match_columns[1::2]))
-        kinds[SCORE] = bins.Kind(str(SCORE), None, sizes=_SIZE)
-    size, tokens = num_ngrams(F.col(NUM_TOKENS), model.config.ngrams), F.col(NUM_TOKENS)
+        kinds[SCORE] = bins.Kind(str(SCORE), sizes=_SIZE)
+    size = num_ngrams(F.col(NUM_TOKENS), model.config.ngrams)
     of_candidates = weights.where(selection.is_candidate()).select(
         *[c.cast("array<double>").alias(str(kind)) for kind, c in columns.items()],
-        size.cast("double").alias(_SIZE),
+        size.cast("double").alias(_SIZE), length.alias(_LENGTH),
     ).mapInArrow(functools.partial(bins.counted, kinds=kinds), bins.COLUMNS)  # fmt: skip
-    tokens = tokens.cast("double")
-    many = F.floor(F.log2(tokens / F.lit(float(_EXACT_LENGTHS))) * F.lit(256.0)) + _EXACT_LENGTHS
-    length = F.when(tokens < _EXACT_LENGTHS, tokens).otherwise(many)
     binned = F.array(*[scale.bin(rank) for scale, rank in zip(scales, ranks, strict=True)])
     rows_selected = [
         _row(RANK_SELECTED, of, binned[of], F.array(*ranks)[of]),
         _row(LENGTH_SELECTED, of, length, tokens),
     ]
-    lengths = weights.where(selection.is_candidate()).select(
-        _row(LENGTH, F.lit(0), length, tokens).alias("row")
-    )
-    other = selected.select(F.explode(F.array(*rows_selected)).alias("row")).union(lengths)
+    other = selected.select(F.explode(F.array(*rows_selected)).alias("row"))
     counted = of_candidates.union(other.select("row.*")).groupBy("kind", "t", "bin").agg(
         F.sum("n"), F.sum("first"), F.sum("second"), F.min("low"), F.max("high")
     )  # fmt: skip
