@@ -38,7 +38,7 @@ from dsir_spark.job_options import JobOptions
 from dsir_spark.matchings import learn_matchings
 from dsir_spark.options import ResampleOptions
 from dsir_spark.scoring import matched
-from dsir_spark.scoring.distributions import distribution, kl_reduction
+from dsir_spark.scoring.distributions import distribution, kl_reduction, raw_share
 from dsir_spark.session import build_session
 
 STEPS = (8, 16, 32)
@@ -201,7 +201,9 @@ def bound(model: DSIRModel, keys, selected: np.ndarray, least: int) -> float:
     found = matched.histogram(scores, batches.num_ngrams(tokens.astype(np.int64), SPEC.ngrams))
     p, p_raw = map(distribution, (model.targets["target"].counts, model.raw.counts))
     q = model.matchings["target"].mixtures(model.raw.counts)[-1]
-    return matched.bound(p, p_raw, q, matched.best_mean(found, int(selected.sum())))
+    ngrams = int(selected.sum())
+    best = matched.best_mean(found, ngrams)
+    return matched.bound(p, p_raw, q, best, raw_share(ngrams, len(p)))
 
 
 def ids_of(frame) -> list[str]:

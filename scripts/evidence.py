@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="Where results are kept.")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--targets", nargs="*")
-    parser.add_argument("--methods", nargs="*", help="Of part A; default: all.")
+    parser.add_argument("--methods", nargs="*", help="Of parts A and I; default: all.")
     parser.add_argument("--seeds", type=int, default=3, help="Of methods with noise.")
     parser.add_argument("--megabytes", type=float, default=4.0, help="Of each selection.")
     parser.add_argument("--steps", type=int, default=400, help="Of the GPT, 3,072 tokens each.")
@@ -133,7 +133,8 @@ class Evidence:
 
     def i(self) -> None:
         self._judge("I", [
-            {"target": t, "method": m, "seed": 1} for m in FORMS for t in self.loaded()[1]
+            {"target": t, "method": m, "seed": 1}
+            for m in self.options.methods or FORMS for t in self.loaded()[1]
         ])  # fmt: skip
 
     def e(self) -> None:
