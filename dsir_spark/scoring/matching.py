@@ -26,8 +26,8 @@ Float64 = npt.NDArray[np.float64]
 # Sizes of the sample, in n-grams: of what a step takes of it, for each bucket, and of all of it.
 _STEP_NGRAMS, _LEAST, _MOST = 100, 20_000_000, 1_000_000_000
 # A sample that cannot be held is read twice a step. Before that a step takes as few as these for
-# each bucket: docs/evidence.md judges steps of some 24 (3 lose a quarter of what more buckets
-# bring).
+# each bucket: docs/evidence.md judges steps of some 24 (3 lose nearly half of what more
+# buckets bring).
 _FEW_NGRAMS = 30
 
 
