@@ -9,6 +9,8 @@ U+FFFD.
 
 from __future__ import annotations
 
+import gc
+import os
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -323,3 +325,9 @@ def terms(
                 ],
                 names=["id", "position", "length", "ngram", "bucket", *log_ratios],
             )
+
+
+if "PYTHON_WORKER_FACTORY_SECRET" in os.environ:
+    # A worker of Spark collects garbage after each task, and the next task waits for it: of a
+    # hundred thousand objects of numba and Arrow, which all stay. Frozen, they are not looked at.
+    gc.freeze()
