@@ -9,7 +9,7 @@ from typing import cast
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from dsir_spark import errors, failures, tables
+from dsir_spark import errors, failures, places
 from dsir_spark.errors import DSIRError, TableError
 
 CHANGE, VERSION = "_change_type", "_commit_version"  # columns of Delta's change data feed
@@ -45,7 +45,7 @@ def added(
     """
     reader = spark.readStream.format("delta").option("startingVersion", after + 1)
     reader = reader.option("maxFilesPerTrigger", _ALL)
-    rows = reader.load(place) if tables.is_path(place) else reader.table(place)
+    rows = reader.load(place) if places.is_path(place) else reader.table(place)
     stream = rows.writeStream.foreachBatch(take).trigger(availableNow=True)
     query = None
     try:
@@ -92,7 +92,7 @@ def all_since(spark: SparkSession, place: str, after: int, last: int) -> DataFra
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     reader = reader.option("startingVersion", after + 1).option("endingVersion", last)
     try:
-        rows = reader.load(place) if tables.is_path(place) else reader.table(place)
+        rows = reader.load(place) if places.is_path(place) else reader.table(place)
         rows.select(VERSION).limit(1).collect()  # that all versions are there
     except PySparkException as error:
         if re.search(_GONE, str(error)):
@@ -103,7 +103,7 @@ def all_since(spark: SparkSession, place: str, after: int, last: int) -> DataFra
 
 def location(spark: SparkSession, place: str) -> str:
     """The folder that a Delta table's files are in."""
-    if tables.is_path(place):
+    if places.is_path(place):
         return place
     return str(spark.sql(f"DESCRIBE DETAIL {place}").collect()[0]["location"])
 

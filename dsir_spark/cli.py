@@ -196,10 +196,10 @@ def runs(**flags: Any) -> None:
     """List the runs under OUTPUT, those too that have not ended."""
     options, where = _read("runs", flags)
     with _starting(**where) as started:
+        from dsir_spark import places
         from dsir_spark import runs as record
-        from dsir_spark import tables
     spark = started.result()
-    for line in record.listing(spark, tables.resolved(spark, str(options.output))):
+    for line in record.listing(spark, places.resolved(spark, str(options.output))):
         click.echo(line)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
-from dsir_spark import tables
+from dsir_spark import places, tables
 from dsir_spark.errors import TableError
 
 RUNS = "runs"
@@ -21,7 +21,7 @@ def last(
     spark: SparkSession, output: str, *conditions: Column, n: int = 1
 ) -> list[dict[str, Any]]:
     """The last rows of `runs` under all conditions, the latest first."""
-    place = tables.within(output, RUNS)
+    place = places.within(output, RUNS)
     rows = tables.read(spark, place)
     if "state" not in rows.columns:  # of a version before there was one
         rows = rows.withColumn("state", F.lit(FINISHED))
@@ -38,7 +38,7 @@ def last(
 
 def latest(spark: SparkSession, output: str, *conditions: Column) -> dict[str, Any] | None:
     """The latest row of `runs`, of runs that ended, under all conditions; or None."""
-    if not tables.exists(spark, tables.within(output, RUNS)):
+    if not tables.exists(spark, places.within(output, RUNS)):
         return None
     ended = F.coalesce(F.col("state"), F.lit(FINISHED)) == FINISHED
     return next(iter(last(spark, output, ended, *conditions)), None)
@@ -52,7 +52,7 @@ def latest_selection(spark: SparkSession, output: str) -> dict[str, Any]:
     TableError
         There is none.
     """
-    place = tables.within(output, RUNS)
+    place = places.within(output, RUNS)
     if not tables.exists(spark, place):
         raise TableError(f"there is no run at {place}: use `dsir-spark run` first")
     row = latest(spark, output, F.col("selected_version").isNotNull())

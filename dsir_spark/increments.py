@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from dsir_spark import changes, tables
+from dsir_spark import changes, matchings, tables
 from dsir_spark.additions import Adding, Fitting, Weighing
 from dsir_spark.dsir import DSIRModel
 from dsir_spark.errors import DataError, TableError
@@ -29,7 +29,7 @@ from dsir_spark.preflight import (
     refuse_other_weights,
     weights_of_record,
 )
-from dsir_spark.runs import MODEL, WEIGHTS, Run
+from dsir_spark.runs import MATCH, MODEL, WEIGHTS, Run
 
 # Options that decide the columns of weights, and the texts of a model: those are made as they were.
 _AS_MADE = {
@@ -42,6 +42,8 @@ _log = logging.getLogger("dsir_spark")
 def weigh(run: Run, model: DSIRModel) -> dict[str, Any]:
     """Add to the weights under the output those of what is new in raw; the run's row.
 
+    Of a matched selection the steps are those that the weights there were made by.
+
     Raises
     ------
     TableError
@@ -52,15 +54,14 @@ def weigh(run: Run, model: DSIRModel) -> dict[str, Any]:
     earlier = weights_of_record(run)
     refuse_other_weights(run, model, earlier)
     raw = _open(run, earlier, WEIGHTS)
-    if earlier.get("match_version") is not None:
-        raise TableError(f"the weights at {run.place(WEIGHTS)} are of method match, which weighs "
-                         "for each budget anew: run `weigh --overwrite`")  # fmt: skip
     run.options = _as_made(run, earlier, WEIGHTS)
     check_columns(run, raw, model.config, model.names)
     texts = open_decontamination(run, model.config, earlier.get("decontaminate") or "{}")
     run.facts["table_fingerprint"] = earlier["table_fingerprint"]
     weights = run.read(WEIGHTS)
+    model = matchings.of_record(model, run.place(MATCH), earlier, spark=run.spark)
     model = dataclasses.replace(model, decontamination=texts)
+    run.facts |= {name: earlier.get(name) for name in ("match", "match_version")}
     adding = Weighing(
         raw.identity, run.options.where, run.place(WEIGHTS), _base(run, WEIGHTS),
         model=model, options=run.options,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark import files, tables
+from dsir_spark import files, places, tables
 from dsir_spark.columns import check_expression, quoted
 from dsir_spark.errors import ColumnError, DataError, TableError
 
@@ -71,7 +72,7 @@ def open_input(
     ColumnError
         `where` does not hold for its columns.
     """
-    named, version = not tables.is_path(place), None
+    named, version = not places.is_path(place), None
     if named or kind in (None, "delta"):
         version = tables.delta_version(spark, place)
     if named or kind == "delta" or version is not None:
@@ -160,8 +161,13 @@ def recorded_raw(spark: SparkSession, run: Mapping[str, Any]) -> DataFrame:
 
 def recorded_targets(spark: SparkSession, recorded: str) -> dict[str, DataFrame]:
     """The targets as the run that fitted read them, by name; without those gone or changed."""
-    found = {}
-    for name, identity in json.loads(recorded).items():
+
+    def opened(name: str, identity: Mapping[str, Any]) -> DataFrame | None:
         with contextlib.suppress(TableError):
-            found[name] = as_recorded(spark, identity, f"target {name}")
-    return found
+            return as_recorded(spark, identity, f"target {name}")
+        return None
+
+    known = json.loads(recorded)
+    with ThreadPoolExecutor(4) as aside:  # side by side: each takes a look or two of Spark's
+        frames = aside.map(opened, known.keys(), known.values())
+        return {name: frame for name, frame in zip(known, frames, strict=True) if frame is not None}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,13 +19,13 @@ from dsir_spark import (
     increments,
     inputs,
     matchings,
+    places,
     plans,
     rejecting,
     report,
     reporting,
     resampling,
     score_job,
-    tables,
 )
 from dsir_spark.columns import NUM_TOKENS, TEXT_HASH, quoted
 from dsir_spark.dsir import DSIR, DSIRModel
@@ -67,6 +68,14 @@ from dsir_spark.selection import Selection
 explain, report_again, select, write_report = (
     reporting.explain, reporting.report_again, score_job.select, reporting.write_report
 )
+
+
+# Options that the steps of a matched selection are learnt by.
+_LEARNT_BY = (
+    "num_to_sample", "num_tokens_to_sample", "size_column", "proportions", "min_example_length",
+    "match_steps", "match_tokens",
+)  # fmt: skip
+_log = logging.getLogger("dsir_spark")
 
 
 def fit(spark: SparkSession, options: JobOptions, progress: Progress = quiet) -> dict[str, Any]:
@@ -122,11 +131,10 @@ def resample_again(
     texts = open_decontamination(run, model.config, earlier.get("decontaminate"))
     plans.check(spark, model.config, len(model.targets), texts, run.options)
     run.begin()
-    if run.options.method == "match":
-        # What a document is ranked by depends on how many are wanted: its text is read again.
-        model = _match(run, model, raw)
-    model = dataclasses.replace(model, decontamination=texts)
-    if run.options.method == "match" and not run.done(WEIGHTS):
+    learnt = _as_learnt(run, model, raw, earlier) if run.options.method == "match" else model
+    # What a document is ranked by depends on how many are wanted: else its text is read again.
+    model = dataclasses.replace(learnt or _match(run, model, raw), decontamination=texts)
+    if learnt is None and not run.done(WEIGHTS):
         _write_weights(run, model, raw)
     targets = inputs.recorded_targets(spark, run.facts["target"])
     return _select(run, model, raw, targets, None)
@@ -221,6 +229,33 @@ def _match(run: Run, model: DSIRModel, raw: Input) -> DSIRModel:
         run.facts["match"] = json.dumps(steps)
         run.write(matchings.as_frame(learnt, run.spark), MATCH)
     return learnt
+
+
+def _as_learnt(
+    run: Run, model: DSIRModel, raw: Input, earlier: Mapping[str, Any]
+) -> DSIRModel | None:
+    """The model with the steps that the weights on record were made by; None where these options
+    ask for other steps, or for columns that the weights lack.
+
+    Learnt anew the steps would be the same, but where raw grew since (`weigh --incremental`): that
+    is noted.
+    """
+    there = run.there[MATCH]
+    if there is None or there.data != earlier.get("match_version") or "raw" not in there.record:
+        return None
+    was, now = json.loads(there.record["config"]), json.loads(run.options.to_json())
+    if any(was.get(name) != now[name] for name in _LEARNT_BY):
+        return None
+    model = matchings.of_record(model, run.place(MATCH), earlier, spark=run.spark)
+    if set(weighed(model, raw.frame, run.options).columns) - set(run.read(WEIGHTS).columns):
+        return None
+    if there.record["raw"] != earlier["raw"]:
+        note = ("raw has grown since the steps of the matched selection were learnt; to learn them "
+                "from all of it: `weigh --overwrite`, then `resample --method match`")  # fmt: skip
+        run.facts["notes"] = [*run.facts["notes"], note]
+        _log.info(note)
+    run.facts |= {name: earlier[name] for name in ("match", "match_version")}
+    return model
 
 
 def _write_weights(run: Run, model: DSIRModel, raw: Input, rows: int | None = None) -> None:
@@ -318,4 +353,4 @@ def _dropped(raw: Input, funnel: Mapping[str, int]) -> dict[str, int]:
 def written_places(output: str, command: str = "run") -> list[str]:
     """Where the tables of an output are."""
     before = (SCORES,) if command == "select" else (MODEL, WEIGHTS)
-    return [tables.within(output, name) for name in (*before, SELECTED, RUNS)]
+    return [places.within(output, name) for name in (*before, SELECTED, RUNS)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
@@ -69,3 +70,11 @@ def load_matchings(model: M, place: str, *, spark: SparkSession, version: int | 
         parts[r["target"]] = r["raw_share"]
     found = {name: Matching(tuple(own), parts[name]) for name, own in steps.items()}
     return dataclasses.replace(model, matchings=found)
+
+
+def of_record(model: M, place: str, row: Mapping[str, Any], *, spark: SparkSession) -> M:
+    """The model with those steps of a table that a run knew; as it is, where it knew none."""
+    if row.get("match_version") is None:
+        return model
+    version = tables.version_to_read(spark, place, row["match_version"])
+    return load_matchings(model, place, spark=spark, version=version)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from dsir_spark import __version__, history, served, tables
+from dsir_spark import __version__, history, places, served, tables
 from dsir_spark.columns import NUM_TOKENS, classifier_columns, column_name
 from dsir_spark.errors import ConfigError, TableError
 from dsir_spark.features import tokenizers
@@ -77,7 +77,7 @@ def _row(model: Model, output: str, spark: SparkSession) -> dict[str, Any]:
     own = F.col("model_fingerprint") == model.fingerprint
     row = history.latest(spark, output, own, F.col("selected_version").isNotNull())
     if row is None:
-        raise TableError(f"no run at {tables.within(output, history.RUNS)} has selected by this "
+        raise TableError(f"no run at {places.within(output, history.RUNS)} has selected by this "
                          "model")  # fmt: skip
     return row
 

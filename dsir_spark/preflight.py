@@ -15,7 +15,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dsir_spark import history, resampling, tables
+from dsir_spark import history, places, resampling, tables
 from dsir_spark.columns import (
     CONTAMINATED_BY,
     NUM_CHUNKS_SELECTED,
@@ -54,18 +54,18 @@ def resolved(spark: SparkSession, options: JobOptions) -> JobOptions:
         data, or maintenance of a Delta table would delete them.
     """
     named = ("raw", "scores", "output", "decontaminate", "checkpoints")
-    places = {n: tables.resolved(spark, v) for n in named if (v := getattr(options, n, None))}
-    targets = {name: tables.resolved(spark, place) for name, place in options.target.items()}
-    output = places.get("output")
-    inputs = {n: places.get(n) for n in ("raw", "scores", "decontaminate")}
+    given = {n: places.resolved(spark, v) for n in named if (v := getattr(options, n, None))}
+    targets = {name: places.resolved(spark, place) for name, place in options.target.items()}
+    output = given.get("output")
+    inputs = {n: given.get(n) for n in ("raw", "scores", "decontaminate")}
     inputs |= {f"target {name}": place for name, place in targets.items()}
     for owner, place in inputs.items():
-        if output and place and (tables.contains(place, output) or tables.contains(output, place)):
+        if output and place and (places.contains(place, output) or places.contains(output, place)):
             raise ConfigError(
                 f"output {output} and {owner} {place} lie one in the other: give an --output apart"
             )
-    given = {"target": targets} if "target" in options.given else {}
-    return options.model_copy(update={**places, **given})
+    more = {"target": targets} if "target" in options.given else {}
+    return options.model_copy(update={**given, **more})
 
 
 def check_columns(
@@ -314,7 +314,8 @@ def weights_of_record(run: Run) -> Mapping[str, Any]:
 
 def method_of_record(run: Run, earlier: Mapping[str, Any]) -> None:
     """Without a method a run selects by the one that the weights were made for, so that no text is
-    read: that of the run that wrote them, or sample, where `weigh` did.
+    read: match, where they know its steps, or that of the run that wrote them; sample, where
+    `weigh` did.
 
     Raises
     ------
@@ -324,6 +325,7 @@ def method_of_record(run: Run, earlier: Mapping[str, Any]) -> None:
     if "method" in run.options.given:
         return
     method = json.loads(earlier["config"])["method"] if earlier["command"] != "weigh" else "sample"
+    method = "match" if earlier.get("match_version") is not None else method
     run.options = run.options.model_copy(update={"method": method})
     if problems := run.options.contradictions(None):
         raise ConfigError.from_problems(problems)

@@ -12,7 +12,17 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dsir_spark import failures, history, inputs, matchings, report, resampling, score_job, tables
+from dsir_spark import (
+    failures,
+    history,
+    inputs,
+    matchings,
+    places,
+    report,
+    resampling,
+    score_job,
+    tables,
+)
 from dsir_spark.columns import check_column
 from dsir_spark.dsir import DSIRModel
 from dsir_spark.errors import TableError
@@ -47,7 +57,7 @@ def report_again(
     ColumnError
         A column of `composition` is not in raw.
     """
-    output = tables.resolved(spark, output)
+    output = places.resolved(spark, output)
     row = history.latest_selection(spark, output)
     try:
         if row["command"] == "select":
@@ -71,7 +81,7 @@ def _gathered(
         check_column(raw, name, "raw", "composition")
 
     def table(name: str) -> DataFrame:
-        return _read(spark, tables.within(output, name), row[f"{name}_version"])
+        return _read(spark, places.within(output, name), row[f"{name}_version"])
 
     model = read_model(spark, output, row, allow_functions)
     weights, own = table(WEIGHTS), _options_of(row["selection"], model)
@@ -90,7 +100,7 @@ def _gathered(
 
 def _kept(spark: SparkSession, output: str, run_id: str) -> dict[str, Any] | None:
     """The last report that was gathered of a run, as JSON has it; None where none was kept."""
-    place, own = tables.within(output, REPORT), F.col("run_id") == F.lit(run_id)
+    place, own = places.within(output, REPORT), F.col("run_id") == F.lit(run_id)
     with contextlib.suppress(TableError):
         rows = tables.read(spark, place).where(own).orderBy(F.desc("written_at"))
         if (last := rows.first()) is not None:
@@ -112,7 +122,7 @@ def explain(
     DataError
         Raw has no document of an id.
     """
-    output = tables.resolved(spark, output)
+    output = places.resolved(spark, output)
     row = history.latest_selection(spark, output)
     score_job.refuse_explaining(row)
     model = read_model(spark, output, row, allow_functions, learnt=False)
@@ -135,7 +145,7 @@ def write_report(
     if report.is_stored(facts):
         return written
     frame = report.as_frame(spark, facts)
-    place = tables.within(tables.resolved(spark, output), REPORT)
+    place = places.within(places.resolved(spark, output), REPORT)
     tables.append(frame, place, {tables.RUN_ID: facts.run.id})
     return written
 
@@ -144,14 +154,11 @@ def read_model(
     spark: SparkSession, output: str, row: Mapping[str, Any], functions: bool, learnt: bool = True
 ) -> DSIRModel:
     """The model as a run knew it; `learnt`: with the steps of a matched selection."""
-    place = tables.within(output, MODEL)
+    place = places.within(output, MODEL)
     version = tables.version_to_read(spark, place, row["model_version"])
     model = DSIRModel.load(place, spark=spark, version=version, allow_functions=functions)
-    if not learnt or row.get("match_version") is None:
-        return model
-    place = tables.within(output, MATCH)
-    version = tables.version_to_read(spark, place, row["match_version"])
-    return matchings.load_matchings(model, place, spark=spark, version=version)
+    place = places.within(output, MATCH)
+    return matchings.of_record(model, place, row, spark=spark) if learnt else model
 
 
 def _read(spark: SparkSession, place: str, version: int) -> DataFrame:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from pyspark.sql import DataFrame, SparkSession
 
 import dsir_spark
-from dsir_spark import history, session, tables
+from dsir_spark import history, places, session, tables
 from dsir_spark.errors import DataError, DSIRError, TableError
 from dsir_spark.history import FINISHED, RUNS, STARTED
 from dsir_spark.job_options import JobOptions
@@ -217,7 +217,7 @@ class Run:
 
     def place(self, name: str) -> str:
         """Where a table of this run is."""
-        return tables.within(str(self.options.output), name)
+        return places.within(str(self.options.output), name)
 
     def write(
         self, frame: DataFrame, name: str, *, rows: int | None = None,
@@ -333,7 +333,7 @@ def listing(spark: SparkSession, output: str) -> list[str]:
     TableError
         There is no run.
     """
-    place = tables.within(output, RUNS)
+    place = places.within(output, RUNS)
     if not tables.exists(spark, place):
         raise TableError(f"there is no run at {place}: use `dsir-spark run` first")
     found = dict[str, dict[str, Any]]()
@@ -343,7 +343,7 @@ def listing(spark: SparkSession, output: str) -> list[str]:
             found[row["run_id"]] = {**row, "started_at": kept["started_at"]}
     wrote: dict[str, list[str]] = {}
     for name in dict.fromkeys((SCORES, *WRITES["run"])):
-        there = tables.delta_version(spark, tables.within(output, name))
+        there = tables.delta_version(spark, places.within(output, name))
         if there is not None:
             wrote.setdefault(str(there.record.get(tables.RUN_ID)), []).append(name)
     return [_line(row, wrote.get(row["run_id"], [])) for row in found.values()]

@@ -17,7 +17,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark import inputs, rejecting, report, tables
+from dsir_spark import inputs, places, rejecting, report, tables
 from dsir_spark.columns import (
     COPIES,
     TARGET,
@@ -90,7 +90,7 @@ def report_again(
     options = SelectJobOptions.model_validate(_known(json.loads(row["config"])))
     where = None if options.scores else options.where
     raw = inputs.as_recorded(spark, json.loads(row["raw"]), "raw", where)
-    place = tables.within(output, SCORES)
+    place = places.within(output, SCORES)
     version = tables.version_to_read(spark, place, row["scores_version"])
     rows = _ranked(tables.read(spark, place, place, version), options)
     for name in composition:
@@ -199,7 +199,7 @@ def _shares_at(spark: SparkSession, place: str, column: str) -> dict[str, float]
             return {str(value): float(share) for value, share in found.items()}
         except (yaml.YAMLError, ValueError, TypeError, AttributeError, OSError):
             raise ConfigError(f"group_share {place} must map values to numbers") from None
-    table = open_input(spark, tables.resolved(spark, place), None, "group_share").frame
+    table = open_input(spark, places.resolved(spark, place), None, "group_share").frame
     check_column(table, column, "group_share", "group_column")
     check_column(table, "share", "group_share", "the column")
     rows = table.select(quoted(column).cast("string"), quoted("share").cast("double"))

@@ -69,20 +69,20 @@ def is_local(master: str | None, remote: str | None, conf: Mapping[str, str]) ->
 def look_for_places(command: str, options: JobOptions) -> None:
     """Raise a `TableError` unless the inputs that are paths are on this machine."""
     # Here, because most mistakes are told without it.
-    from dsir_spark import tables
+    from dsir_spark import places
 
     def missing(place: str | None) -> bool:
-        looked_for = place and not _SCHEME_OR_GLOB.match(place) and tables.is_path(place)
+        looked_for = place and not _SCHEME_OR_GLOB.match(place) and places.is_path(place)
         return bool(looked_for and not os.path.exists(str(place)))
 
-    places = {
+    given = {
         "raw": options.raw, "scores": getattr(options, "scores", None),
         "decontaminate": getattr(options, "decontaminate", None),
     } | {
         "target" if options.single_target else f"target {name}": place
         for name, place in options.target.items()
     }
-    found = [f"{owner}: there is nothing at {p}" for owner, p in places.items() if missing(p)]
+    found = [f"{owner}: there is nothing at {p}" for owner, p in given.items() if missing(p)]
     if command not in ("run", "fit", "select") and missing(options.output):
         found.append(f"there is no run at {options.output}: use `dsir-spark run` (or `fit`) first")
     if found:

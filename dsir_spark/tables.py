@@ -1,15 +1,9 @@
-"""Places and Delta tables: reading inputs, writing outputs in one commit, identity.
-
-A place is a path (`/data/raw`, `s3://b/raw`, `raw.jsonl`, `out`) or a table name with a dot in it
-(`schema.table`, `catalog.schema.table`, parts quoted by backticks or not); `./my.folder` is a path
-in any case, and so is what exists on this machine.
-"""
+"""Delta tables: reading inputs, writing outputs in one commit, identity."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,8 +13,7 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import types as T
 
-from dsir_spark import failures, files
-from dsir_spark.columns import setting
+from dsir_spark import failures, files, places
 from dsir_spark.errors import TableError
 
 # Delta stores names with these characters under column mapping only, which not all readers know:
@@ -33,9 +26,6 @@ _NAMES = (
 # Types that a table begun without them must be told of.
 _TYPES = {"timestamp_ntz": "timestampNtz", "variant": "variantType"}
 RUN_ID = "dsir_spark_run"  # of the run that made a commit, in the commit's record
-_NAME_PART = r"(?:`(?:[^`]|``)+`|[^\s/\\:*?.`]+)"
-_TABLE_NAME = re.compile(rf"{_NAME_PART}(?:\.{_NAME_PART}){{1,2}}")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 # Commits that leave the rows as they are. Maintenance makes them, on Databricks by itself.
 _MAINTENANCE = {
     "OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
@@ -43,6 +33,7 @@ _MAINTENANCE = {
     "UPGRADE PROTOCOL", "ADD FEATURE", "DROP FEATURE", "CHANGE COLUMN", "SET TABLE LOCATION",
 }  # fmt: skip
 _REFUSED = r"(?i)permission|privilege|denied|PARSE_SYNTAX_ERROR"
+_LOG = "_delta_log"  # folder of a table's commits, by Delta's protocol
 _HISTORY = 1_000  # commits looked through for the last one that changed rows
 
 
@@ -76,85 +67,6 @@ def active_session() -> SparkSession:
     return session
 
 
-def is_path(place: str) -> bool:
-    """Is `place` a path (and not the name of a table)?"""
-    named = _TABLE_NAME.fullmatch(place) and not place.startswith(".")
-    return not named or files.extension(place) is not None or os.path.exists(place)
-
-
-def within(output: str, name: str) -> str:
-    """The place of the table `name` under an output path, or in an output schema."""
-    return f"{output.rstrip('/')}/{name}" if is_path(output) else f"{output}.{name}"
-
-
-def resolved(spark: SparkSession, place: str) -> str:
-    """The place in one spelling, as Spark finds it from the current folder.
-
-    A relative path becomes absolute where the session's files are this machine's, or where there is
-    something that Spark can list; a table name is quoted where it must be.
-    """
-    if not is_path(place):
-        if not (named := re.fullmatch(r"(?i)delta\.`(.*/.*)`", place)):
-            return _quoted_name(place)
-        place = named[1].replace("``", "`")  # as SQL names the table of a path
-    if place.startswith("file:"):
-        place = re.sub("^file:/*", "/", place)
-    if not _SCHEME.match(place):
-        if _on_this_machine(spark):
-            return os.path.abspath(place)
-        if not place.startswith("/"):
-            return _listed_folder(spark, place) or place
-    return place if place == "/" else place.rstrip("/")
-
-
-def contains(outer: str, inner: str) -> bool:
-    """Is the resolved path `inner` the path `outer` or below it?"""
-    both = is_path(outer) and is_path(inner)
-    return inner == outer or (both and inner.startswith(outer.rstrip("/") + "/"))
-
-
-def _on_this_machine(spark: SparkSession) -> bool:
-    default = setting(spark, "spark.hadoop.fs.defaultFS") or "file:///"
-    return setting(spark, "spark.master").startswith("local") and default.startswith("file:")
-
-
-def _listed_folder(spark: SparkSession, place: str) -> str | None:
-    """Where the files of a relative path are; None where there are none."""
-    try:
-        first = files.listed(spark, place).select("path").first()
-    except PySparkException:
-        return None
-    found = re.search(re.escape("/" + place.strip("./")) + "(?=/|$)", first[0]) if first else None
-    return first[0][: found.end()] if first and found else None
-
-
-def _parts(place: str) -> list[str]:
-    """The parts of a table's name, without backticks."""
-    found = re.findall(_NAME_PART, place)
-    return [p[1:-1].replace("``", "`") if p.startswith("`") else p for p in found]
-
-
-def _quoted_name(place: str) -> str:
-    """A table's name with those parts in backticks that SQL wants so."""
-    return ".".join(
-        p if re.fullmatch(r"[A-Za-z_]\w*", p, re.ASCII) else "`" + p.replace("`", "``") + "`"
-        for p in _parts(place)
-    )
-
-
-def _sql_name(spark: SparkSession, place: str) -> str | None:
-    """The table as SQL names it; None where a relative path holds no table.
-
-    Delta takes absolute paths only in SQL.
-    """
-    place = resolved(spark, place)
-    if not is_path(place):
-        return place
-    if not place.startswith("/") and not _SCHEME.match(place):
-        return None
-    return "delta.`" + place.replace("`", "``") + "`"
-
-
 def _reason(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:300]
 
@@ -167,8 +79,8 @@ def delta_version(spark: SparkSession, place: str) -> Version | None:
     TableError
         There is something that cannot be looked at.
     """
-    name = _sql_name(spark, place)
-    if name is None:
+    name = places.sql_name(spark, place)
+    if name is None or places.nothing_at(spark, place, _LOG):
         return None
     try:
         rows = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").collect()
@@ -208,14 +120,14 @@ def _record_of(row: Row) -> dict[str, Any]:
 
 def records(spark: SparkSession, place: str, after: int = -1) -> list[tuple[int, dict[str, Any]]]:
     """Versions and records of the commits since version `after`, the newest first."""
-    name = _sql_name(spark, place)
+    name = places.sql_name(spark, place)
     rows = spark.sql(f"DESCRIBE HISTORY {name} LIMIT {_HISTORY}").collect()
     return [(r["version"], _record_of(r)) for r in rows if r["version"] > after]
 
 
 def restore(spark: SparkSession, place: str, version: int | None) -> None:
     """Put back the rows of a version; None: there was no table, and an empty one is left."""
-    name = _sql_name(spark, place)
+    name = places.sql_name(spark, place)
     if version is None:
         spark.sql(f"DELETE FROM {name}").collect()
     else:
@@ -240,8 +152,8 @@ def read(
 
 def _loaded(spark: SparkSession, place: str, version: int | None) -> DataFrame:
     reader = spark.read if version is None else spark.read.option("versionAsOf", version)
-    named = not is_path(place)
-    frame = reader.table(_quoted_name(place)) if named else reader.format("delta").load(place)
+    named = not places.is_path(place)
+    frame = reader.table(places.quoted_name(place)) if named else reader.format("delta").load(place)
     # Under Spark Connect nothing is looked up before the schema is asked for.
     frame.schema  # noqa: B018
     return frame
@@ -257,7 +169,13 @@ def version_to_read(spark: SparkSession, place: str, data: int) -> int:
 
 
 def exists(spark: SparkSession, place: str, version: int | None = None) -> bool:
-    """Is there a table at `place`, and of this version? It starts no job, which a history does."""
+    """Is there a table at `place`, and of this version, which may be its latest or yet to come?
+
+    It starts no job, which a history does.
+    """
+    log = _LOG if version is None else f"{_LOG}/{version:020}.json"
+    if places.nothing_at(spark, place, log):
+        return False
     try:
         _loaded(spark, place, version)
     except PySparkException as error:
@@ -282,7 +200,7 @@ def refuse_foreign(spark: SparkSession, place: str) -> Version | None:
         There are files that belong to no table: they are not ours to write among.
     """
     found = delta_version(spark, place)
-    if found is None and is_path(place):
+    if found is None and places.is_path(place) and not places.nothing_at(spark, place):
         with contextlib.suppress(PySparkException):
             if (first := files.listed(spark, place).select("path").first()) is not None:
                 raise TableError(f"{place} holds files that are no table of Delta ({first['path']},"
@@ -319,7 +237,7 @@ def write(
     if needed and over:
         # The writer's options set properties of new tables only.
         properties = f"SET TBLPROPERTIES ({', '.join(needed)})"
-        spark.sql(f"ALTER TABLE {_sql_name(spark, place)} {properties}").collect()
+        spark.sql(f"ALTER TABLE {places.sql_name(spark, place)} {properties}").collect()
     _save(writer, place)
     if not over and not counted:
         return Version(0, 0, record or {})
@@ -348,17 +266,17 @@ def _writer(frame: DataFrame, record: Mapping[str, Any] | None) -> DataFrameWrit
 
 def _save(writer: DataFrameWriter, place: str) -> None:
     try:
-        if is_path(place):
+        if places.is_path(place):
             writer.save(place)
         else:
-            writer.saveAsTable(_quoted_name(place))
+            writer.saveAsTable(places.quoted_name(place))
     except Exception as error:
         # A path's folder, or a catalog's: what is wrong with it has many classes.
         said = failures.told(error)
         if said is None and not isinstance(error, AnalysisException):
             raise
         output = place.rpartition(".")[0]
-        other = "" if is_path(place) else f"; a folder of this name is ./{output}"
+        other = "" if places.is_path(place) else f"; a folder of this name is ./{output}"
         raise TableError(f"cannot write {place}: {said or _reason(error)}{other}") from error
 
 

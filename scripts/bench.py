@@ -2,7 +2,7 @@
 
     python scripts/bench.py [--data FOLDER] [--rounds 5] [--reference-mb 4] [--rows 10000000]
                             [--spark-mb 1000]
-                            [--parts reference kernels tokenizers passes cuts]
+                            [--parts reference kernels tokenizers passes cuts scores]
                             [--check]
     python scripts/bench.py --parts jobs --data RAW --target FILE ...        (see jobs.py)
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -38,6 +39,7 @@ from growth import salted
 from jobs import jobs
 from pyspark.sql import functions as F
 
+import dsir_spark
 from dsir_spark import DSIR, features, selection
 from dsir_spark.demo_data import build_demo_data
 from dsir_spark.features import FeatureSpec, tokenizers
@@ -62,7 +64,7 @@ CLAIMS = {
     ("Spark: fit", ROWS): 0.5,
 }
 
-PARTS = ("reference", "kernels", "tokenizers", "passes", "cuts")
+PARTS = ("reference", "kernels", "tokenizers", "passes", "cuts", "scores")
 JOBS = "jobs"  # whole commands: for itself, since nothing else may run
 
 ALPHABETS = {
@@ -157,9 +159,14 @@ def bench(options: argparse.Namespace, folder: Path) -> None:
         passes(table, spark, folder, megabytes, options)
     if "cuts" in options.parts:
         cuts(table, spark, options.rows)
+    if "scores" in options.parts:
+        by_score(table, spark, options.rows)
     ratios(table, options.check)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    print(f"\nPeak memory of this process: {peak:,.0f} MB.")
+    java = Path(f"/proc/{spark.sparkContext._gateway.proc.pid}/status")
+    held = [line.split()[1] for line in java.read_text().splitlines() if "VmHWM" in line]
+    print(f"\nPeak memory of this process: {peak:,.0f} MB; of its JVM, which may take "
+          f"{spark.conf.get('spark.driver.memory')}: {int(held[0]) / 1e3:,.0f} MB.")  # fmt: skip
     spark.stop()
 
 
@@ -379,6 +386,36 @@ def cuts(table: Table, spark, rows: int) -> None:
         table.rounds = rounds
         for over in (f"cut: {k:,} of {rows:,}", f"cut: {k:,} of {rows:,}, three targets"):
             table.pairs.append((over, over.replace(f"cut: {k:,}", f"orderBy().limit({k:,})")))
+
+
+def by_score(table: Table, spark, rows: int) -> None:
+    """`select` by any score over made-up weights, beside `resample`'s cut of the same, in turn."""
+    with tempfile.TemporaryDirectory() as scratch:
+        made_weights(spark, rows).write.parquet(f"{scratch}/weights")
+        weights = spark.read.parquet(f"{scratch}/weights")
+        k, score, sized = rows // 100, "log_weight", {"size_column": "num_tokens"}
+        shares = {"group_column": "source", "group_share": "raw"}
+        own = {
+            "method sample": {"num_to_sample": k},
+            "method top_k, lower is better": {
+                "num_to_sample": k, "method": "top_k", "lower_is_better": True},
+            "a tenth of the tokens": {"quantile": 0.1, "method": "top_k", **sized},
+            "as large a share of each source": {"num_to_sample": k, **shares},
+            "normalised by rank": {"num_to_sample": k, "normalize_score": "rank"},
+        }  # fmt: skip
+        resampled = f"cut: {k:,} of {rows:,}, in turn with `select`"
+        runs: dict[str, Callable[[], object]] = {resampled: lambda: select(weights, k)}
+        for label, given in own.items():
+            runs[f"select: {label}, of {rows:,}"] = functools.partial(
+                dsir_spark.select, weights, score, seed=1, **given
+            )
+        few = weights.limit(1000)
+        for given in own.values():
+            dsir_spark.select(few, score, **{**given, "seed": 1})
+        rounds, table.rounds = table.rounds, min(3, table.rounds)
+        table.measure_together(rows / 1e6, "M documents", runs, warm_up=False)
+        table.rounds = rounds
+        table.pairs += [(label, resampled) for label in runs if label != resampled]
 
 
 def ratios(table: Table, check: bool) -> None:

@@ -12,7 +12,7 @@ import pytest
 import serverless
 import yaml
 
-from dsir_spark import cli, plans, tables
+from dsir_spark import cli, places, plans
 from dsir_spark.errors import ConfigError
 from dsir_spark.features import Decontamination
 from dsir_spark.options import FitOptions, ResampleOptions
@@ -94,10 +94,10 @@ def test_a_task_that_went_well_raises_nothing(monkeypatch, capsys, parameters, c
     ("/Volumes/my-cat/2024/files/raw", None, None),
 ])  # fmt: skip
 def test_names_of_three_levels(place, parts, quoted):
-    assert tables.is_path(place) == (parts is None)
+    assert places.is_path(place) == (parts is None)
     if parts:
-        assert tables._parts(place) == parts and tables._quoted_name(place) == quoted
-        assert tables._parts(tables.within(place, "model")) == [*parts, "model"]
+        assert places.parts(place) == parts and places.quoted_name(place) == quoted
+        assert places.parts(places.within(place, "model")) == [*parts, "model"]
 
 
 class Connected:

@@ -152,6 +152,36 @@ def test_counts_that_came_make_the_model_of_a_fit_on_all(
         grown.stage(job.fit, incremental=True)
 
 
+def test_a_matched_selection_goes_on_by_the_steps_that_it_learnt(spark, tmp_path):
+    grown, budget = Grown(spark, tmp_path).begun(300, keep=["topic"]), {**BUDGET, "method": "match"}
+    first = again(spark, grown.out, keep=["topic"], **budget)
+    grown.add(100)
+    grown.weigh()
+    assert commits(spark, grown.out) == [100, 300, 300]
+    row = again(spark, grown.out, seed=1, **BUDGET)  # by what the weights are for
+    assert row["match"] == first["match"] and row["match_version"] == first["match_version"]
+    assert any("raw has grown since the steps" in note for note in row["notes"])
+    assert row["funnel"]["read"] == 400 and row["funnel"]["selected"] == 20
+    assert commits(spark, grown.out) == [100, 300, 300]  # no text was read for it
+    rows = {r["id"]: r for r in delta(spark, grown.out / "weights").collect()}
+    old = {
+        r["id"]: r
+        for r in spark.read.format("delta")
+        .option("versionAsOf", 1)
+        .load(str(grown.out / "weights"))
+        .collect()
+    }
+    assert len(rows) == 400 and all(rows[of] == row for of, row in old.items())
+    assert job.report_again(spark, str(grown.out), examples=0)
+    # Learnt from all: another budget, or a column that the weights lack.
+    other = again(spark, grown.out, **{**budget, "num_to_sample": 30})
+    assert other["match"] != first["match"] and commits(spark, grown.out)[0] == 400
+    assert again(spark, grown.out, **{**budget, "num_to_sample": 30})["match"] == other["match"]
+    assert commits(spark, grown.out)[:2] == [400, 100]
+    again(spark, grown.out, **{**budget, "num_to_sample": 30, "keep": ["topic"]})
+    assert commits(spark, grown.out)[:3] == [400, 400, 100]
+
+
 class Killed(RuntimeError):
     """Stands for the end of the process, in a batch."""
 

@@ -25,7 +25,7 @@ MODULES = {
 # What each part may import: parts above it only, and a wing its own rooms.
 WINGS = {"features", "scoring", "selection", "report"}
 _VALUES = "errors columns options score_options"
-_MODEL = f"{_VALUES} features tables history scoring selection resampling matchings"
+_MODEL = f"{_VALUES} features places tables history scoring selection resampling matchings"
 MAY_IMPORT = {
     "errors": "",
     "features": "",
@@ -37,14 +37,15 @@ MAY_IMPORT = {
     "failures": "",
     "quotes": "",
     "files": "errors failures quotes",
-    "tables": "errors columns failures files",
-    "history": "errors tables",
+    "places": "columns files",
+    "tables": "errors columns failures files places",
+    "history": "errors places tables",
     "scoring": f"{_VALUES} features",
     "selection": _VALUES,
     "resampling": f"{_VALUES} scoring selection",
     "matchings": f"{_VALUES} tables scoring resampling",
     "served": "errors features scoring",
-    "mlflow_model": "errors columns features tables history scoring served",
+    "mlflow_model": "errors columns features places tables history scoring served",
     "dsir": f"{_MODEL} mlflow_model",
     "distilled": "errors columns options features tables scoring",
     "ml": "errors columns options dsir",
@@ -52,12 +53,12 @@ MAY_IMPORT = {
     "session": "errors",
     "progress": "",
     "demo_data": "",
-    "inputs": "errors columns files tables",
-    "runs": "errors job_options tables history session",
+    "inputs": "errors columns files places tables",
+    "runs": "errors job_options places tables history session",
     "preflight": f"{_MODEL} job_options dsir inputs runs",
     "rejecting": "columns report inputs selection",
     "plans": "errors options features",
-    "changes": "errors failures tables",
+    "changes": "errors failures places",
     "additions": f"{_MODEL} job_options failures dsir preflight changes",
     "increments": f"{_MODEL} job_options dsir inputs runs preflight changes additions",
     "score_job": f"{_MODEL} job_options dsir report inputs runs preflight rejecting",
@@ -65,8 +66,8 @@ MAY_IMPORT = {
     "job": f"{_MODEL} job_options dsir report inputs runs preflight rejecting plans "
            "increments score_job reporting",
     "published": f"{_MODEL} job_options dsir report inputs reporting",
-    "startup": "errors job_options tables",
-    "cli": "errors fields job_options session progress failures startup tables runs "
+    "startup": "errors job_options places",
+    "cli": "errors fields job_options session progress failures startup places runs "
            "demo_data job score_job report published",
     "__main__": "cli",
 }  # fmt: skip
