@@ -22,6 +22,7 @@ it ended. At the end tables are printed, and pictures drawn with `--pictures FOL
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import time
@@ -49,7 +50,9 @@ RAW_SHARES = (0, 1, 10, 30)  # percent of raw in what is brought near to a targe
 SIZES = (5, 30, 300)  # texts of a target
 TRAINED = ("random", "domain's own", "classifier, top-k", "DSIR", "match 10^4", "match 10^5",
            "match 10^5, unigrams")  # fmt: skip
-NEURAL = ("random", "classifier, top-k", "DSIR", "match 10^5", "match 10^5, unigrams")
+# The GPT is trained on a selection alone, or goes on from one that was trained on as much of raw.
+NEURAL = ("random", "classifier, top-k", "DSIR", "match 1 30000")
+NEURAL_TARGETS, SETTINGS = ("biomed", "code", "news"), ("alone", "continued")
 JOBS = ("sample 2 10000", "match 2 10000", "match 2 100000", "match 1 100000")
 BY_SHARE = ("match 10^5, unigrams", "DSIR", "random")
 BY_SIZE = ("DSIR", "DSIR, Dirichlet auto", "match 10^4", "match 10^4, Dirichlet auto",
@@ -96,7 +99,8 @@ class Rows:
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in ("target", "method", "seed", "share", "size"))
+    names = ("target", "method", "seed", "share", "size", "setting")
+    return tuple(row.get(name) for name in names)
 
 
 class Evidence:
@@ -176,19 +180,31 @@ class Evidence:
     def c(self) -> None:
         from judging import gpt
 
-        plain = {n: t for n, t in self.loaded()[1].items() if n not in TASKS}
+        plain = {n: t for n, t in self.loaded()[1].items() if n in NEURAL_TARGETS}
         rows, choice = Rows(self.options.output / "C.jsonl"), self.choice(plain)
-        wanted = [*rows.missing({"target": t, "method": m, "seed": 1} for t in plain
-                                for m in NEURAL)]  # fmt: skip
-        bpe = gpt.Bpe(choice.select("random", next(iter(plain)), 99).texts.to_pylist())
-        models: dict[bytes, Any] = {}  # by the text trained on: random's is every target's
+        wanted = [*rows.missing(
+            {"target": t, "method": m, "seed": s, "setting": how}
+            for s in range(1, self.options.seeds + 1) for how in SETTINGS
+            for m in NEURAL for t in plain
+        )]  # fmt: skip
+        first, steps = next(iter(plain)), self.options.steps
+        bpe = gpt.Bpe(choice.select("random", first, 99).texts.to_pylist())
+
+        @functools.lru_cache(maxsize=1)
+        def read_raw(seed: int) -> gpt.Parameters:
+            text = shuffled(choice.select("random", first, 100 + seed).texts)
+            return gpt.trained(bpe.ids(text), steps, seed)
+
+        @functools.lru_cache(maxsize=3)  # random's text is every target's
+        def model(text: bytes, seed: int, how: str) -> gpt.Parameters:
+            begin = read_raw(seed) if how == "continued" else None
+            return gpt.trained(bpe.ids(text), steps, seed, begin)
+
         for row in wanted:
-            data = shuffled(choice.select(row["method"], row["target"], 1).texts)
-            if data not in models:
-                models[data] = gpt.trained(bpe.ids(data), self.options.steps, seed=1)
+            text = shuffled(choice.select(row["method"], row["target"], row["seed"]).texts)
+            trained = model(text, row["seed"], row["setting"])
             held = bpe.ids(shuffled(plain[row["target"]].held)[: gpt.HELD])
-            found = gpt.bits(models[data], held, bpe.bytes)
-            rows.add(row | {"bits": found, "steps": self.options.steps})
+            rows.add(row | {"bits": gpt.bits(trained, held, bpe.bytes), "steps": steps})
 
     def job(self) -> None:
         from judging.job import compare

@@ -86,8 +86,13 @@ def nats(parameters: Parameters, data: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, wanted)
 
 
-def trained(tokens: np.ndarray, steps: int, seed: int) -> Parameters:
-    """After `steps` batches of random places of the tokens; warm-up, and a cosine to a tenth."""
+def trained(
+    tokens: np.ndarray, steps: int, seed: int, begin: Parameters | None = None
+) -> Parameters:
+    """After `steps` batches of random places of the tokens; warm-up, and a cosine to a tenth.
+
+    begin : what it goes on from, which is left as it is; by default random parameters
+    """
     schedule = optax.warmup_cosine_decay_schedule(0.0, RATE, steps // 20, steps, RATE / 10)
     tuned = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.05))
 
@@ -97,7 +102,8 @@ def trained(tokens: np.ndarray, steps: int, seed: int) -> Parameters:
         updates, state = tuned.update(slope, state, parameters)
         return optax.apply_updates(parameters, updates), state
 
-    parameters = start(seed)
+    # A step takes the place of what it is given.
+    parameters = start(seed) if begin is None else jax.tree.map(jnp.copy, begin)
     state = tuned.init(parameters)
     draw = np.random.default_rng(seed)
     for _ in range(steps):

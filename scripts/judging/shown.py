@@ -237,11 +237,17 @@ def _b(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None
 
 
 def _c(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None:
-    bits = table(found, "bits")
-    targets = [t for t in bits["random"] if all(t in own for own in bits.values())]
-    markdown(["bits per byte", *targets], [
-        [m, *[_cell(own, t) for t in targets]] for m, own in bits.items()
-    ])  # fmt: skip
+    for how in dict.fromkeys(r["setting"] for r in found):
+        own = [r for r in found if r["setting"] == how]
+        bits = table(own, "bits")
+        targets = [t for t in bits["random"] if all(t in of for of in bits.values())]
+        seeds = {m: len({r["seed"] for r in own if r["method"] == m}) for m in bits}
+        print(f"\n{how}\n")
+        markdown(["bits per byte", "seeds", *targets, "mean", "better than random"], [
+            [m, str(seeds[m]), *[_cell(of, t) for t in targets], mean(of, targets),
+             _wins(of, bits["random"])] for m, of in bits.items()
+        ])  # fmt: skip
+        print(f"\nStandard deviation over seeds, median: {spread(own, 'bits'):.4f}.")
 
 
 def _by(found: list[dict[str, Any]], label: str, head: str, unit: str) -> dict[str, Table]:
