@@ -1,7 +1,7 @@
 """Does it train better models? Selections of equal size by every method, judged by held-out text.
 
-    python scripts/evidence.py DATA --output FOLDER [--parts A D E F G I B C job] [--targets biomed]
-                               [--seeds 3] [--megabytes 4]
+    python scripts/evidence.py DATA --output FOLDER [--parts A D E F G H I B C job]
+                               [--targets biomed] [--seeds 3] [--megabytes 4]
 
 DATA is as `judging.corpus` says. Every other text of a target is held out. Parts:
 
@@ -12,6 +12,8 @@ D    how KL reduction, and what else the report shows, goes with A and B
 E    A by how much is selected
 F    A by how many texts of the target are known
 G    A by how much of raw is in what `match` brings near to a target
+H    A by what was tried beside: `match` with a temperature, without near-copies, in forms chosen
+     for each target by a part of it kept aside; DSIR with a correction for length
 I    A by n-grams and buckets
 job  what the package's job over Spark selects beside what was judged, and what it costs
 
@@ -22,6 +24,7 @@ it ended. At the end tables are printed, and pictures drawn with `--pictures FOL
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import json
@@ -30,12 +33,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from judging import shown
 from judging.corpus import TASKS, Pool, Target, load
 from judging.judges import Facts, Ppm, shuffled
 from judging.methods import ALL_TARGETS, ONE_SEED, Choice
 
-PARTS = ("A", "B", "C", "D", "E", "F", "G", "I", "job")
+PARTS = ("A", "B", "C", "D", "E", "F", "G", "H", "I", "job")
 # N-grams, buckets, Dirichlet smoothing (n-grams), percent of raw learnt from.
 FORMS = (
     "match 2 10000", "sample 2 10000",
@@ -47,11 +51,16 @@ FORMS = (
 )  # fmt: skip
 SHARES = (0.5, 1, 2, 4, 8, 16, 32)  # percent of raw
 RAW_SHARES = (0, 1, 10, 30)  # percent of raw in what is brought near to a target
+DEFAULT = "match 1 30000"
+TRIED = ("softened 1 1 30000", "softened 5 1 30000", "softened 20 1 30000", "apart 1 30000",
+         "sample 2 10000", "long 2 10000")  # fmt: skip
+# Of which one is chosen for each target (the method `auto`).
+CHOSEN_FROM = ("match 1 10000", DEFAULT, "match 1 100000", "match 2 100000", "match 2 1000000")
 SIZES = (5, 30, 300)  # texts of a target
 TRAINED = ("random", "domain's own", "classifier, top-k", "DSIR", "match 10^4", "match 10^5",
            "match 10^5, unigrams")  # fmt: skip
 # The GPT is trained on a selection alone, or goes on from one that was trained on as much of raw.
-NEURAL = ("random", "classifier, top-k", "DSIR", "match 1 30000")
+NEURAL = ("random", "classifier, top-k", "DSIR", DEFAULT)
 NEURAL_TARGETS, SETTINGS = ("biomed", "code", "news"), ("alone", "continued")
 JOBS = ("sample 2 10000", "match 2 10000", "match 2 100000", "match 1 100000")
 BY_SHARE = ("match 10^5, unigrams", "DSIR", "random")
@@ -134,6 +143,19 @@ class Evidence:
             {"target": t, "method": m, "seed": s}
             for m in methods for t in self.loaded()[1] for s in self._seeds(m)
         ])  # fmt: skip
+
+    def h(self) -> None:
+        targets = self.loaded()[1]
+        self._judge("H", [{"target": t, "method": m, "seed": 1}
+                          for m in (*TRIED, *CHOSEN_FROM) for t in targets])  # fmt: skip
+        # Each form by every other known text, judged by the others: `shown` takes the best.
+        inner = {
+            n: dataclasses.replace(t, known=t.known.take(_every_other(t.known, 0)),
+                                   held=t.known.take(_every_other(t.known, 1)), labels=None)
+            for n, t in targets.items()
+        }  # fmt: skip
+        self._judge("H", [{"target": t, "method": m, "seed": 1, "setting": "inner"}
+                          for m in CHOSEN_FROM for t in targets], self.choice(inner))  # fmt: skip
 
     def i(self) -> None:
         self._judge("I", [
@@ -222,12 +244,13 @@ class Evidence:
         return range(1, 2 if method in ONE_SEED else self.options.seeds + 1)
 
     def _judge(self, part: str, wanted: list[dict[str, Any]], choice: Choice | None = None) -> None:
+        """Judge what is not there yet by the held-out half of the choice's targets."""
         rows = Rows(self.options.output / f"{part}.jsonl")
         left = [*rows.missing(wanted)]
         if not left:
             return
-        targets = self.loaded()[1]
-        choice = choice or self.choice(targets)
+        choice = choice or self.choice(self.loaded()[1])
+        targets = choice.targets
         facts = Facts(choice)
         for row in left:
             begin = time.perf_counter()
@@ -235,6 +258,10 @@ class Evidence:
             found = {"seconds": round(time.perf_counter() - begin, 2)}
             found["bits"] = self.ppm.bits(selection, targets[row["target"]])
             rows.add(row | found | facts.of(selection, targets[row["target"]]))
+
+
+def _every_other(texts: pa.Array, first: int) -> pa.Array:
+    return pa.array(range(first, len(texts), 2))
 
 
 if __name__ == "__main__":

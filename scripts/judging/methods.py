@@ -135,6 +135,27 @@ class Choice:
         """setting : as `match_keys` has it"""
         return self.match_keys(*setting)[:, self.at[target]] + self.pool.uniform(seed)
 
+    def softened(self, target: str, seed: int, noise: int, *setting: int) -> Key:
+        """Match keys under Gumbel noise of so many steps' width: a temperature."""
+        own = self.match_keys(*setting)[:, self.at[target]]
+        return own + noise * gumbel(self.pool.uniform(seed))
+
+    def apart(self, target: str, seed: int, *setting: int) -> Key:
+        """Match keys, of near-copies only the best: of equal `pool.sketches`."""
+        key = np.where(self.pool.candidate, self.match(target, seed, *setting), -np.inf)
+        order = np.lexsort((-key, self.pool.sketches))
+        of = self.pool.sketches[order]
+        key[order[1:][of[1:] == of[:-1]]] = -np.inf
+        return key
+
+    def long(self, target: str, seed: int, ngrams: int, num_buckets: int) -> Key:
+        """As `sample`, with the log ratio of Poisson probabilities of a document's tokens, whose
+        means are the target's and raw's."""
+        lengths = Documents(self.targets[target].known).tokens, self.pool.tokens
+        own, of_raw = (float(np.mean(n)) for n in lengths)
+        more = self.pool.tokens * np.log(own / of_raw) - (own - of_raw)
+        return self.sample(target, seed, ngrams, num_buckets) + more
+
     def chunked(self, target: str, seed: int) -> Selection:
         chunks = self.pool.chunks
         weights, _ = self.log_weights(2, 10_000, chunks=True)

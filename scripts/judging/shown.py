@@ -294,6 +294,27 @@ def _g(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None
     markdown(["selected", "of raw in it", *sets, "better than with none"], lines)
 
 
+def _h(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None:
+    bits = table([r for r in found if "setting" not in r], "bits")
+    inner = table([r for r in found if "setting" in r], "bits")
+    forms = [m for m in bits if m in inner]
+    if forms:
+        best = {t: min((inner[m][t], m) for m in forms if t in inner[m])[1]
+                for t in inner[forms[0]]}  # fmt: skip
+        bits["auto"] = {t: bits[m][t] for t, m in best.items()}
+        bits["the best of them (not known before)"] = {
+            t: min(bits[m][t] for m in forms) for t in best
+        }
+    sets = groups(next(iter(bits.values())))
+    markdown(["method", *sets, "better than `match 1 30000`", "than `sample 2 10000`"], [
+        [m, *[mean(own, s) for s in sets.values()],
+         *[_wins(own, bits[other]) for other in ("match 1 30000", "sample 2 10000")]]
+        for m, own in bits.items()
+    ])  # fmt: skip
+    if forms:
+        print("\nauto takes " + ", ".join(f"{m} for {t}" for t, m in best.items()) + ".")
+
+
 def _i(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None:
     bits, others = table(found, "bits"), table(rows(output / "A.jsonl"), "bits")
     random, dsir = (others.get(m, {}) for m in ("random", "DSIR"))
@@ -327,5 +348,5 @@ def _job(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> No
 
 
 SHOWN: dict[str, Callable[[list[dict[str, Any]], Path, Path | None], None]] = {
-    "A": _a, "B": _b, "C": _c, "D": _d, "E": _e, "F": _f, "G": _g, "I": _i, "job": _job,
+    "A": _a, "B": _b, "C": _c, "D": _d, "E": _e, "F": _f, "G": _g, "H": _h, "I": _i, "job": _job,
 }  # fmt: skip
