@@ -7,7 +7,6 @@ import pytest
 
 from dsir_spark import demo_data
 
-
 OWNERS = {"python", *demo_data.HELD_OUT, "pytest", "pyarrow", "numba"}
 
 
