@@ -234,8 +234,8 @@ def test_the_page_opens_with_its_picture_and_verdict_before_grouped_warnings(nam
     opening = ['role="img"', "this selection +0.200", 'class="verdict']
     if len(names) > 3:  # of how many that is true is said first
         opening = [opening[2], *opening[:2]]
-    order = ["What was selected", "<nav", *opening, 'class="warnings"', ">Funnel</h2>", 'id="column-1"', "What drives it",
-             "Examples"]  # fmt: skip
+    order = ["What was selected", "<nav", *opening, 'class="warnings"', ">Funnel</h2>",
+             'id="column-1"', "What drives it", "Examples"]  # fmt: skip
     at = [shown.index(part) for part in order]
     assert at == sorted(at)
     # Whoever sees no pictures reads them; contents lead there; in the dark all colours change.
