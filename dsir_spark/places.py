@@ -64,13 +64,18 @@ def nothing_at(spark: SparkSession, place: str, within: str = "") -> bool:
     Of a path of this machine. Spark answers by an exception, which costs it 70 ms, and a run looks
     at twenty places where nothing is yet.
     """
-    local = is_path(place) and _on_this_machine(spark)
-    return local and not os.path.lexists(os.path.join(resolved(spark, place), within))
+    if not is_path(place) or not _on_this_machine(spark):
+        return False
+    found = resolved(spark, place)
+    # (A slash after the name of a file would make it one of nothing.)
+    return not os.path.lexists(os.path.join(found, within) if within else found)
 
 
 def _on_this_machine(spark: SparkSession) -> bool:
-    default = setting(spark, "spark.hadoop.fs.defaultFS") or "file:///"
-    return setting(spark, "spark.master").startswith("local") and default.startswith("file:")
+    # In this order: elsewhere each question is a message to a server, and the first one settles it.
+    if not setting(spark, "spark.master").startswith("local"):
+        return False
+    return (setting(spark, "spark.hadoop.fs.defaultFS") or "file:///").startswith("file:")
 
 
 def _listed_folder(spark: SparkSession, place: str) -> str | None:

@@ -264,6 +264,10 @@ def test_what_is_not_ours_is_left_alone(spark, data, tmp_path):  # noqa: F811
         with pytest.raises(TableError, match="holds files that are no table of Delta"):
             run(spark, options(data, tmp_path / "out", **more))
     assert sorted(p.name for p in (tmp_path / "out" / "selected").iterdir()) == before
+    (tmp_path / "single").mkdir()
+    (tmp_path / "single" / "model").write_text("a file of somebody")
+    with pytest.raises(TableError, match="holds files that are no table of Delta"):
+        run(spark, options(data, tmp_path / "single"))
     (tmp_path / "file").write_text("x")
     for output in (tmp_path / "file" / "out", "/proc/none/out"):
         with pytest.raises(TableError, match=r"cannot write .*: no table can be made there"):
