@@ -132,7 +132,7 @@ def resample_again(
     plans.check(spark, model.config, len(model.targets), texts, run.options)
     run.begin()
     learnt = _as_learnt(run, model, raw, earlier) if run.options.method == "match" else model
-    # What a document is ranked by depends on how many are wanted: else its text is read again.
+    # What a document is ranked by depends on how many are wanted: for others texts are read again.
     model = dataclasses.replace(learnt or _match(run, model, raw), decontamination=texts)
     if learnt is None and not run.done(WEIGHTS):
         _write_weights(run, model, raw)

@@ -324,8 +324,11 @@ def method_of_record(run: Run, earlier: Mapping[str, Any]) -> None:
     """
     if "method" in run.options.given:
         return
-    method = json.loads(earlier["config"])["method"] if earlier["command"] != "weigh" else "sample"
-    method = "match" if earlier.get("match_version") is not None else method
+    if earlier.get("match_version") is not None:
+        method = "match"
+    else:
+        plain = earlier["command"] == "weigh"
+        method = "sample" if plain else json.loads(earlier["config"])["method"]
     run.options = run.options.model_copy(update={"method": method})
     if problems := run.options.contradictions(None):
         raise ConfigError.from_problems(problems)

@@ -164,13 +164,8 @@ def test_a_matched_selection_goes_on_by_the_steps_that_it_learnt(spark, tmp_path
     assert row["funnel"]["read"] == 400 and row["funnel"]["selected"] == 20
     assert commits(spark, grown.out) == [100, 300, 300]  # no text was read for it
     rows = {r["id"]: r for r in delta(spark, grown.out / "weights").collect()}
-    old = {
-        r["id"]: r
-        for r in spark.read.format("delta")
-        .option("versionAsOf", 1)
-        .load(str(grown.out / "weights"))
-        .collect()
-    }
+    before = tables.read(spark, str(grown.out / "weights"), version=1)
+    old = {r["id"]: r for r in before.collect()}
     assert len(rows) == 400 and all(rows[of] == row for of, row in old.items())
     assert job.report_again(spark, str(grown.out), examples=0)
     # Learnt from all: another budget, or a column that the weights lack.
@@ -349,7 +344,17 @@ def test_the_command_killed_wherever_it_is(spark, tmp_path):
 
 
 def over_connect(spark, folder):
-    """What came, then what changed, then an id that is there: rows of weights, and the refusal."""
+    """What came, then what changed, then an id that is there: rows of weights, and the refusal.
+
+    And of a matched selection: what came and changed, weighed by its steps.
+    """
+    matched = Grown(spark, folder / "matched", **FEED).begun(300)
+    again(spark, matched.out, method="match", **BUDGET)
+    matched.add(100)
+    matched.weigh()
+    matched.sql("UPDATE {raw} SET text = concat(text, ' salt') WHERE id LIKE 'c1%'")
+    matched.weigh()
+    by_steps = rows_of(spark, matched.out)
     grown = Grown(spark, folder, **FEED).begun(300)
     grown.add(100)
     grown.weigh()
@@ -362,7 +367,7 @@ def over_connect(spark, folder):
     grown.sql("INSERT INTO {raw} VALUES ('c69', 'a copy of an id', 'none')")
     with pytest.raises(DataError) as refused:
         grown.weigh()
-    return found, fitted, str(refused.value)
+    return found, fitted, str(refused.value), by_steps
 
 
 @pytest.mark.slow
@@ -376,7 +381,7 @@ def test_the_same_over_connect(spark, tmp_path):
         "spark.stop()\n"
     )
     for name in ("connect", "classic"):
-        (tmp_path / name).mkdir()
+        (tmp_path / name / "matched").mkdir(parents=True)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, str(Path(__file__).parent),
          str(tmp_path / "connect")], capture_output=True, text=True, timeout=900)  # fmt: skip

@@ -328,6 +328,6 @@ def terms(
 
 
 if "PYTHON_WORKER_FACTORY_SECRET" in os.environ:
-    # A worker of Spark collects garbage after each task, and the next task waits for it: of a
-    # hundred thousand objects of numba and Arrow, which all stay. Frozen, they are not looked at.
+    # A worker of Spark collects garbage after each task, and the next task waits for it: of
+    # fifty thousand objects of numba and Arrow, which all stay. Frozen, they are not looked at.
     gc.freeze()
