@@ -216,6 +216,7 @@ def demo(output: str, num_to_sample: int, seed: int, max_mb: float) -> None:
     begin = time.monotonic()
     folder = Path(output)
     with _starting() as started:
+        started.add_done_callback(_warm)
         from dsir_spark import demo_data, job, published
         from dsir_spark.report import text
 
@@ -252,11 +253,21 @@ def _starting(**where: Any) -> Iterator[Future[Any]]:
         yield aside.submit(session.build_session, **where)
 
 
+def _warm(started: Future[Any]) -> None:
+    """A session that has started and will write tables."""
+    if started.exception() is None:
+        session.warm(started.result())
+
+
 def _do(command: str, **flags: Any) -> None:
     options, where = _read(command, flags)
     with _starting(**where) as started:
+        started.add_done_callback(_warm)
         from dsir_spark import job
         from dsir_spark.report import text
+
+        if command in ("run", "fit") and not started.done():  # else it failed
+            job.compile_kernels(options)
     spark = started.result()
     row = getattr(job, _STAGES[command][0])(spark, options, progress.of(spark))
     if "facts" in row:

@@ -16,6 +16,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from dsir_spark import (
+    features,
     increments,
     inputs,
     matchings,
@@ -61,7 +62,7 @@ from dsir_spark.runs import (
     quiet,
 )
 from dsir_spark.scoring import distributions, matched
-from dsir_spark.scoring.documents import without_held_out
+from dsir_spark.scoring.documents import spec_of, without_held_out
 from dsir_spark.scoring.stored import as_frame
 from dsir_spark.selection import Selection
 
@@ -76,6 +77,14 @@ _LEARNT_BY = (
     "match_steps", "match_tokens",
 )  # fmt: skip
 _log = logging.getLogger("dsir_spark")
+
+
+def compile_kernels(options: JobOptions) -> None:
+    """Compile what the fit takes, or load it: for this needs no session, which may start meanwhile.
+
+    The workers of this machine find the result on disk.
+    """
+    features.compile_kernels(spec_of(options.part(FitOptions)))
 
 
 def fit(spark: SparkSession, options: JobOptions, progress: Progress = quiet) -> dict[str, Any]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -208,6 +211,17 @@ def test_failed_downloads_are_one_line():
     said = session.start_failure("x\n:: UNRESOLVED DEPENDENCIES ::\n at y", "/tmp/log")
     assert "run once with network access" in said and "\n" not in said
     assert "boom" in session.start_failure("line\nboom\n", "/tmp/log")
+
+
+def test_only_a_session_on_this_machine_is_warmed():
+    asked = []
+    for master in (None, "spark://there:7077", "local[2]"):
+        context = SimpleNamespace(master=master) if master else None
+        write = functools.partial(lambda m, *_: asked.append(m), master)
+        session.warm(SimpleNamespace(_sc=context, createDataFrame=write))
+        for thread in set(threading.enumerate()) - {threading.current_thread()}:
+            thread.join(1)
+    assert asked == ["local[2]"]
 
 
 def test_the_prerequisites_script_names_what_is_missing(tmp_path):
