@@ -8,6 +8,13 @@ import sys
 import pytest
 
 os.environ["PYSPARK_PYTHON"] = sys.executable
+# With the JVM's second compiler, which a session of one job does without (session.py), the many
+# tests of one JVM took a quarter less time; of what is called often only (five times the default),
+# a tenth less than that.
+_SECOND_COMPILER = (
+    "-XX:Tier4InvocationThreshold=25000 -XX:Tier4MinInvocationThreshold=3000 "
+    "-XX:Tier4CompileThreshold=75000 -XX:Tier4BackEdgeThreshold=200000"
+)
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +28,7 @@ def spark(tmp_path_factory):
         conf={
             "spark.sql.shuffle.partitions": "2",
             "spark.sql.warehouse.dir": str(scratch / "warehouse"),
-            # With the second compiler, which a session of one job does without (session.py): the
-            # many tests of one JVM took a quarter less time.
-            "spark.driver.extraJavaOptions": f"-Dderby.system.home={scratch}",
+            "spark.driver.extraJavaOptions": f"{_SECOND_COMPILER} -Dderby.system.home={scratch}",
             # Queries here are many and small: compiling each would take longer than running it.
             "spark.sql.codegen.wholeStage": "false",
             "spark.sql.codegen.factoryMode": "NO_CODEGEN",

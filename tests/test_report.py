@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import oracle
 import pytest
+from pyspark.sql import functions as F
 
 from dsir_spark import DSIR, dsir, report
 from dsir_spark.errors import DataError
@@ -158,13 +159,15 @@ def test_facts_of_all_kinds_of_runs(spark, frames, tmp_path, case):
     facts = report.gather(**run)
     found = facts.selection.targets
     sizes = selection.size or selection.num_documents
-    cuts = selection.uniform_cuts(weights, sizes)
     pool = documents(raw, model.config)
     of_id = model.id_name
-    candidates = [r[0] for r in weights.where(selection.is_candidate()).select(of_id).collect()]
-    pool = pool.where(pool[of_id].isin(candidates))
-    for t, (target, cut) in enumerate(zip(found, cuts, strict=True)):
-        subset = pool.where(cut.reached_by(selection.uniform_key(), pool[of_id]))
+    candidates = weights.where(selection.is_candidate())
+    whole = selection.pool.whole_size() if selection.size else F.lit(1)
+    drawn = candidates.select(of_id, selection.uniform_key(), whole).distinct().collect()
+    drawn.sort(key=lambda r: r[1], reverse=True)
+    reached = np.cumsum([r[2] for r in drawn])
+    for t, (target, size) in enumerate(zip(found, sizes, strict=True)):
+        subset = pool.where(pool[of_id].isin([r[0] for r in drawn[: (reached <= size).sum()]]))
         if "id_column" in case:
             subset = subset.dropDuplicates([of_id])
         counted = count({"s": subset}, "text", spec_of(model.config))["s"].counts
@@ -177,11 +180,11 @@ def test_facts_of_all_kinds_of_runs(spark, frames, tmp_path, case):
             assert target.kl_reduction <= target.bound + 1e-9
             assert len({point["documents"] for point in shown["curve"]}) == len(shown["curve"]) >= 3
         assert {e["place"] for e in shown["examples"]} <= set(detail.PLACES)
-    weights_of = {n: weights[c] for n, c in zip(model.names, model.weight_columns, strict=True)}
     matched = case.get("method") == "match"
-    kish = selection.effective_sample_size(weights, weights_of if matched else None)
-    for target, size in zip(found, kish.values(), strict=True):
-        assert target.effective_sample_size == pytest.approx(size)
+    ranks = [F.col(c) for c in model.weight_columns] if matched else selection.ranks()
+    for target, *scores in zip(found, *candidates.select(*ranks).collect(), strict=True):
+        w = np.exp(np.array(scores) - max(scores))
+        assert target.effective_sample_size == pytest.approx(w.sum() ** 2 / (w * w).sum())
     assert sum(v["selected"] for v in facts.weights.composition[0].rows) == selection.num_selected
     plain = report.gather(**run, page=False)
     assert plain.row() == facts.row() and (plain.row()["kl_bound"] is None) != matched

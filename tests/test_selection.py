@@ -307,14 +307,9 @@ def test_what_cannot_be_selected_is_told(table):
 
 
 @pytest.mark.spark
-def test_uniform_subsets_and_rejected_rows(table):
+def test_rejected_rows(table):
     frame, rows = table
     selection, found = chosen(frame, num_to_sample=40, method="sample")
-    sizes = [0, 40, N]
-    drawn = selection.uniform_cuts(frame, sizes)
-    key = selection.uniform_key()
-    for cut, size in zip(drawn, sizes, strict=True):
-        assert frame.where(cut.reached_by(key, F.col("id"))).count() == size
     rejected = {r["id"] for r in selection.rejected(frame).collect()}
     assert rejected == {r["id"] for r in rows} - set(found)
 
@@ -345,9 +340,6 @@ def test_temperature_auto_gives_the_size_wanted(table, way):
     (t,) = selection.temperatures
     scores = [r["x"] * 20 for r in rows]
     assert t > 5 and size_at(scores, t) == pytest.approx(40, rel=1e-2)
-    assert selection.effective_sample_size(frame)[None] == pytest.approx(size_at(scores, t))
-    plain = selection.effective_sample_size(frame, {None: F.col("x")})
-    assert plain[None] == pytest.approx(size_at(scores, 1.0))
     best = sorted(rows, key=lambda r: r["x"] * 20 / t + r["g_id"], reverse=True)[:40]
     assert set(found) == {r["id"] for r in best}
     flat = chosen(frame.withColumn("x", F.lit(0.0)), num_to_sample=5, method="sample",

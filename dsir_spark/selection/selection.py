@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import get_type_hints
@@ -23,7 +21,7 @@ from dsir_spark.options import ResampleOptions, SelectOptions
 from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection import copies, keys
 from dsir_spark.selection.allocation import Rule
-from dsir_spark.selection.cuts import KEY, Cut, exact_cuts
+from dsir_spark.selection.cuts import Cut
 from dsir_spark.selection.pool import (
     CANDIDATE,
     COPY,
@@ -31,7 +29,6 @@ from dsir_spark.selection.pool import (
     ID,
     NOISE,
     RANKS,
-    SIZE,
     VALUE,
     Pool,
     as_string,
@@ -207,46 +204,6 @@ class Selection:
         """Key of a uniform random subset of the candidates: noise of a seed of its own, independent
         of the selection's."""
         return keys.uniform(self.options.seed ^ 0x5DEECE66D, self.pool.ids)
-
-    def uniform_cuts(self, rows: DataFrame, sizes: Sequence[int]) -> list[Cut]:
-        """The cuts of uniform random subsets of the candidates, by `uniform_key`.
-
-        Parameters
-        ----------
-        rows : the table that the selection was found from
-        sizes : rows of each subset, or, where the budget is one of sizes, sums of them
-        """
-        columns = [self.pool.ids.alias(ID), self.uniform_key().alias(KEY)]
-        if self.options.sized:
-            columns.append(self.pool.whole_size().alias(SIZE))
-        own = rows.where(self.is_candidate()).select(*columns)
-        if self.pool.ids_from_content:
-            own = own.dropDuplicates([ID])
-        return exact_cuts(own, [(0, size) for size in sizes], self.options.sized)
-
-    def effective_sample_size(
-        self, rows: DataFrame, scores: Mapping[str | None, Column] | None = None
-    ) -> dict[str | None, float]:
-        """(sum w)^2 / sum w^2 over the candidates, in rows, for each target (Kish).
-
-        w is exp of what is ranked by, temperature included, or of other scores (nats).
-        """
-        weights = self.ranks() if scores is None else list(scores.values())
-        numbers = F.array(*[w.cast("double") for w in weights])
-        pool = rows.where(self.is_candidate()).select(F.posexplode(numbers).alias("at", "w"))
-        # Sums of weights of about the same height, so that none overflows; one pass.
-        height = F.floor(F.col("w") / F.lit(64.0))
-        w = F.exp(F.col("w") - height * F.lit(64.0))
-        sums = pool.groupBy("at", height.alias("height")).agg(F.sum(w), F.sum(w * w)).collect()
-        found = {}
-        for t, name in enumerate(self.targets):
-            own = [row[1:] for row in sums if row[0] == t]
-            top = max((height for height, _, _ in own), default=0)
-            # Far below the top a weight is 0 beside it.
-            total = sum(s * math.exp(64.0 * (h - top)) for h, s, _ in own)
-            squares = sum(q * math.exp(128.0 * (h - top)) for h, _, q in own)
-            found[name] = total**2 / squares if squares else 0.0
-        return found
 
     def to_json(self) -> str:
         """All facts of the selection; the pool's expressions are the caller's to make again."""
