@@ -241,7 +241,7 @@ def demo(output: str, num_to_sample: int, seed: int, max_mb: float) -> None:
     with progress.of(spark)("selecting as DSIR was published, to compare"):
         lines = published.beside(spark, options, row)
     click.echo("\n".join(("", *lines, "")))
-    click.echo(f"tables: {', '.join(job.written_places(str(options.output)))}")
+    click.echo(f"tables: {', '.join(job.written_places(str(options.output), row))}")
     click.echo(f"done in {time.monotonic() - begin:.0f} s; look again with: "
                f"dsir-spark report --output {options.output} --composition kind")  # fmt: skip
 
@@ -272,7 +272,7 @@ def _do(command: str, **flags: Any) -> None:
     row = getattr(job, _STAGES[command][0])(spark, options, progress.of(spark))
     if "facts" in row:
         _show(spark, str(options.output), row["facts"], text.summary, page=options.report)
-    click.echo(f"tables: {', '.join(job.written_places(str(options.output), command))}")
+    click.echo(f"tables: {', '.join(job.written_places(str(options.output), row))}")
 
 
 for _name, (_, _text) in _STAGES.items():

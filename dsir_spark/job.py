@@ -54,9 +54,9 @@ from dsir_spark.runs import (
     MATCH,
     MODEL,
     REJECTED,
-    SCORES,
     SELECTED,
     WEIGHTS,
+    WRITES,
     Progress,
     Run,
     quiet,
@@ -359,7 +359,7 @@ def _dropped(raw: Input, funnel: Mapping[str, int]) -> dict[str, int]:
     return {"read": funnel["read"] + sum(dropped.values()), **dropped}
 
 
-def written_places(output: str, command: str = "run") -> list[str]:
-    """Where the tables of an output are."""
-    before = (SCORES,) if command == "select" else (MODEL, WEIGHTS)
-    return [places.within(output, name) for name in (*before, SELECTED, RUNS)]
+def written_places(output: str, row: Mapping[str, Any]) -> list[str]:
+    """Where the tables are that the run of a row wrote."""
+    names = [n for n in WRITES[row["command"]] if row.get(f"{n}_version") is not None]
+    return [places.within(output, name) for name in (*names, RUNS)]

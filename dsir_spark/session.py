@@ -6,6 +6,7 @@ The library itself takes the session of the caller's DataFrames.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 from dsir_spark.errors import SessionError
 
 MIN_JAVA = 17
+_log = logging.getLogger("dsir_spark")
 _INSTALL = "pip install 'dsir-spark[spark]'"
 QUICK_JVM = "-XX:+IgnoreUnrecognizedVMOptions -XX:TieredStopAtLevel=1"
 # What Delta's jars ask for besides, and Spark has in versions of its own, which it takes.
@@ -75,6 +77,8 @@ def build_session(
         extra = own.get("spark.jars.packages")
         settings.setdefault("spark.jars.excludes", ",".join(_IN_SPARK))
         settings["spark.jars.packages"] = ",".join([*packages, *([extra] if extra else [])])
+        if not _has_jar(packages[0], own.get("spark.jars.ivy")):
+            _log.info("the first start on this machine: Spark downloads Delta's jars (some 20 MB)")
     if remote:
         builder = builder.remote(remote)
     else:
@@ -128,6 +132,13 @@ def delta_package() -> str:
     if spark[0] == "3":
         return f"io.delta:delta-spark_2.12:{delta}"
     return f"io.delta:delta-spark_{spark[0]}.{spark[1]}_2.13:{delta}"
+
+
+def _has_jar(package: str, ivy: str | None) -> bool:
+    """Is the package's jar where Spark keeps what it has downloaded?"""
+    named = package.replace(":", "_", 1).replace(":", "-")
+    folders = [Path(ivy)] if ivy else Path.home().glob(".ivy2*")  # by Spark's version
+    return any((folder / "jars" / f"{named}.jar").exists() for folder in folders)
 
 
 def _connect_package(remote: str | None) -> list[str]:

@@ -269,6 +269,7 @@ def job(monkeypatch, tmp_path):
     module = types.ModuleType("dsir_spark.job")
     module.called, module.sessions = [], []
     module.written_places = lambda output, _: [f"{output}/model"]
+    module.compile_kernels = lambda options: None
 
     def runs(name):
         def stage(spark, options, progress):

@@ -324,9 +324,17 @@ def test_no_text_leaves_raw_by_the_report(spark, data, tmp_path):  # noqa: F811
 
 def test_the_command_lists_runs(spark, data, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setattr(cli.session, "build_session", lambda **_: spark)
-    run(spark, options(data, tmp_path / "out"))
-    again(spark, tmp_path / "out", **BUDGET)
-    cli.main(["runs", "--output", str(tmp_path / "out")])
+    output = str(tmp_path / "out")
+    budget = ["--num-to-sample=20", "--min-example-length=10", "--no-report"]
+    inputs = [f"--raw={data / 'parquet'}", f"--target={data / 'cooking.parquet'}"]
+    told = []
+    for command, flags in (("fit", inputs), ("weigh", []), ("resample", budget)):
+        cli.main([command, "--output", output, *flags])
+        told += [capsys.readouterr().out.splitlines()[-1].removeprefix("tables: ").split(", ")]
+    names = [{Path(place).name for place in places} for places in told]
+    assert names == [{"model", "runs"}, {"weights", "runs"}, {"weights", "selected", "runs"}]
+    assert {*told[0], *told[2]} == {str(place) for place in Path(output).iterdir()}
+    cli.main(["runs", "--output", output])
     shown = capsys.readouterr().out.splitlines()
-    assert [line.split()[4] for line in shown] == ["resample", "run"]
+    assert [line.split()[4] for line in shown] == ["resample", "weigh", "fit"]
     assert all("ended after" in line for line in shown)

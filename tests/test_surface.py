@@ -213,6 +213,20 @@ def test_failed_downloads_are_one_line():
     assert "boom" in session.start_failure("line\nboom\n", "/tmp/log")
 
 
+def test_a_first_start_says_that_it_downloads(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "dsir_spark")
+    monkeypatch.setattr(session, "_start", lambda builder: None)
+    own, package = {"spark.jars.ivy": str(tmp_path)}, session.delta_package()
+    session.build_session(master="local[1]", conf=own)
+    assert [r.message for r in caplog.records if "downloads Delta's jars" in r.message]
+    caplog.clear()
+    group, name, version = package.split(":")
+    (tmp_path / "jars").mkdir()
+    (tmp_path / "jars" / f"{group}_{name}-{version}.jar").touch()
+    session.build_session(master="local[1]", conf=own)
+    assert not caplog.records
+
+
 def test_only_a_session_on_this_machine_is_warmed():
     asked = []
     for master in (None, "spark://there:7077", "local[2]"):
