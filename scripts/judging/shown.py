@@ -149,7 +149,12 @@ def _d(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None
         print()
     tasks = table(rows(output / "B.jsonl"), "f1")
     if tasks:
-        _against_tasks(found, tasks)
+        _against(found, "part B's F1 over random's", tasks)
+    trained, more = rows(output / "C.jsonl"), rows(output / "I.jsonl")
+    for how in dict.fromkeys(r["setting"] for r in trained):
+        bits = table([r for r in trained if r["setting"] == how], "bits")
+        if len(bits) > 3:  # methods enough for a correlation
+            _against([*found, *more], f"part C's bits saved, {how}", bits, -1)
     if pictures:
         plots.correlation(gains(found, "kl_known_10000"), pictures / "evidence_kl.png")
 
@@ -210,20 +215,21 @@ def _agreement(own: Gains) -> str:
     return f"{np.mean(pairs):.0%} of {len(pairs):,} ({found.low:.0%} to {found.high:.0%})"
 
 
-def _against_tasks(found: list[dict[str, Any]], tasks: Table) -> None:
-    """r of KL reduction and of A with B, both over random's."""
+def _against(found: list[dict[str, Any]], what: str, other: Table, better: int = 1) -> None:
+    """r of KL reduction and of A with another judge's numbers, all over random's."""
     lines = []
     for number, label, sign in (
         ("kl_known_10000", NUMBERS["kl_known_10000"], 1), ("bits", "bits saved (A)", -1)
     ):  # fmt: skip
         own = table(found, number)
         pairs = [
-            (m, t, sign * (own[m][t] - own["random"][t]), tasks[m][t] - tasks["random"][t])
-            for m in tasks for t in tasks[m] if m != "random" and m in own
+            (m, t, sign * (own[m][t] - own["random"][t]), better * (of[t] - other["random"][t]))
+            for m, of in other.items() for t in of if m != "random" and m in own
         ]  # fmt: skip
-        lines.append([label, _pooled(pairs), _within(pairs), _over_methods(pairs)])
-    print(f"With part B's F1 over random's, {len(tasks) - 1} methods:\n")
-    markdown(["number", *R], lines)
+        lines.append([label, _pooled(pairs), _within(pairs), _over_methods(pairs),
+                      _agreement(pairs)])  # fmt: skip
+    print(f"\nWith {what}, {len(other) - 1} methods:\n")
+    markdown(["number", *R, "the better by it is the better by the other"], lines)
 
 
 def _b(found: list[dict[str, Any]], output: Path, pictures: Path | None) -> None:
