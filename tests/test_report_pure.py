@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -223,6 +224,14 @@ def made_up(names=("target",), method="sample"):
     )
     funnel = dict.fromkeys(facts.LABELS, 0) | {"read": 12, "too_short": 2, "candidates": 10}
     return facts.Facts(run, funnel, fit(), own, chosen, checks.found(chosen))
+
+
+@pytest.mark.parametrize("number", [2, 0])
+def test_steps_are_told_of_what_was_selected(number):
+    found = made_up(method="match")
+    chosen = dataclasses.replace(found.selection, selected=number)
+    said = text.full(dataclasses.replace(found, selection=chosen))
+    assert ("Steps of the matched selection" in said) == (number > 0)
 
 
 @pytest.mark.parametrize("names", [("target",), ("a", "b"), tuple("abcdef")])

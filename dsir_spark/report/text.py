@@ -86,7 +86,7 @@ def _head(facts: Facts) -> list[str]:
         *_numbers(facts.selection.targets, facts.selection.method == "match"),
         *_held_out(facts.selection.targets),
         *(_classifiers(run.classifier) if run.classifier else ()),
-        *(_match_steps(run.match) if run.match else ()),
+        *(_match_steps(run.match) if run.match and facts.selection.selected else ()),
     ]
 
 
