@@ -12,8 +12,9 @@ D    how KL reduction, and what else the report shows, goes with A and B
 E    A by how much is selected
 F    A by how many texts of the target are known
 G    A by how much of raw is in what `match` brings near to a target
-H    A by what was tried beside: `match` with a temperature, without near-copies, in forms chosen
-     for each target by a part of it kept aside; DSIR with a correction for length
+H    A by what was tried beside: `match` with a temperature, without near-copies, of words and
+     sub-words together, in forms chosen for each target by a part of it kept aside; DSIR with a
+     correction for length
 I    A by n-grams and buckets
 job  what the package's job over Spark selects beside what was judged, and what it costs
 
@@ -53,7 +54,7 @@ SHARES = (0.5, 1, 2, 4, 8, 16, 32)  # percent of raw
 RAW_SHARES = (0, 1, 10, 30)  # percent of raw in what is brought near to a target
 DEFAULT = "match 1 30000"
 TRIED = ("softened 1 1 30000", "softened 5 1 30000", "softened 20 1 30000", "apart 1 30000",
-         "sample 2 10000", "long 2 10000")  # fmt: skip
+         "pieces 1 30000", "sample 2 10000", "long 2 10000")  # fmt: skip
 # Of which one is chosen for each target (the method `auto`).
 CHOSEN_FROM = ("match 1 10000", DEFAULT, "match 1 100000", "match 2 100000", "match 2 1000000")
 SIZES = (5, 30, 300)  # texts of a target

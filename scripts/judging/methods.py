@@ -16,12 +16,14 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
+from tokenizers import Tokenizer
 
 from dsir_spark.features import FeatureSpec, arrow, batches, sums
 from dsir_spark.scoring import matched
 from dsir_spark.scoring.distributions import dirichlet, distribution, log_ratio
 from dsir_spark.scoring.samples import HeldSample
 from dsir_spark.selection import temperature
+from judging import pieces
 from judging.corpus import MIN_TOKENS, Documents, Pool, Target, gumbel, uniform
 
 Key = np.ndarray  # float64[n], the largest are selected; -inf for what is none of the candidates
@@ -88,16 +90,27 @@ class Choice:
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def match_keys(
         self, ngrams: int, num_buckets: int, mu: float = 0.0, percent: int = 100,
-        of_raw: int = round(100 * matched.RAW_SHARE),
+        of_raw: int = round(100 * matched.RAW_SHARE), with_pieces: bool = False,
     ) -> np.ndarray:  # fmt: skip
         """Match keys of all targets, float64[n, T], 0 to STEPS (STEPS + 1) / 2.
 
         mu : n-grams distributed like raw that are added to each target
         percent : of the documents that the steps are learnt from
         of_raw : percent of raw in what is brought near to a target
+        with_pieces : of sub-words too, in buckets of their own
         """
         pool, names = self.pool, list(self.targets)
         buckets, indptr = pool.buckets(ngrams, num_buckets)
+        counts = {n: counts_of(t.known, ngrams, num_buckets) for n, t in self.targets.items()}
+        if with_pieces:
+            bpe, *own_pieces = self._pieces
+            buckets, indptr = pieces.joined(buckets, indptr, num_buckets, *own_pieces)
+            counts = {
+                n: np.concatenate([c, np.bincount(pieces.found(bpe, self.targets[n].known)[0],
+                                                  minlength=pieces.TOKENS)])
+                for n, c in counts.items()
+            }  # fmt: skip
+            num_buckets += pieces.TOKENS
         raw, sizes = np.bincount(buckets, minlength=num_buckets), np.diff(indptr)
         own = pool.tokens >= MIN_TOKENS
 
@@ -105,7 +118,6 @@ class Choice:
             borders = np.concatenate([[0], np.cumsum(sizes[chosen])])
             return _Learning(buckets[np.repeat(chosen, sizes)], borders, num_buckets, len(names))
 
-        counts = {n: counts_of(t.known, ngrams, num_buckets) for n, t in self.targets.items()}
         if mu:  # in thousandths of an n-gram, for learning counts whole numbers
             more = 1_000 * mu * distribution(raw)
             counts = {n: np.rint(1_000 * c + more).astype(np.int64) for n, c in counts.items()}
@@ -134,6 +146,18 @@ class Choice:
     def match(self, target: str, seed: int, *setting: int) -> Key:
         """setting : as `match_keys` has it"""
         return self.match_keys(*setting)[:, self.at[target]] + self.pool.uniform(seed)
+
+    @functools.cached_property
+    def _pieces(self) -> tuple[Tokenizer, np.ndarray, np.ndarray]:
+        """Sub-words learnt from a hundredth of raw, and those of all of raw."""
+        drawn = np.flatnonzero(self.pool.uniform(98) < 0.01)
+        bpe = pieces.learnt(self.pool.texts.take(pa.array(drawn)).to_pylist())
+        return bpe, *pieces.found(bpe, self.pool.texts)
+
+    def pieces(self, target: str, seed: int, *setting: int) -> Key:
+        """As `match`, of words and sub-words together."""
+        found = self.match_keys(*setting, with_pieces=True)
+        return found[:, self.at[target]] + self.pool.uniform(seed)
 
     def softened(self, target: str, seed: int, noise: int, *setting: int) -> Key:
         """Match keys under Gumbel noise of so many steps' width: a temperature."""
