@@ -215,8 +215,7 @@ def demo(output: str, num_to_sample: int, seed: int, max_mb: float) -> None:
     """Run the real job on text that every Python installation has."""
     begin = time.monotonic()
     folder = Path(output)
-    with _starting() as started:
-        started.add_done_callback(_warm)
+    with _starting(writes=True) as started:
         from dsir_spark import demo_data, job, published
         from dsir_spark.report import text
 
@@ -247,22 +246,25 @@ def demo(output: str, num_to_sample: int, seed: int, max_mb: float) -> None:
 
 
 @contextlib.contextmanager
-def _starting(**where: Any) -> Iterator[Future[Any]]:
-    """The session that starts meanwhile: seconds, for which Python need not wait."""
+def _starting(writes: bool = False, **where: Any) -> Iterator[Future[Any]]:
+    """The session that starts meanwhile: seconds, for which Python need not wait.
+
+    writes : it will write tables
+    """
+
+    def start() -> Any:
+        spark = session.build_session(**where)
+        if writes:
+            session.warm(spark)
+        return spark
+
     with ThreadPoolExecutor(1) as aside:
-        yield aside.submit(session.build_session, **where)
-
-
-def _warm(started: Future[Any]) -> None:
-    """A session that has started and will write tables."""
-    if started.exception() is None:
-        session.warm(started.result())
+        yield aside.submit(start)
 
 
 def _do(command: str, **flags: Any) -> None:
     options, where = _read(command, flags)
-    with _starting(**where) as started:
-        started.add_done_callback(_warm)
+    with _starting(writes=True, **where) as started:
         from dsir_spark import job
         from dsir_spark.report import text
 

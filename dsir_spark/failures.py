@@ -37,6 +37,7 @@ _PYTHON = re.compile(r"PythonException.*^(?!org\.|java)(?:\w+\.)*(\w+(?:Error|Ex
                      re.S | re.M)  # fmt: skip
 _OF_DISK = ("OSError", "PermissionError", "FileNotFoundError", "MemoryError")
 # The first that fits, from the special to the general.
+_GONE = "the JVM is gone"
 _KINDS = (
     _Kind(r"TIMESTAMP\(NANOS", "has times in nanoseconds, which Spark does not read",
           "give --conf spark.sql.legacy.parquet.nanosAsLong=true, or write microseconds"),
@@ -66,6 +67,8 @@ _KINDS = (
           "let one run end before the next begins"),
     _Kind(r"OutOfMemoryError|Java heap space", "Spark's memory is too small for this job",
           "give --conf spark.driver.memory=8g (SPARK_DRIVER_MEMORY) or smaller --num-buckets"),
+    _Kind(_GONE, "Spark's process ended before its job did",
+          "if its memory was too small, give --conf spark.driver.memory=8g (SPARK_DRIVER_MEMORY)"),
     _Kind(r"larger than max|RESOURCE_EXHAUSTED|message larger", "a message of Spark is too large",
           "give fewer --num-buckets, --match-steps or targets"),
 )  # fmt: skip
@@ -115,6 +118,9 @@ def _messages(error: BaseException) -> Iterator[str]:
         for _ in range(20):
             if java is None:
                 break
-            yield str(java.toString())
-            java = java.getCause()
+            try:
+                said, java = str(java.toString()), java.getCause()
+            except Exception:  # nobody is there to ask
+                said, java = _GONE, None
+            yield said
         seen = seen.__cause__ or seen.__context__

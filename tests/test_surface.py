@@ -8,14 +8,13 @@ import functools
 import inspect
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import dsir_spark
-from dsir_spark import dsir, session
+from dsir_spark import dsir, failures, session
 from dsir_spark.errors import SessionError
 from dsir_spark.features import FeatureSpec
 from dsir_spark.options import FitOptions, ResampleOptions
@@ -207,6 +206,26 @@ def test_missing_and_old_java_are_one_line(tmp_path, monkeypatch):
         session.build_session()
 
 
+def test_a_session_of_one_compiler_has_room_for_what_it_compiles():
+    """The default with one compiler is 48 MB, which a run of several targets fills."""
+    asked = ["java", *session.QUICK_JVM.split(), "-XX:+PrintFlagsFinal", "-version"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    (size,) = [line.split()[3] for line in told.splitlines() if "ReservedCodeCacheSize" in line]
+    assert int(size) >= 200 << 20
+
+
+def test_a_jvm_that_is_gone_is_told_in_a_line():
+    class Gone(Exception):
+        __module__ = "py4j.protocol"
+
+        class java_exception:
+            @staticmethod
+            def toString():
+                raise ConnectionRefusedError
+
+    assert "Spark's process ended" in failures.told(Gone())
+
+
 def test_failed_downloads_are_one_line():
     said = session.start_failure("x\n:: UNRESOLVED DEPENDENCIES ::\n at y", "/tmp/log")
     assert "run once with network access" in said and "\n" not in said
@@ -227,14 +246,14 @@ def test_a_first_start_says_that_it_downloads(tmp_path, monkeypatch, caplog):
     assert not caplog.records
 
 
-def test_only_a_session_on_this_machine_is_warmed():
+def test_only_a_session_on_this_machine_is_warmed(monkeypatch):
     asked = []
+    at_once = lambda target, daemon: SimpleNamespace(start=target)  # noqa: E731
+    monkeypatch.setattr(session.threading, "Thread", at_once)
     for master in (None, "spark://there:7077", "local[2]"):
         context = SimpleNamespace(master=master) if master else None
         write = functools.partial(lambda m, *_: asked.append(m), master)
         session.warm(SimpleNamespace(_sc=context, createDataFrame=write))
-        for thread in set(threading.enumerate()) - {threading.current_thread()}:
-            thread.join(1)
     assert asked == ["local[2]"]
 
 

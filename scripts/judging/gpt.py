@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from judging import pieces
 
 TOKENS = 2_048
 LAYERS, WIDTH, HEADS, CONTEXT, BATCH = 3, 112, 4, 128, 24
@@ -24,14 +25,7 @@ class Bpe:
     """A vocabulary learnt from some texts, the same for all that is compared."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self._bpe = Tokenizer(models.BPE())
-        self._bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        self._bpe.decoder = decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(
-            vocab_size=TOKENS, initial_alphabet=alphabet, show_progress=False
-        )
-        self._bpe.train_from_iterator(texts, trainer)
+        self._bpe = pieces.learnt(texts, TOKENS)
         # Each byte is one character of a token.
         self.bytes = np.array([len(self._bpe.id_to_token(i)) for i in range(TOKENS)])
 

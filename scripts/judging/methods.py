@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
-from tokenizers import Tokenizer
 
 from dsir_spark.features import FeatureSpec, arrow, batches, sums
 from dsir_spark.scoring import matched
@@ -103,13 +102,7 @@ class Choice:
         buckets, indptr = pool.buckets(ngrams, num_buckets)
         counts = {n: counts_of(t.known, ngrams, num_buckets) for n, t in self.targets.items()}
         if with_pieces:
-            bpe, *own_pieces = self._pieces
-            buckets, indptr = pieces.joined(buckets, indptr, num_buckets, *own_pieces)
-            counts = {
-                n: np.concatenate([c, np.bincount(pieces.found(bpe, self.targets[n].known)[0],
-                                                  minlength=pieces.TOKENS)])
-                for n, c in counts.items()
-            }  # fmt: skip
+            buckets, indptr, counts = self._beside_pieces(buckets, indptr, counts)
             num_buckets += pieces.TOKENS
         raw, sizes = np.bincount(buckets, minlength=num_buckets), np.diff(indptr)
         own = pool.tokens >= MIN_TOKENS
@@ -147,12 +140,22 @@ class Choice:
         """setting : as `match_keys` has it"""
         return self.match_keys(*setting)[:, self.at[target]] + self.pool.uniform(seed)
 
-    @functools.cached_property
-    def _pieces(self) -> tuple[Tokenizer, np.ndarray, np.ndarray]:
-        """Sub-words learnt from a hundredth of raw, and those of all of raw."""
+    def _beside_pieces(
+        self, buckets: np.ndarray, indptr: np.ndarray, counts: dict[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """With sub-words learnt from a hundredth of raw, in buckets after those that there are."""
         drawn = np.flatnonzero(self.pool.uniform(98) < 0.01)
-        bpe = pieces.learnt(self.pool.texts.take(pa.array(drawn)).to_pylist())
-        return bpe, *pieces.found(bpe, self.pool.texts)
+        texts = self.pool.texts.take(pa.array(drawn)).to_pylist()
+        bpe = pieces.learnt(texts, pieces.TOKENS)
+        first = len(next(iter(counts.values())))
+        buckets, indptr = pieces.joined(
+            buckets, indptr, first, *pieces.found(bpe, self.pool.texts)
+        )
+        for name, target in self.targets.items():
+            own, _ = pieces.found(bpe, target.known)
+            more = np.bincount(own, minlength=pieces.TOKENS)
+            counts = {**counts, name: np.concatenate([counts[name], more])}
+        return buckets, indptr, counts
 
     def pieces(self, target: str, seed: int, *setting: int) -> Key:
         """As `match`, of words and sub-words together."""

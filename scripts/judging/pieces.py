@@ -1,4 +1,4 @@
-"""Two granularities: sub-words of a byte-level BPE beside hashed words, in one range of buckets."""
+"""Sub-words of a byte-level BPE; and beside hashed words, in one range of buckets."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-TOKENS = 8_192
+TOKENS = 8_192  # beside words
 _BATCH = 2_000  # texts
 
 
-def learnt(texts: Sequence[str]) -> Tokenizer:
-    """A vocabulary of TOKENS sub-words."""
+def learnt(texts: Sequence[str], tokens: int) -> Tokenizer:
+    """A vocabulary of so many sub-words."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=TOKENS, initial_alphabet=alphabet, show_progress=False
+        vocab_size=tokens, initial_alphabet=alphabet, show_progress=False
     )
     bpe.train_from_iterator(texts, trainer)
     return bpe
