@@ -7,15 +7,14 @@ that are left out of raw.
 
 from __future__ import annotations
 
-import ast
 import hashlib
+import inspect
 import os
 import re
 import shutil
 import sysconfig
-import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -39,6 +38,12 @@ _PARTS = 8
 _TEXT_SUFFIXES = (".txt", ".rst", ".md")
 _LICENCE_NAME = re.compile(r"licen[cs]e|copying|notice", re.IGNORECASE)
 _TEST_PATH = re.compile(r"(^|/)(tests?|idle_test|test_[^/]*)/|/(test_[^/]*|[^/]*_test)\.py$")
+# What opens a module, or follows the colon of a class or function. To parse the sources of a large
+# installation takes a minute, and what this finds amiss is text as well.
+_DOCSTRING = re.compile(
+    r"""(?:\A|:[ \t]*(?:\#[^\n]*)?\n)(?:[ \t]*(?:\#[^\n]*)?\n)*[ \t]*[rRuU]?(\"{3}|'{3})(.*?)\1""",
+    re.DOTALL,
+)
 
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("text", pa.string()), ("kind", pa.string()), ("origin", pa.string())]
@@ -62,6 +67,10 @@ class DemoData:
     kinds: dict[str, int]
 
 
+def _hash(origin: str) -> str:
+    return hashlib.sha1(origin.encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class _Document:
     text: str
@@ -70,7 +79,7 @@ class _Document:
 
     @property
     def key(self) -> str:
-        return hashlib.sha1(self.origin.encode()).hexdigest()
+        return _hash(self.origin)
 
     @property
     def row(self) -> dict[str, str]:
@@ -84,18 +93,17 @@ def build_demo_data(directory: Path, max_mb: float = 40.0) -> DemoData:
     Parameters
     ----------
     max_mb : megabytes of text in raw; of a larger installation, the kinds there is most of are
-        sampled by the hash of their origin.
+        sampled by the hash of their origin, files first.
 
     Returns
     -------
     The same for the same installation: documents are ordered by a hash of their origin.
     """
-    held_out: list[_Document] = []
-    pool: list[_Document] = []
-    for owner, files in _sources():
-        documents = held_out if owner in HELD_OUT else pool
-        for path, origin in files:
-            documents.extend(_documents(path, origin))
+    sources = list(_sources())
+    left_out = [file for owner, files in sources if owner in HELD_OUT for file in files]
+    others = [file for owner, files in sources if owner not in HELD_OUT for file in files]
+    held_out = [d for path, origin in left_out for d in _documents(path, origin)]
+    pool = _enough(others, max_mb * 1e6 / 3)  # of code, tests, docstrings
     targets = {
         "licences": [d for d in held_out if d.kind == LICENCE],
         "scientific_docstrings": [
@@ -132,8 +140,21 @@ def _sources() -> Iterator[tuple[str, list[tuple[Path, str]]]]:
         yield name.lower(), [(Path(str(f.locate())), f.as_posix()) for f in inside]
 
 
-def _documents(path: Path, origin: str) -> Iterator[_Document]:
-    """Documents of one file: none where it is of no use."""
+def _enough(files: list[tuple[Path, str]], most: float) -> list[_Document]:
+    """Documents of files, in an order by hash, until there are `most` characters of a kind: more
+    would be read for nothing."""
+    found, size = [], Counter[str]()
+    for path, origin in sorted(files, key=lambda file: (_hash(file[1]), file[1])):
+        for document in _documents(path, origin, {kind for kind in size if size[kind] >= most}):
+            size[document.kind] += len(document.text)
+            found.append(document)
+    return found
+
+
+def _documents(
+    path: Path, origin: str, without: Collection[str] = ()
+) -> Iterator[_Document]:  # fmt: skip
+    """Documents of one file, but of some kinds: none where it is of no use."""
     name = path.name
     python = path.suffix == ".py"
     licence = bool(_LICENCE_NAME.search(name)) and not python and path.suffix != ".html"
@@ -142,20 +163,26 @@ def _documents(path: Path, origin: str) -> Iterator[_Document]:
         return
     if name in ("top_level.txt", "entry_points.txt", "SOURCES.txt", "requires.txt"):
         return
-    text = _read(path)
+    kind = _kind(origin, python, licence, description)
+    documented = kind == CODE_KIND and DOCSTRING not in without
+    text = _read(path) if documented or kind not in without else None
     if text is None:
         return
-    if python:
-        kind = TEST if _TEST_PATH.search(origin) else CODE_KIND
-        if kind == CODE_KIND:
-            yield from _docstrings(text, origin)
-    elif description:
-        kind, text = DESCRIPTION, text.partition("\n\n")[2]  # the headers are no text
-    else:
-        kind = LICENCE if licence else TEST if _TEST_PATH.search(origin) else TEXT
+    if documented:
+        yield from _docstrings(text, origin)
+    if kind in without:
+        return
+    if description:
+        text = text.partition("\n\n")[2]  # the headers are no text
     for number, passage in enumerate(_passages(text)):
         if _is_text(passage):
             yield _Document(passage, kind, f"{origin}#{number}")
+
+
+def _kind(origin: str, python: bool, licence: bool, description: bool) -> str:
+    if licence or description:
+        return LICENCE if licence else DESCRIPTION
+    return TEST if _TEST_PATH.search(origin) else CODE_KIND if python else TEXT
 
 
 def _is_text(passage: str) -> bool:
@@ -172,36 +199,12 @@ def _read(path: Path) -> str | None:
         return None
 
 
-_Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-
-
 def _docstrings(source: str, origin: str) -> Iterator[_Document]:
-    if '"""' not in source and "'''" not in source:  # parsing takes longer than all the rest
-        return
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of other people's string escapes
-            tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
-        return
-    for node in _with_docstrings(tree):
-        found = ast.get_docstring(node)
-        if found is None or len(found) < _SHORTEST_DOCSTRING:
-            continue
-        line = getattr(node, "lineno", 1)
-        for number, passage in enumerate(_passages(found, _SHORTEST_DOCSTRING)):
-            yield _Document(passage, DOCSTRING, f"{origin}:{line}#{number}")
-
-
-def _with_docstrings(node: ast.AST) -> Iterator[_Documented]:
-    """Modules, classes and functions. Statements hold them, expressions do not: `ast.walk` visits
-    ten times as many nodes."""
-    if isinstance(node, _Documented):
-        yield node
-    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
-        inner = getattr(node, name, ())
-        for statement in inner if isinstance(inner, list) else ():  # of a lambda, an expression
-            yield from _with_docstrings(statement)
+    for own, found in enumerate(_DOCSTRING.finditer(source)):
+        text = inspect.cleandoc(found[2])
+        if len(text) >= _SHORTEST_DOCSTRING:
+            for number, passage in enumerate(_passages(text, _SHORTEST_DOCSTRING)):
+                yield _Document(passage, DOCSTRING, f"{origin}:{own}#{number}")
 
 
 def _passages(text: str, shortest: int = _SHORTEST) -> Iterator[str]:

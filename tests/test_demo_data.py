@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -54,6 +56,31 @@ def test_the_same_installation_gives_the_same_data(tmp_path, monkeypatch):
         found.append((pq.read_table(data.raw), data.kinds))
     assert found[0][0].equals(found[1][0]) and found[0][1] == found[1][1]
     assert found[0][0].num_rows > 100
+
+
+def test_docstrings_are_those_that_python_finds():
+    long = ["\n\n    ".join([f"{x} says so.", *["It goes on: and on."] * 20]) for x in "ABCDE"]
+    source = f'''# of this module
+
+"""{long[0]}"""
+class A:  # said
+    # more
+    r"""{long[1]}
+    """
+    def a(self,
+          b):
+
+        """{long[2]}"""
+        text = """{long[3]}"""
+        if b:
+            return 1
+    async def b(self) -> str:
+        \'\'\'{long[4]}\'\'\'
+'''
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    own = [ast.get_docstring(n) for n in ast.walk(ast.parse(source)) if isinstance(n, kinds)]
+    assert len(own) == 4
+    assert [d.text for d in demo_data._docstrings(source, "origin")] == own
 
 
 def test_passages_keep_every_line():
