@@ -155,34 +155,36 @@ def _documents(
     path: Path, origin: str, without: Collection[str] = ()
 ) -> Iterator[_Document]:  # fmt: skip
     """Documents of one file, but of some kinds: none where it is of no use."""
-    name = path.name
-    python = path.suffix == ".py"
-    licence = bool(_LICENCE_NAME.search(name)) and not python and path.suffix != ".html"
-    description = name == "METADATA" and ".dist-info" in origin
-    if not (python or licence or description or path.suffix in _TEXT_SUFFIXES):
+    kind = _kind(path, origin)
+    kinds = {kind, DOCSTRING} if kind == CODE_KIND else {kind}
+    text = None if kind is None or kinds <= set(without) else _read(path)
+    if kind is None or text is None:
         return
-    if name in ("top_level.txt", "entry_points.txt", "SOURCES.txt", "requires.txt"):
-        return
-    kind = _kind(origin, python, licence, description)
-    documented = kind == CODE_KIND and DOCSTRING not in without
-    text = _read(path) if documented or kind not in without else None
-    if text is None:
-        return
-    if documented:
+    if DOCSTRING in kinds.difference(without):
         yield from _docstrings(text, origin)
     if kind in without:
         return
-    if description:
+    if kind == DESCRIPTION:
         text = text.partition("\n\n")[2]  # the headers are no text
     for number, passage in enumerate(_passages(text)):
         if _is_text(passage):
             yield _Document(passage, kind, f"{origin}#{number}")
 
 
-def _kind(origin: str, python: bool, licence: bool, description: bool) -> str:
-    if licence or description:
-        return LICENCE if licence else DESCRIPTION
-    return TEST if _TEST_PATH.search(origin) else CODE_KIND if python else TEXT
+def _kind(path: Path, origin: str) -> str | None:
+    """What a file holds, by its name; None: nothing of use."""
+    name = path.name
+    if name in ("top_level.txt", "entry_points.txt", "SOURCES.txt", "requires.txt"):
+        return None
+    if path.suffix == ".py":
+        return TEST if _TEST_PATH.search(origin) else CODE_KIND
+    if name == "METADATA" and ".dist-info" in origin:
+        return DESCRIPTION
+    if _LICENCE_NAME.search(name) and path.suffix != ".html":
+        return LICENCE
+    if path.suffix in _TEXT_SUFFIXES:
+        return TEST if _TEST_PATH.search(origin) else TEXT
+    return None
 
 
 def _is_text(passage: str) -> bool:

@@ -36,8 +36,8 @@ _READERS = (r"at org\.apache\.(parquet\.|hadoop\.io\.compress\.|spark\.sql\.exec
 _PYTHON = re.compile(r"PythonException.*^(?!org\.|java)(?:\w+\.)*(\w+(?:Error|Exception))\b",
                      re.S | re.M)  # fmt: skip
 _OF_DISK = ("OSError", "PermissionError", "FileNotFoundError", "MemoryError")
-# The first that fits, from the special to the general.
 _GONE = "the JVM is gone"
+# The first that fits, from the special to the general.
 _KINDS = (
     _Kind(r"TIMESTAMP\(NANOS", "has times in nanoseconds, which Spark does not read",
           "give --conf spark.sql.legacy.parquet.nanosAsLong=true, or write microseconds"),
