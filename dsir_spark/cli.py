@@ -23,7 +23,7 @@ from typing import Any
 import click
 from pydantic.fields import FieldInfo
 
-from dsir_spark import __version__, failures, progress, session, startup
+from dsir_spark import __version__, failures, jvm, progress, session, startup
 from dsir_spark.errors import ConfigError, DSIRError
 from dsir_spark.fields import default, extra, leaves
 from dsir_spark.job_options import ALONE, JobOptions, SelectJobOptions
@@ -215,7 +215,7 @@ def demo(output: str, num_to_sample: int, seed: int, max_mb: float) -> None:
     """Run the real job on text that every Python installation has."""
     begin = time.monotonic()
     folder = Path(output)
-    with _starting(writes=True) as started:
+    with _starting(writes=True, record=True) as started:
         from dsir_spark import demo_data, job, published
         from dsir_spark.report import text
 
@@ -264,7 +264,7 @@ def _starting(writes: bool = False, **where: Any) -> Iterator[Future[Any]]:
 
 def _do(command: str, **flags: Any) -> None:
     options, where = _read(command, flags)
-    with _starting(writes=True, **where) as started:
+    with _starting(writes=True, record=command == "run", **where) as started:
         from dsir_spark import job
         from dsir_spark.report import text
 
@@ -352,6 +352,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with progress.told():
             cli.main(arguments, prog_name="dsir-spark", standalone_mode=False)
+        jvm.ended()
     except (Exception, KeyboardInterrupt) as error:
         code, line = _outcome(error)
         click.echo(line, err=True)

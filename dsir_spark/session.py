@@ -18,16 +18,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dsir_spark import jvm
 from dsir_spark.errors import SessionError
 
 MIN_JAVA = 17
 _log = logging.getLogger("dsir_spark")
 _INSTALL = "pip install 'dsir-spark[spark]'"
-# With one compiler a JVM keeps 48 MB for what it compiles, which a run of three targets fills: then
-# it compiles no more, or ends. 240 MB are what it keeps with both.
-QUICK_JVM = (
-    "-XX:+IgnoreUnrecognizedVMOptions -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
-)
 # What Delta's jars ask for besides, and Spark has in versions of its own, which it takes.
 _IN_SPARK = (
     "org.apache.hadoop:hadoop-client-api", "org.apache.hadoop:hadoop-client-runtime",
@@ -44,6 +40,7 @@ def build_session(
     master: str | None = None,
     remote: str | None = None,
     conf: Mapping[str, str] | None = None,
+    record: bool = False,
 ) -> Any:
     """A session with Delta: Databricks' own, spark-submit's, a Connect server's, or a local one.
 
@@ -52,6 +49,7 @@ def build_session(
     master : Spark master; by default local with all cores
     remote : Connect server, `sc://host:port` or `local[n]` to start one; default: SPARK_REMOTE
     conf : further settings, which win over those made here
+    record : a local JVM may keep its classes for the next one (`jvm`)
 
     Raises
     ------
@@ -71,23 +69,39 @@ def build_session(
     remote = remote or os.environ.get("SPARK_REMOTE")
     if remote and remote.startswith("sc://"):
         return _configured(builder.remote(remote), own).getOrCreate()
-    _check_java()
+    java = _check_java()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if master is None or master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    settings = _DELTA | _local_settings(master) | own
-    if "delta" not in own.get("spark.jars", "") + own.get("spark.jars.packages", ""):
-        packages = [delta_package(), *_connect_package(remote)]
-        extra = own.get("spark.jars.packages")
-        settings.setdefault("spark.jars.excludes", ",".join(_IN_SPARK))
-        settings["spark.jars.packages"] = ",".join([*packages, *([extra] if extra else [])])
-        if not _has_jar(packages[0], own.get("spark.jars.ivy")):
-            _log.info("a first start on this machine: Spark downloads Delta's jars (under 20 MB)")
+    settings = _DELTA | _local_settings(master, own) | own
     if remote:
         builder = builder.remote(remote)
     else:
         builder = builder.master(master or "local[*]")
-    return _start(_configured(builder, settings))
+    if "delta" in own.get("spark.jars", "") + own.get("spark.jars.packages", ""):
+        return _start(_configured(builder, settings))
+    package = delta_package()
+    local = not remote and (master is None or master.startswith("local"))
+    kept = jvm.folder(java, package, own) if local else None
+    if kept and (jars := jvm.class_path(kept)):
+        settings["spark.driver.extraClassPath"] = jars
+        settings["spark.driver.extraJavaOptions"] += jvm.archive(kept, record)
+        return _start(_configured(builder, settings))
+    spark = _start(_configured(builder, settings | _packages(package, remote, own)))
+    if kept:
+        jvm.keep_jars(kept, spark.sparkContext.getConf().get("spark.jars", ""))
+    return spark
+
+
+def _packages(package: str, remote: str | None, own: Mapping[str, str]) -> dict[str, str]:
+    """Settings by which Spark finds Delta's jars, or downloads them."""
+    if not _has_jar(package, own.get("spark.jars.ivy")):
+        _log.info("a first start on this machine: Spark downloads Delta's jars (under 20 MB)")
+    packages = [package, *_connect_package(remote), own.get("spark.jars.packages")]
+    return {
+        "spark.jars.excludes": own.get("spark.jars.excludes") or ",".join(_IN_SPARK),
+        "spark.jars.packages": ",".join(filter(None, packages)),
+    }
 
 
 def _configured(builder: Any, settings: Mapping[str, str]) -> Any:
@@ -96,7 +110,7 @@ def _configured(builder: Any, settings: Mapping[str, str]) -> Any:
     return builder
 
 
-def _local_settings(master: str | None) -> dict[str, str]:
+def _local_settings(master: str | None, own: Mapping[str, str]) -> dict[str, str]:
     settings = {
         "spark.sql.session.timeZone": "UTC",
         "spark.ui.enabled": "false",
@@ -110,7 +124,7 @@ def _local_settings(master: str | None) -> dict[str, str]:
             # The JVM's second compiler takes from the few cores more than it gives: a run over
             # 203 MB took 36 s without it and 43 with it, over 2.1 GB 57 and 71; passes of fit and
             # weigh, once warm, the same.
-            "spark.driver.extraJavaOptions": QUICK_JVM,
+            "spark.driver.extraJavaOptions": jvm.flags(own),
             "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
             # Of so few partitions none need be joined, and each shuffle would be a job of its own:
             # 62 jobs instead of 48 for a run without its page.
@@ -154,7 +168,8 @@ def _connect_package(remote: str | None) -> list[str]:
     return ["org.apache.spark:spark-connect_2.12:3.5.7"]
 
 
-def _check_java() -> None:
+def _check_java() -> str:
+    """What `java -version` says."""
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     advice = f"install a JDK {MIN_JAVA} (openjdk-{MIN_JAVA}-jre-headless) or set JAVA_HOME"
@@ -165,6 +180,7 @@ def _check_java() -> None:
     version = java_version(said)
     if version is None or version < MIN_JAVA:
         raise SessionError(f"Java {MIN_JAVA} or newer is needed, found {version}: {advice}")
+    return said
 
 
 def java_version(said: str) -> int | None:

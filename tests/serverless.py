@@ -111,7 +111,7 @@ sys.stdin.read()
 
 def served(scratch: Path) -> tuple[str, subprocess.Popen[str]]:
     """Address of a server as serverless is, and its process."""
-    from dsir_spark.session import QUICK_JVM
+    from dsir_spark import jvm
 
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -122,7 +122,7 @@ def served(scratch: Path) -> tuple[str, subprocess.Popen[str]]:
         "spark.connect.grpc.binding.port": port,
         "spark.sql.ansi.enabled": "true",
         "spark.sql.warehouse.dir": scratch / "warehouse",
-        "spark.driver.extraJavaOptions": f"{QUICK_JVM} -Dderby.system.home={scratch}",
+        "spark.driver.extraJavaOptions": f"{jvm.QUICK} -Dderby.system.home={scratch}",
         "spark.executor.pyspark.memory": f"{WORKER_MB}m",
     }
     # It is asked for by the client of 4.1 and later, which else makes one up.

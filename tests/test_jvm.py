@@ -1,0 +1,139 @@
+"""The JVM of a local session: flags that it accepts, and classes kept for the next one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from dsir_spark import jvm
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(tmp_path, monkeypatch):
+    for name in (*jvm._ELSEWHERE, *jvm._OPTIONS):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(jvm, "_recording", None)
+
+
+def java(*flags):
+    return subprocess.run(["java", *flags, "-version"], capture_output=True, text=True, check=True)
+
+
+def test_a_session_of_one_compiler_has_room_for_what_it_compiles():
+    """The default with one compiler is 48 MB, which a run of several targets fills."""
+    told = java(*jvm.flags({}).split(), "-XX:+PrintFlagsFinal").stdout
+    (size,) = [line.split()[3] for line in told.splitlines() if "ReservedCodeCacheSize" in line]
+    assert int(size) >= 200 << 20
+
+
+@pytest.mark.parametrize("name", jvm._OPTIONS)
+def test_a_collector_that_the_environment_names_is_the_only_one(name, monkeypatch):
+    monkeypatch.setenv(name, "-Xss1m -XX:+UseSerialGC")
+    java(*jvm.flags({}).split())
+    assert jvm.flags({}) == jvm.QUICK
+    monkeypatch.delenv(name)
+    java(*jvm.flags({}).split())
+    with pytest.raises(subprocess.CalledProcessError):
+        java("-XX:+UseSerialGC", jvm._COLLECTOR)
+
+
+@pytest.mark.parametrize("key", ["spark.jars", "spark.jars.packages", "spark.driver.extraClassPath",
+                                 "spark.driver.defaultJavaOptions"])  # fmt: skip
+def test_a_class_path_of_the_callers_is_left_alone(key):
+    assert jvm.folder("17", "p", {"spark.driver.memory": "1g"})
+    assert jvm.folder("17", "p", {key: "x"}) is None
+    assert jvm.flags({key: "x"}) == jvm.QUICK
+
+
+@pytest.mark.parametrize("name", jvm._ELSEWHERE)
+def test_so_is_one_of_the_environment(name, monkeypatch, tmp_path):
+    monkeypatch.setenv(name, str(tmp_path))
+    assert jvm.folder("17", "p", {}) is None
+    assert jvm.flags({}) == jvm.QUICK
+
+
+def test_each_java_and_each_delta_has_a_folder_of_its_own(tmp_path):
+    folders = {jvm.folder(said, of, {}) for said in ("17", "21") for of in ("a:b:1", "a:b:2")}
+    assert len(folders) == 4
+    assert {folder.parent for folder in folders} == {tmp_path / "dsir_spark"}
+
+
+def test_delta_stands_on_the_class_path_without_what_spark_has(tmp_path):
+    kept = jvm.folder("17", "p", {})
+    assert jvm.class_path(kept) is None
+    names = ["io.delta_delta-spark_4.2_2.13-4.4.0.jar", "io.delta_delta-storage-4.4.0.jar",
+             "com.fasterxml.jackson.core_jackson-core-2.13.5.jar",
+             "org.apache.spark_spark-sql_2.13-4.0.0-SNAPSHOT.jar"]  # fmt: skip
+    for name in names:
+        (tmp_path / name).touch()
+    jvm.keep_jars(kept, "")  # of a session that was there before
+    assert jvm.class_path(kept) is None
+    jvm.keep_jars(kept, ",".join(f"file://{tmp_path / name}" for name in names))
+    assert jvm.class_path(kept) == os.pathsep.join(str(tmp_path / name) for name in names[:2])
+    (tmp_path / names[1]).unlink()
+    assert jvm.class_path(kept) is None
+
+
+def test_classes_of_a_command_that_ended_well_are_kept():
+    """By a real JVM: one writes the archive, and one that accepts no other start maps it."""
+    kept = jvm.folder("17", "p", {})
+    kept.mkdir(parents=True)
+    assert not jvm.archive(kept, record=False)
+    writes = jvm.archive(kept, record=True)
+    assert not jvm.archive(kept, record=True), "one process writes it"
+    said = java(*jvm.QUICK.split(), *writes.split())
+    assert "cds" not in said.stdout + said.stderr
+    assert not jvm.archive(kept, record=False), "its command may have stopped at a mistake"
+    jvm.ended()
+    maps = jvm.archive(kept, record=True)
+    assert "SharedArchiveFile" in maps
+    java(*jvm.QUICK.split(), *maps.split(), "-Xshare:on")
+
+
+def test_half_an_archive_is_written_anew():
+    kept = jvm.folder("17", "p", {})
+    kept.mkdir(parents=True)
+    assert jvm.archive(kept, record=True)
+    jvm.ended()
+    (kept / "classes.jsa").write_bytes(bytes(4096))  # killed before its header
+    assert not jvm.archive(kept, record=True)
+    hours_ago = time.time() - 2 * jvm._HOUR
+    os.utime(kept / "claim", (hours_ago, hours_ago))
+    assert "ArchiveClassesAtExit" in jvm.archive(kept, record=True)
+    assert not (kept / "ended").exists()
+
+
+def test_an_archive_of_another_class_path_is_no_hindrance(tmp_path):
+    kept = jvm.folder("17", "p", {})
+    kept.mkdir(parents=True)
+    java(*jvm.archive(kept, record=True).split())
+    jvm.ended()
+    said = java("-cp", str(tmp_path / "other.jar"), *jvm.archive(kept, record=False).split())
+    assert "cds" not in said.stdout + said.stderr
+
+
+def test_archives_of_what_is_gone_are_removed():
+    kept, other = jvm.folder("17", "p", {}), jvm.folder("21", "p", {})
+    for folder in (kept, other):
+        folder.mkdir(parents=True)
+    (other / "classes.jsa").touch()
+    long_ago = time.time() - 2 * jvm._MONTH
+    os.utime(other, (long_ago, long_ago))
+    assert jvm.archive(kept, record=True)
+    assert kept.exists() and not other.exists()
+
+
+def test_a_home_that_cannot_be_written_is_no_hindrance(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    kept = jvm.folder("17", "p", {})
+    jvm.keep_jars(kept, f"{tmp_path}/io.delta_delta-spark_4.2_2.13-4.4.0.jar")
+    assert jvm.class_path(kept) is None
+    assert not jvm.archive(kept, record=True)
+    jvm.ended()
+    assert isinstance(kept, Path)
