@@ -366,9 +366,11 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(job, capsys, tmp_pat
     assert (options.num_to_sample, options.seed, options.report) == (1_000_000, 9, False)
     assert options.quotas == {"2019": 0.5, "007": 0.1, "1.10": 0.1}
     assert options.keep == ("1e3", "2024-01-02")
-    assert job.sessions == [
-        {"master": "local[1]", "remote": None, "conf": {"a.b": "c=d", "e": "f"}}
-    ]
+    # A whole run loads what later commands need; stages alone load less.
+    place = {"master": "local[1]", "remote": None, "conf": {"a.b": "c=d", "e": "f"}}
+    assert job.sessions == [place | {"record": True}]
+    assert ended(capsys, "fit", *PLACES)[0] == 0
+    assert not job.sessions[1]["record"]
 
 
 @pytest.mark.parametrize(
