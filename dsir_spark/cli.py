@@ -352,8 +352,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with progress.told():
             cli.main(arguments, prog_name="dsir-spark", standalone_mode=False)
-        jvm.ended()
+        jvm.ended(well=True)
     except (Exception, KeyboardInterrupt) as error:
+        jvm.ended(well=False)
         code, line = _outcome(error)
         click.echo(line, err=True)
         sys.exit(code)

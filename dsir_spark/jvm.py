@@ -121,14 +121,18 @@ def archive(kept: Path, record: bool) -> str:
     return f" -XX:ArchiveClassesAtExit={file} -Xlog:cds=off -Xlog:cds+dynamic=off"
 
 
-def ended() -> None:
-    """The command has done all it should, so what its JVM keeps when it ends is of use.
+def ended(well: bool) -> None:
+    """The command is over: what its JVM keeps as it ends is of use if it has done all it should.
 
-    One that stopped at a mistake has loaded little; its archive would be mapped for good.
+    One that stopped at a mistake has loaded little, and its archive would be mapped for good: the
+    next one writes it.
     """
     if _recording is not None:
         with contextlib.suppress(OSError):
-            (_recording / "ended").touch()
+            if well:
+                (_recording / "ended").touch()
+            else:
+                (_recording / "claim").unlink()
 
 
 def _whole(file: Path) -> bool:

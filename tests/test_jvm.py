@@ -6,10 +6,12 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from dsir_spark import jvm
+from dsir_spark import cli, jvm
+from dsir_spark.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -89,17 +91,38 @@ def test_classes_of_a_command_that_ended_well_are_kept():
     said = java(*jvm.QUICK.split(), *writes.split())
     assert "cds" not in said.stdout + said.stderr
     assert not jvm.archive(kept, record=False), "its command may have stopped at a mistake"
-    jvm.ended()
+    jvm.ended(well=True)
     maps = jvm.archive(kept, record=True)
     assert "SharedArchiveFile" in maps
     java(*jvm.QUICK.split(), *maps.split(), "-Xshare:on")
+
+
+def test_after_a_command_that_stopped_at_a_mistake_the_next_one_writes(monkeypatch):
+    """By the command line, whose session is a JVM that loads little."""
+    kept = jvm.folder("17", "p", {})
+    kept.mkdir(parents=True)
+    outcomes = iter([ConfigError("a mistake"), KeyboardInterrupt(), None])
+
+    def command(*_, **__):
+        java(*jvm.archive(kept, record=True).split())
+        if (error := next(outcomes)) is not None:
+            raise error
+
+    monkeypatch.setattr(cli, "cli", SimpleNamespace(main=command))
+    for code in (2, 130):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([])
+        assert ended.value.code == code
+        assert not jvm.archive(kept, record=False)
+    cli.main([])
+    assert "SharedArchiveFile" in jvm.archive(kept, record=False)
 
 
 def test_half_an_archive_is_written_anew():
     kept = jvm.folder("17", "p", {})
     kept.mkdir(parents=True)
     assert jvm.archive(kept, record=True)
-    jvm.ended()
+    jvm.ended(well=True)
     (kept / "classes.jsa").write_bytes(bytes(4096))  # killed before its header
     assert not jvm.archive(kept, record=True)
     hours_ago = time.time() - 2 * jvm._HOUR
@@ -112,7 +135,7 @@ def test_an_archive_of_another_class_path_is_no_hindrance(tmp_path):
     kept = jvm.folder("17", "p", {})
     kept.mkdir(parents=True)
     java(*jvm.archive(kept, record=True).split())
-    jvm.ended()
+    jvm.ended(well=True)
     said = java("-cp", str(tmp_path / "other.jar"), *jvm.archive(kept, record=False).split())
     assert "cds" not in said.stdout + said.stderr
 
@@ -135,5 +158,5 @@ def test_a_home_that_cannot_be_written_is_no_hindrance(tmp_path, monkeypatch):
     jvm.keep_jars(kept, f"{tmp_path}/io.delta_delta-spark_4.2_2.13-4.4.0.jar")
     assert jvm.class_path(kept) is None
     assert not jvm.archive(kept, record=True)
-    jvm.ended()
+    jvm.ended(well=True)
     assert isinstance(kept, Path)
