@@ -18,6 +18,7 @@ SPARK ?= 4.2
 TESTS ?= tests
 # A Spark session each, which keeps one core busy with planning.
 WORKERS ?= 2
+FILES ?= 500
 # Of the environments that a wheel is tried in.
 PYTHONS ?= $(PYTHON)
 
@@ -63,7 +64,7 @@ dist: $(BIN)/python
 	$(BIN)/python scripts/check_dist.py --extra $(EXTRA) dist $(PYTHONS)
 
 fuzz: $(VENV)/.installed-test
-	$(BIN)/python -W ignore scripts/fuzz.py
+	$(BIN)/python -W ignore scripts/fuzz.py --files $(FILES)
 
 notebooks: $(VENV)/.installed-test
 	$(BIN)/jupyter-execute --inplace --timeout=600 --kernel_name=python3 notebooks/*.ipynb
