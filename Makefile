@@ -18,6 +18,7 @@ SPARK ?= 4.2
 TESTS ?= tests
 # A Spark session each, which keeps one core busy with planning.
 WORKERS ?= 2
+# Broken files that fuzz tries.
 FILES ?= 500
 # Of the environments that a wheel is tried in.
 PYTHONS ?= $(PYTHON)

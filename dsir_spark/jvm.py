@@ -1,7 +1,7 @@
 """The JVM of a local session: its flags, and the classes that it keeps for the next one.
 
-A third of what Java does in a short run is loading some 15,000 classes: each is looked for in up to
-280 jars, read and verified. A JVM can write what it has loaded to an archive when it ends, and the
+Much of what Java does in a short run is loading classes: each is looked for in some hundreds of
+jars, read and verified. A JVM can write what it has loaded to an archive when it ends, and the
 next one maps it (class data sharing: https://openjdk.org/jeps/350). It archives only what its own
 class path holds, so Delta's jars, found once by Spark, stand there. An archive that does not fit
 (another Java, another jar) is left aside by the JVM, without a word.
@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 # With one compiler a JVM keeps 48 MB for what it compiles, which a run of three targets fills: then
 # it compiles no more, or ends. 240 MB are what it keeps with both.
@@ -55,6 +56,8 @@ def folder(java: str, packages: str, own: Mapping[str, str]) -> Path | None:
 
     key = "\n".join((java, packages, pyspark.__version__, pyspark.__file__))
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsir_spark"
+    if os.pathsep in str(root):  # Java would take it for two
+        return None
     return root / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
@@ -89,7 +92,7 @@ def keep_jars(kept: Path, jars: str) -> None:
     if "delta" not in jars:
         return  # a session that was there before
     has = {_artifact(jar.name) for jar in (Path(pyspark.__file__).parent / "jars").glob("*.jar")}
-    found = [jar.removeprefix("file://") for jar in jars.split(",")]
+    found = [unquote(urlsplit(jar).path) for jar in jars.split(",")]
     # Spark names what it downloads by group and artifact.
     paths = [jar for jar in found if _artifact(Path(jar).name.partition("_")[2]) not in has]
     with contextlib.suppress(OSError):  # a home that cannot be written: each start looks anew
@@ -104,21 +107,25 @@ def _artifact(jar: str) -> str:
 
 
 def archive(kept: Path, record: bool) -> str:
-    """The flag that maps the archive, or with `record` the one that writes it; else none."""
+    """The flag that maps the archive, or with `record` the one that writes it; else none.
+
+    Quoted, as `spark.driver.extraJavaOptions` wants a path with a space.
+    """
     global _recording
     file = kept / "classes.jsa"
     try:
         if _whole(file):
             os.utime(kept)
-            return f" -XX:SharedArchiveFile={file} -Xlog:cds=off"
+            return f' -XX:SharedArchiveFile="{file}" -Xlog:cds=off'
         if not record or not _claimed(kept / "claim"):
             return ""
-        (kept / "ended").unlink(missing_ok=True)
+        for stale in (kept / "ended", file):
+            stale.unlink(missing_ok=True)
         _forget_unused(kept.parent)
     except OSError:
         return ""
     _recording = kept
-    return f" -XX:ArchiveClassesAtExit={file} -Xlog:cds=off -Xlog:cds+dynamic=off"
+    return f' -XX:ArchiveClassesAtExit="{file}" -Xlog:cds=off -Xlog:cds+dynamic=off'
 
 
 def ended(well: bool) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import subprocess
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from dsir_spark import cli, jvm
+from dsir_spark import cli, jvm, session
 from dsir_spark.errors import ConfigError
 
 
@@ -18,7 +19,7 @@ from dsir_spark.errors import ConfigError
 def nothing_set(tmp_path, monkeypatch):
     for name in (*jvm._ELSEWHERE, *jvm._OPTIONS):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a home"))
     monkeypatch.setattr(jvm, "_recording", None)
 
 
@@ -62,7 +63,7 @@ def test_so_is_one_of_the_environment(name, monkeypatch, tmp_path):
 def test_each_java_and_each_delta_has_a_folder_of_its_own(tmp_path):
     folders = {jvm.folder(said, of, {}) for said in ("17", "21") for of in ("a:b:1", "a:b:2")}
     assert len(folders) == 4
-    assert {folder.parent for folder in folders} == {tmp_path / "dsir_spark"}
+    assert {folder.parent for folder in folders} == {tmp_path / "a home" / "dsir_spark"}
 
 
 def test_delta_stands_on_the_class_path_without_what_spark_has(tmp_path):
@@ -88,13 +89,13 @@ def test_classes_of_a_command_that_ended_well_are_kept():
     assert not jvm.archive(kept, record=False)
     writes = jvm.archive(kept, record=True)
     assert not jvm.archive(kept, record=True), "one process writes it"
-    said = java(*jvm.QUICK.split(), *writes.split())
+    said = java(*jvm.QUICK.split(), *shlex.split(writes))
     assert "cds" not in said.stdout + said.stderr
     assert not jvm.archive(kept, record=False), "its command may have stopped at a mistake"
     jvm.ended(well=True)
     maps = jvm.archive(kept, record=True)
     assert "SharedArchiveFile" in maps
-    java(*jvm.QUICK.split(), *maps.split(), "-Xshare:on")
+    java(*jvm.QUICK.split(), *shlex.split(maps), "-Xshare:on")
 
 
 def test_after_a_command_that_stopped_at_a_mistake_the_next_one_writes(monkeypatch):
@@ -104,7 +105,7 @@ def test_after_a_command_that_stopped_at_a_mistake_the_next_one_writes(monkeypat
     outcomes = iter([ConfigError("a mistake"), KeyboardInterrupt(), None])
 
     def command(*_, **__):
-        java(*jvm.archive(kept, record=True).split())
+        java(*shlex.split(jvm.archive(kept, record=True)))
         if (error := next(outcomes)) is not None:
             raise error
 
@@ -134,9 +135,9 @@ def test_half_an_archive_is_written_anew():
 def test_an_archive_of_another_class_path_is_no_hindrance(tmp_path):
     kept = jvm.folder("17", "p", {})
     kept.mkdir(parents=True)
-    java(*jvm.archive(kept, record=True).split())
+    java(*shlex.split(jvm.archive(kept, record=True)))
     jvm.ended(well=True)
-    said = java("-cp", str(tmp_path / "other.jar"), *jvm.archive(kept, record=False).split())
+    said = java("-cp", str(tmp_path / "other.jar"), *shlex.split(jvm.archive(kept, record=False)))
     assert "cds" not in said.stdout + said.stderr
 
 
@@ -158,5 +159,42 @@ def test_a_home_that_cannot_be_written_is_no_hindrance(tmp_path, monkeypatch):
     jvm.keep_jars(kept, f"{tmp_path}/io.delta_delta-spark_4.2_2.13-4.4.0.jar")
     assert jvm.class_path(kept) is None
     assert not jvm.archive(kept, record=True)
-    jvm.ended(well=True)
-    assert isinstance(kept, Path)
+
+
+def test_a_folder_that_is_gone_at_the_end_is_no_hindrance():
+    for well in (True, False):
+        kept = jvm.folder("17", "p", {})
+        kept.mkdir(parents=True)
+        assert jvm.archive(kept, record=True)
+        shutil.rmtree(kept)
+        jvm.ended(well=well)
+        assert not kept.exists()
+
+
+def test_a_home_that_java_would_take_for_two_keeps_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path}{os.pathsep}b")
+    assert jvm.folder("17", "p", {}) is None
+
+
+def test_only_a_local_session_starts_by_what_was_kept(monkeypatch, tmp_path):
+    found = ",".join(f"file://{tmp_path}/{name}%20x.jar" for name in ("delta-a", "delta-b"))
+    jars = [tmp_path / "delta-a x.jar", tmp_path / "delta-b x.jar"]
+    for jar in jars:
+        jar.touch()
+    context = SimpleNamespace(getConf=lambda: {"spark.jars": found})
+    monkeypatch.setattr(session, "_configured", lambda builder, settings: dict(settings))
+    monkeypatch.setattr(session, "_start", lambda s: SimpleNamespace(sparkContext=context, had=s))
+    by = lambda **k: session.build_session(**k).had  # noqa: E731
+
+    assert "spark.driver.extraClassPath" not in by(master="spark://there:7077")
+    first = by(master="local[1]", record=True)
+    assert session.delta_package() in first["spark.jars.packages"]
+    second = by(master="local[1]", record=True, conf={"spark.driver.memory": "1g"})
+    assert second["spark.driver.extraClassPath"] == os.pathsep.join(map(str, jars))
+    assert "spark.jars.packages" not in second
+    assert "ArchiveClassesAtExit" in second["spark.driver.extraJavaOptions"]
+    for elsewhere in ({"master": "spark://there:7077"}, {"remote": "local[2]"},
+                      {"conf": {"spark.jars.packages": "a:b:1"}}):  # fmt: skip
+        other = by(record=True, **elsewhere)
+        assert "spark.driver.extraClassPath" not in other
+        assert session.delta_package() in other["spark.jars.packages"]
