@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import time
+import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +26,12 @@ def nothing_set(tmp_path, monkeypatch):
 
 def java(*flags):
     return subprocess.run(["java", *flags, "-version"], capture_output=True, text=True, check=True)
+
+
+def mapped(*flags):
+    """Does the JVM take the archive that the flags name? It starts without one that does not fit."""
+    told = java(*flags, "-Xlog:cds=info").stdout
+    return "Mapped dynamic" in told and "Unmapping" not in told
 
 
 def test_a_session_of_one_compiler_has_room_for_what_it_compiles():
@@ -83,7 +90,7 @@ def test_delta_stands_on_the_class_path_without_what_spark_has(tmp_path):
 
 
 def test_classes_of_a_command_that_ended_well_are_kept():
-    """By a real JVM: one writes the archive, and one that accepts no other start maps it."""
+    """By a real JVM: one writes the archive, and the next one maps it."""
     kept = jvm.folder("17", "p", {})
     kept.mkdir(parents=True)
     assert not jvm.archive(kept, record=False)
@@ -95,7 +102,8 @@ def test_classes_of_a_command_that_ended_well_are_kept():
     jvm.ended(well=True)
     maps = jvm.archive(kept, record=True)
     assert "SharedArchiveFile" in maps
-    java(*jvm.QUICK.split(), *shlex.split(maps), "-Xshare:on")
+    assert mapped(*jvm.QUICK.split(), *shlex.split(maps))
+    assert not mapped(*jvm.QUICK.split())
 
 
 def test_after_a_command_that_stopped_at_a_mistake_the_next_one_writes(monkeypatch):
@@ -132,12 +140,18 @@ def test_half_an_archive_is_written_anew():
     assert not (kept / "ended").exists()
 
 
-def test_an_archive_of_another_class_path_is_no_hindrance(tmp_path):
-    kept = jvm.folder("17", "p", {})
+def test_an_archive_that_no_longer_fits_is_no_hindrance(tmp_path):
+    kept, jar = jvm.folder("17", "p", {}), tmp_path / "a.jar"
     kept.mkdir(parents=True)
-    java(*shlex.split(jvm.archive(kept, record=True)))
+    with zipfile.ZipFile(jar, "w") as made:
+        made.writestr("a", "")
+    java("-cp", str(jar), *shlex.split(jvm.archive(kept, record=True)))
     jvm.ended(well=True)
-    said = java("-cp", str(tmp_path / "other.jar"), *shlex.split(jvm.archive(kept, record=False)))
+    maps = shlex.split(jvm.archive(kept, record=False))
+    assert mapped("-cp", str(jar), *maps)
+    os.utime(jar, (0, 0))  # as another version of it
+    assert not mapped("-cp", str(jar), *maps)
+    said = java("-cp", str(jar), *maps)
     assert "cds" not in said.stdout + said.stderr
 
 
