@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -100,13 +101,11 @@ def texts_of(spark, output):
 
 # Method, format of raw, and options that leave what is selected as it is.
 MATRIX = [
-    ("sample", "good.parquet", {}),
-    ("sample", "good.jsonl", {}),
     ("sample", "good.csv", {}),
-    ("match", "good.jsonl", {"match_steps": 4}),
-    ("sample", "delta", {}),
-    ("top_k", "good.parquet", {}),
+    ("sample", "good.jsonl", {}),
     ("top_k", "good.txt", {}),
+    ("match", "good.jsonl", {"match_steps": 4}),
+    ("top_k", "delta", {}),
 ]
 
 
@@ -129,9 +128,9 @@ def selected(spark, data, tmp_path_factory):
     return matrix(spark, data, tmp_path_factory.mktemp("matrix"), MATRIX)
 
 
-def test_every_format_gives_the_same_selection(selected):
+def test_every_format_gives_the_same_selection(spark, selected, done):
     """Top-k of texts without ids too: what they are ranked by is their text alone."""
-    by_method = {}
+    by_method = {"sample": texts_of(spark, done[0])}  # of raw in Parquet, among rows to leave out
     for (method, _, _), texts in zip(MATRIX, selected, strict=True):
         assert by_method.setdefault(method, texts) == texts
     assert len({tuple(t) for t in by_method.values()}) == 3
@@ -146,7 +145,7 @@ def test_the_same_under_spark_connect(data, selected, tmp_path):
         "from dsir_spark.session import build_session\n"
         "spark = build_session(remote='local[2]')\n"
         "folders = map(pathlib.Path, sys.argv[2:])\n"
-        "print('FOUND', json.dumps(matrix(spark, *folders, MATRIX[1::2])))\n"
+        "print('FOUND', json.dumps(matrix(spark, *folders, MATRIX[1:4])))\n"
         "spark.stop()\n"
     )
     folders = [str(Path(__file__).parent), str(data), str(tmp_path)]
@@ -154,14 +153,21 @@ def test_the_same_under_spark_connect(data, selected, tmp_path):
                           capture_output=True, text=True, timeout=600)  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     assert lines, done.stderr[-3000:]
-    assert json.loads(lines[0].removeprefix("FOUND ")) == selected[1::2]
+    assert json.loads(lines[0].removeprefix("FOUND ")) == selected[1:4]
 
 
 @pytest.fixture(scope="module")
 def done(spark, data, tmp_path_factory):
+    """A finished run: its output, which stays as it is, and its row."""
     output = tmp_path_factory.mktemp("out") / "tables"
     facts = run(spark, options(data, output, keep=["topic"]))
     return output, facts
+
+
+@pytest.fixture
+def finished(done, tmp_path):
+    """A copy of its output, to go on from."""
+    return Path(shutil.copytree(done[0], tmp_path / "out"))
 
 
 def test_run_writes_four_tables_of_one_commit_each(spark, done):
@@ -201,9 +207,10 @@ def test_report_shows_funnel_composition_and_examples(spark, done):
         job.report_again(spark, str(done[0]), ["nope"])
 
 
-def test_resample_again_reads_the_weights_and_refuses_what_is_not_theirs(spark, data, tmp_path):
-    output = tmp_path / "out"
-    first = run(spark, options(data, output))
+def test_resample_again_reads_the_weights_and_refuses_what_is_not_theirs(
+    spark, data, done, finished
+):
+    output, first = finished, done[1]
     facts = again(spark, output, num_to_sample=80, seed=4, min_example_length=10)
     assert facts["funnel"]["selected"] == 80
     assert (facts["weights_version"], facts["model_version"]) == (0, 0)
@@ -245,49 +252,30 @@ def test_separate_targets_share_the_documents(spark, data, tmp_path):
     assert selected.where("target != topic").count() == 0
 
 
-def test_more_than_there_is_selects_all_with_a_warning(spark, data, tmp_path):
+def test_more_than_there_is_selects_all_with_a_warning(spark, finished):
     with pytest.warns(UserWarning, match="only 500 documents are candidates"):
-        facts = run(spark, options(data, tmp_path / "out", num_to_sample=10_000))
+        facts = again(spark, finished, num_to_sample=10_000, min_example_length=10)
     assert (facts["shortfall"], facts["funnel"]["selected"]) == (9_500, 500)
-    facts = again(spark, tmp_path / "out", num_to_sample=0)
+    facts = again(spark, finished, num_to_sample=0)
     assert facts["funnel"]["selected"] == 0
     assert facts["kl_reduction"]["target"] is None
 
 
-def test_ids_are_made_from_texts_and_copies_enter_once(spark, tmp_path):
+def test_ids_are_made_from_texts_copies_enter_once_and_broken_lines_are_counted(
+    spark, data, tmp_path
+):
     rng = random.Random(1)
     texts = [text(COOKING, rng) for _ in range(40)]
-    rows = [{"text": t, "n": i} for i, t in enumerate(texts + texts[:15])]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "raw.parquet")
-    pq.write_table(pa.Table.from_pylist([{"text": "salt the soup"}]), tmp_path / "t.parquet")
-    chosen = {"raw": str(tmp_path / "raw.parquet"), "target": str(tmp_path / "t.parquet"),
-              "num_to_sample": 40, "min_example_length": 1}  # fmt: skip
-    facts = run(spark, options(tmp_path, tmp_path / "out", **chosen))
-    assert facts["funnel"]["duplicate_text"] == 15
+    lines = [json.dumps({"text": t, "n": i}) for i, t in enumerate(texts + texts[:15])]
+    raw = write_lines(tmp_path / "raw.jsonl", [*lines[:10], "{broken", *lines[10:]])
+    target = write_lines(tmp_path / "target.txt", [" ".join(COOKING), "salt the soup"])
+    chosen = options(data, tmp_path / "out", raw=raw, target=target, num_to_sample=40)
+    funnel = run(spark, chosen)["funnel"]
+    assert (funnel["candidates"], funnel["unparsed"], funnel["read"]) == (40, 1, 56)
+    assert funnel["duplicate_text"] == 15
     selected = delta(spark, tmp_path / "out" / "selected")
     assert selected.count() == 40 == selected.select("text").distinct().count()
-    assert selected.columns[0] == "content_id"
-
-
-def test_lines_that_do_not_parse_are_left_out_and_counted(spark, data, tmp_path):
-    words = " ".join(COOKING)
-    lines = [json.dumps({"id": i, "text": f"{words} {i}"}) for i in range(30)]
-    raw = write_lines(tmp_path / "raw.jsonl", [*lines[:10], "{broken", *lines[10:]])
-    target = write_lines(tmp_path / "target.txt", [words, "salt the soup"])
-    facts = run(spark, options(data, tmp_path / "out", raw=raw, target=target, num_to_sample=7))
-    funnel = facts["funnel"]
-    assert (funnel["candidates"], funnel["unparsed"], funnel["read"]) == (30, 1, 31)
-    assert delta(spark, tmp_path / "out" / "selected").columns[:2] == ["id", "text"]
-
-
-def test_delta_input_is_read_at_its_version(spark, data, tmp_path):
-    raw = spark.read.parquet(str(data / "parquet"))
-    raw.write.format("delta").save(str(tmp_path / "raw"))
-    facts = run(spark, options(data, tmp_path / "out", raw=str(tmp_path / "raw")))
-    assert json.loads(facts["raw"])["delta_version"] == 0
-    raw.limit(3).write.format("delta").mode("append").save(str(tmp_path / "raw"))
-    with pytest.raises(TableError, match="delta_version was 0 and is 1"):
-        again(spark, tmp_path / "out", num_to_sample=5)
+    assert selected.columns[:3] == ["content_id", "n", "text"]
 
 
 def test_tables_by_name(spark, data, tmp_path):
@@ -378,7 +366,7 @@ def test_without_options_a_selection_is_matched(spark, data, tmp_path):
         again(spark, tmp_path / "out", num_to_sample=20, temperature=2)
 
 
-def test_a_tenth_of_a_large_target_is_held_out(spark, data, tmp_path):
+def test_a_tenth_of_a_large_target_is_held_out(spark, data, done, tmp_path):
     """And the report says how well it is predicted after the selection."""
     rng, target, out = random.Random(3), tmp_path / "target.parquet", tmp_path / "out"
     texts = [f"{text(COOKING, rng)} dish {i}" for i in range(1_000)]
@@ -396,9 +384,10 @@ def test_a_tenth_of_a_large_target_is_held_out(spark, data, tmp_path):
     assert "Held-out text (bits a byte" in printed.summary(row["facts"])
     [again] = job.report_again(spark, str(out)).selection.targets
     assert again.held_out == found.held_out
-    row = run(spark, {**chosen, "held_out": 0, "overwrite": True})
-    assert DSIRModel.load(f"{out}/model").targets["target"].num_documents == 1_000
-    assert row["facts"].selection.targets[0].held_out is None
+    fit = {name: chosen[name] for name in ("raw", "target")} | {"output": str(tmp_path / "all")}
+    run(spark, {**fit, "held_out": 0}, job.fit)
+    assert DSIRModel.load(f"{tmp_path}/all/model").targets["target"].num_documents == 1_000
+    assert done[1]["facts"].selection.targets[0].held_out is None  # a small one
 
 
 def test_every_budget_and_filter_of_a_run(spark, data, tmp_path):
@@ -430,8 +419,11 @@ def test_every_budget_and_filter_of_a_run(spark, data, tmp_path):
     by = {r["id"]: r["log_weight"] / r["num_tokens"]
           for r in delta(spark, tmp_path / "out" / "weights").collect()}  # fmt: skip
     assert all(r["number"] == by[r["id"]] for r in left if r["stage"] == "below_cut")
-    rest = {"num_to_sample": 7, "where": "topic != 'bad'", "min_example_length": 5}
-    assert again(spark, tmp_path / "out", **rest)["funnel"]["selected"] == 7
+    rest = {"num_to_sample": 7, "min_example_length": 5}
+    funnel = again(spark, tmp_path / "out", **rest)["funnel"]  # `where` belongs to the record
+    assert (funnel["filtered"], funnel["selected"]) == (4, 7)
+    with pytest.raises(TableError, match="were made where topic != 'bad', not where topic ="):
+        again(spark, tmp_path / "out", **rest, where="topic = 'cooking'")
 
 
 def test_chunks_quality_and_whole_documents_of_a_run(spark, data, tmp_path):
@@ -452,18 +444,16 @@ def test_chunks_quality_and_whole_documents_of_a_run(spark, data, tmp_path):
         again(spark, tmp_path / "out", num_to_sample=7, chunk_words=5)
 
 
-def test_stages_one_by_one_give_what_run_gives(spark, data, tmp_path):
+def test_stages_one_by_one_give_what_run_gives(spark, data, done, tmp_path):
     """Each on record, logged in a line; `weigh` keeps what `resample` will need."""
-    chosen = options(data, tmp_path / "whole")
-    whole = run(spark, chosen)
-    chosen["output"] = str(tmp_path / "stages")
+    chosen, whole = options(data, tmp_path / "stages"), done[1]
     rest = {k: v for k, v in chosen.items() if k in ("output", "report")}
     fitted = run(spark, {k: chosen[k] for k in ("raw", "target", "output")}, job.fit)
     run(spark, {**rest, "keep": ["topic"]}, job.weigh)
     budget = {k: chosen[k] for k in ("num_to_sample", "seed", "min_example_length")}
     facts = again(spark, tmp_path / "stages", **budget)
     assert fitted["model_fingerprint"] == whole["model_fingerprint"]
-    assert texts_of(spark, tmp_path / "stages") == texts_of(spark, tmp_path / "whole")
+    assert texts_of(spark, tmp_path / "stages") == texts_of(spark, done[0])
     assert facts["kl_reduction"] == whole["kl_reduction"]
     assert json.loads(facts["config"])["method"] == "sample"  # which `weigh` made weights for
     commands = {r["command"] for r in delta(spark, tmp_path / "stages" / "runs").collect()}

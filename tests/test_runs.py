@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from test_end_to_end import again, data, delta, options, run, texts_of  # noqa: F401 - a fixture
+from test_end_to_end import again, data, delta, done, finished, options, run, texts_of  # noqa: F401
 
-from dsir_spark import cli, history, job, runs, tables
+from dsir_spark import DSIRModel, cli, history, job, runs, tables
 from dsir_spark.errors import ColumnError, DataError, TableError
 from dsir_spark.report import text as printed
 
@@ -45,21 +45,14 @@ def bits(spark, output):
     return [sorted(rows, key=str) for rows in found]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(spark, data, tmp_path_factory):  # noqa: F811
-    output = tmp_path_factory.mktemp("whole") / "out"
-    run(spark, options(data, output))
-    return bits(spark, output)
-
-
+# (Before a table is written as after the one before it.)
 @pytest.mark.parametrize(
-    ("name", "after"),
-    [("model", False), ("model", True), ("weights", True), ("selected", False), ("selected", True)],
+    ("name", "after"), [("model", False), ("model", True), ("weights", True), ("selected", True)]
 )
 def test_a_run_that_died_is_gone_on_with(
-    spark, data, tmp_path, monkeypatch, caplog, undisturbed, name, after  # noqa: F811
+    spark, data, done, tmp_path, monkeypatch, caplog, name, after  # noqa: F811
 ):  # fmt: skip
-    chosen = options(data, tmp_path / "out")
+    chosen = options(data, tmp_path / "out", keep=["topic"])
     with monkeypatch.context() as patch, pytest.raises(Killed):
         dying(patch, name, after)
         run(spark, chosen)
@@ -73,7 +66,7 @@ def test_a_run_that_died_is_gone_on_with(
     with caplog.at_level("INFO", "dsir_spark"):
         facts = run(spark, chosen)
     assert f"there already: {', '.join(kept) or 'nothing'}" in caplog.text
-    assert bits(spark, tmp_path / "out") == undisturbed
+    assert bits(spark, tmp_path / "out") == bits(spark, done[0])
     for table in kept:
         assert len(tables.records(spark, str(tmp_path / "out" / table))) == 1
     assert {"fit", "weigh", "cut", "select"} - set(facts["seconds"]) <= {"fit", "weigh", "select"}
@@ -81,22 +74,16 @@ def test_a_run_that_died_is_gone_on_with(
     assert "ended after" in line and "50 selected" in line and facts["run_id"] in line
 
 
-def test_a_resampling_that_died_and_one_of_a_run_that_died(
-    spark, data, tmp_path, monkeypatch  # noqa: F811
-):  # fmt: skip
-    """`resample` goes on from the weights of a run that did not end."""
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        dying(patch, "selected", False)
-        run(spark, options(data, tmp_path / "out"))
-    first = again(spark, tmp_path / "out", **BUDGET)
+def test_a_resampling_that_died_is_gone_on_with(spark, finished, monkeypatch):  # noqa: F811
     matched = {**BUDGET, "method": "match", "match_steps": 2}
     with monkeypatch.context() as patch, pytest.raises(Killed):
         dying(patch, "weights", True)
-        again(spark, tmp_path / "out", **matched)
-    facts = again(spark, tmp_path / "out", **matched)
-    assert facts["run_id"] != first["run_id"] and facts["weights_version"] == 1
-    assert len(tables.records(spark, str(tmp_path / "out" / "match"))) == 1
-    assert job.report_again(spark, str(tmp_path / "out"), examples=0).selection.selected == 20
+        again(spark, finished, **matched)
+    died = history.last(spark, str(finished), n=1)[0]
+    facts = again(spark, finished, **matched)
+    assert facts["run_id"] == died["run_id"] and facts["weights_version"] == 1
+    assert len(tables.records(spark, str(finished / "match"))) == 1
+    assert job.report_again(spark, str(finished), examples=0).selection.selected == 20
 
 
 def test_other_data_is_not_gone_on_with(spark, data, tmp_path, monkeypatch):  # noqa: F811
@@ -131,11 +118,10 @@ def test_of_two_runs_the_later_goes_on(spark, data, tmp_path, monkeypatch):  # n
 
 
 @pytest.mark.parametrize("with_a_run", [False, True])
-def test_what_meets_ends_whole(spark, data, tmp_path, with_a_run):  # noqa: F811
+def test_what_meets_ends_whole(spark, data, finished, with_a_run):  # noqa: F811
     """Two resamplings, or one during a run, at once and under OPTIMIZE: one outcome, whole."""
-    output, over = tmp_path / "out", threading.Event()
+    output, over = finished, threading.Event()
     chosen = options(data, output, overwrite=True)
-    run(spark, chosen)
     first = (lambda: run(spark, chosen)) if with_a_run else (lambda: again(
         spark, output, num_to_sample=30, seed=8, min_example_length=10))  # fmt: skip
 
@@ -162,10 +148,9 @@ def test_what_meets_ends_whole(spark, data, tmp_path, with_a_run):  # noqa: F811
 
 
 def test_what_was_there_is_put_back_when_other_rows_are_written(
-    spark, data, tmp_path, monkeypatch  # noqa: F811
+    spark, data, tmp_path, finished, monkeypatch  # noqa: F811
 ):  # fmt: skip
     """Raw that changes while it is read, in number of rows or in its files."""
-    run(spark, options(data, tmp_path / "out"))
     good, rows_of = texts_of(spark, tmp_path / "out"), job.resampling.selected_rows
 
     def put_back(*_):
@@ -200,13 +185,18 @@ def test_maintenance_leaves_a_run_as_it_is(spark, data, tmp_path):  # noqa: F811
     spark.read.parquet(str(data / "parquet")).repartition(3).write.format("delta").save(
         str(tmp_path / "raw")
     )
-    run(spark, options(data, tmp_path / "out", raw=str(tmp_path / "raw")))
+    row = run(spark, options(data, tmp_path / "out", raw=str(tmp_path / "raw")))
+    assert json.loads(row["raw"])["delta_version"] == 0
     for name in ("out/weights", "raw"):
         spark.sql(f"OPTIMIZE delta.`{tmp_path}/{name}`").collect()
     spark.sql(f"VACUUM delta.`{tmp_path}/out/weights`").collect()
     spark.sql(f"ALTER TABLE delta.`{tmp_path}/out/model` SET TBLPROPERTIES ('a' = 'b')").collect()
     assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
     facts = job.report_again(spark, str(tmp_path / "out"), examples=1)
+    more = spark.read.parquet(str(data / "good.parquet")).limit(3)
+    more.write.format("delta").mode("append").save(str(tmp_path / "raw"))
+    with pytest.raises(TableError, match="delta_version was 0 and is 2"):
+        again(spark, tmp_path / "out", **BUDGET)
     shown_as_stored(spark, tmp_path, facts)
 
 
@@ -240,21 +230,11 @@ def test_places_in_any_spelling_are_one(spark, data, tmp_path, monkeypatch):  # 
     run(spark, chosen)
     with pytest.raises(TableError, match="already holds model, weights, selected"):
         run(spark, chosen)
-    for raw in ("./parquet", f"file:{data}/parquet"):
-        facts = again(spark, chosen["output"], raw=raw, target=f"file:{data}/cooking.parquet",
-                      **BUDGET)  # fmt: skip
+    facts = again(spark, chosen["output"], raw=f"file:{data}/parquet",
+                  target=f"file:{data}/cooking.parquet", **BUDGET)  # fmt: skip
     monkeypatch.chdir("/")
     assert json.loads(facts["raw"])["place"] == str(data / "parquet")
     assert job.explain(spark, chosen["output"], ["c1"])
-
-
-def test_where_belongs_to_the_record(spark, data, tmp_path):  # noqa: F811
-    run(spark, options(data, tmp_path / "out", where="topic = 'sailing'"))
-    again(spark, tmp_path / "out", **BUDGET)
-    topics = delta(spark, tmp_path / "out" / "selected").select("topic").distinct().collect()
-    assert [r["topic"] for r in topics] == ["sailing"]
-    with pytest.raises(TableError, match="were made where topic = 'sailing', not where topic ="):
-        again(spark, tmp_path / "out", where="topic = 'cooking'", **BUDGET)
 
 
 def test_what_is_not_ours_is_left_alone(spark, data, tmp_path):  # noqa: F811
@@ -281,18 +261,24 @@ def test_ids_and_names_as_spark_finds_them(spark, data, tmp_path, caplog):  # no
     good = spark.read.parquet(str(data / "good.parquet")).selectExpr(
         "row_number() over (order by id) as id", "text"
     )
-    chosen = {}
-    for kind in ("int", "bigint", "decimal(20,0)"):
-        place = str(tmp_path / kind)
-        good.selectExpr(f"cast(id as {kind}) as ID", "text as Text").write.parquet(place)
-        run(spark, options(data, tmp_path / "out", raw=place, temperature=50, overwrite=True))
-        selected = delta(spark, tmp_path / "out" / "selected")
-        assert selected.dtypes[0] == ("ID", kind)
-        chosen[kind] = sorted(int(r["ID"]) for r in selected.collect())
-    assert len({tuple(ids) for ids in chosen.values()}) == 1
+    raws = {kind: good.selectExpr(f"cast(id as {kind}) as ID", "text as Text")
+            for kind in ("int", "bigint", "decimal(20,0)")}  # fmt: skip
+    raws["int"].write.parquet(str(tmp_path / "int"))
+    chosen = options(data, tmp_path / "out", raw=str(tmp_path / "int"), temperature=50)
+    run(spark, chosen)
+    model = DSIRModel.load(str(tmp_path / "out" / "model"))
+    names = ("num_to_sample", "method", "seed", "min_example_length", "temperature")
+    found = {kind: model.resample(raw, **{name: chosen[name] for name in names})
+             for kind, raw in raws.items()}  # fmt: skip
+    found["run"] = delta(spark, tmp_path / "out" / "selected")
+    assert [frame.dtypes[0] for frame in found.values()] == [
+        ("ID", kind) for kind in (*raws, "int")
+    ]
+    assert len({tuple(sorted(int(r["ID"]) for r in f.collect())) for f in found.values()}) == 1
     good.selectExpr("id as doc_id", "text").write.parquet(str(tmp_path / "doc_id"))
+    fit = {name: chosen[name] for name in ("target", "output")} | {"overwrite": True}
     with caplog.at_level("INFO", "dsir_spark"):
-        run(spark, options(data, tmp_path / "other", raw=str(tmp_path / "doc_id")))
+        run(spark, {**fit, "raw": str(tmp_path / "doc_id")}, job.fit)
     assert "has no column 'id' (it has doc_id, text): ids are made from the texts" in caplog.text
 
 
@@ -308,9 +294,9 @@ def test_what_cannot_be_stored_is_told_before_the_first_pass(spark, data, tmp_pa
 def test_no_text_leaves_raw_by_the_report(spark, data, tmp_path):  # noqa: F811
     """Nor an n-gram, with --no-examples: in the page, its JSON, the table, the record."""
     output = str(tmp_path / "out")
+    without = run(spark, options(data, output, report=True, examples=False))["facts"]
     for examples in (True, False):
-        chosen = options(data, output, report=True, examples=examples, overwrite=True)
-        facts = run(spark, chosen)["facts"]
+        facts = job.report_again(spark, output) if examples else without
         page = job.write_report(spark, facts, output)
         shown = [Path(page).read_text("utf-8"), Path(page).with_suffix(".json").read_text("utf-8")]
         row = delta(spark, f"{output}/report").orderBy("written_at").collect()[-1]

@@ -72,8 +72,11 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sent", [score_job.SENT_IDS, 0])
-@pytest.mark.parametrize("name", CASES)
+# Ids are sent to the scan of raw, or joined with it where they are many.
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [*((name, score_job.SENT_IDS) for name in CASES), ("several", 0), ("quotas by size", 0)],
+)
 def test_the_command_selects_what_the_function_does(
     spark, data, tmp_path, monkeypatch, name, sent
 ):  # fmt: skip
@@ -170,9 +173,12 @@ def test_some_of_what_was_rejected(spark, data, tmp_path):
     assert all(r["topic"] == by_id[r["id"]]["topic"] for r in rows)
     chosen = ids(delta(spark, tmp_path, "selected"))
     assert not {r["id"] for r in rows} & set(chosen) and len({r["id"] for r in rows}) == len(rows)
-    again = run(spark, data, tmp_path / "b", rejected=7, keep=["topic"], report=False, **options)
-    assert again["rejected_version"] == 0
-    assert ids(delta(spark, tmp_path / "b", "rejected")) == sorted(r["id"] for r in rows)
+    chosen = {**options, "rejected": 7, "keep": ["topic"], "report": False}
+    with pytest.raises(TableError, match=r"already holds scores, selected, .* or another --output"):
+        run(spark, data, tmp_path, **chosen)
+    again = run(spark, data, tmp_path, **chosen, overwrite=True)
+    assert again["rejected_version"] == again["selected_version"] == 1
+    assert ids(delta(spark, tmp_path, "rejected")) == sorted(r["id"] for r in rows)
 
 
 class Killed(BaseException):
@@ -201,10 +207,6 @@ def test_a_run_that_died_is_gone_on_with(spark, data, tmp_path, monkeypatch, nam
     assert facts["funnel"]["selected"] == len(ids(delta(spark, tmp_path, "selected"))) == 30
     (line,) = runs.listing(spark, str(tmp_path))
     assert "ended after" in line and "30 selected" in line
-    with pytest.raises(TableError, match=r"already holds scores, selected .* or another --output"):
-        run(spark, data, tmp_path)
-    other = run(spark, data, tmp_path, overwrite=True, num_to_sample=5, report=False)
-    assert other["selected_version"] == 1
 
 
 @pytest.mark.parametrize(
