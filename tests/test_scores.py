@@ -161,7 +161,7 @@ CASES = {
 def test_the_selection_is_that_of_plain_python(table, way, name):
     frame, rows = table
     score, options = CASES[name]
-    found = select(frame.repartition(3, "size"), score, seed=SEED, **options)
+    found = select(frame, score, seed=SEED, **options)
     assert found.columns == frame.columns
     assert sorted(r["id"] for r in found.collect()) == expected(rows, score, **options)
 
@@ -253,7 +253,7 @@ def test_shares_of_groups_with_repetition(table, way, shares, budget, most, size
     options = {"num_tokens_to_sample": budget, "size_column": "size"} if sized else {
         "num_to_sample": budget}  # fmt: skip
     found = select(
-        frame.repartition(3), "stars", seed=SEED, method="top_k", group_column="source",
+        frame, "stars", seed=SEED, method="top_k", group_column="source",
         group_share=shares, max_copies=most, quota_shortfall="fill" if fill else "report",
         **options,
     )  # fmt: skip
