@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +12,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark import files, places, tables
+from dsir_spark import files, labels, places, tables
 from dsir_spark.columns import check_expression, quoted
 from dsir_spark.errors import ColumnError, DataError, TableError
 
@@ -168,6 +167,6 @@ def recorded_targets(spark: SparkSession, recorded: str) -> dict[str, DataFrame]
         return None
 
     known = json.loads(recorded)
-    with ThreadPoolExecutor(4) as aside:  # side by side: each takes a look or two of Spark's
+    with labels.threads(spark) as aside:  # side by side: each takes a look or two of Spark's
         frames = aside.map(opened, known.keys(), known.values())
         return {name: frame for name, frame in zip(known, frames, strict=True) if frame is not None}

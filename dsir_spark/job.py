@@ -10,7 +10,6 @@ import dataclasses
 import json
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -19,6 +18,7 @@ from dsir_spark import (
     features,
     increments,
     inputs,
+    labels,
     matchings,
     places,
     plans,
@@ -185,7 +185,7 @@ def _opened(
 
     None needs another, and the first look that Spark takes at anything costs seconds.
     """
-    with ThreadPoolExecutor(4) as aside:
+    with labels.threads(spark) as aside:
         raw = aside.submit(
             open_input, spark, str(options.raw), options.raw_format, "raw", options.where
         )
@@ -275,9 +275,7 @@ def _write_weights(run: Run, model: DSIRModel, raw: Input, rows: int | None = No
         run.write(weights, WEIGHTS, rows=rows, unchanged=raw.check_unchanged)
 
 
-def _cut(
-    run: Run, model: DSIRModel, raw: Input, targets: Mapping[str, DataFrame]
-) -> tuple[DataFrame, Selection, report.WeightFacts]:
+def _cut(run: Run, model: DSIRModel, raw: Input) -> tuple[DataFrame, Selection]:
     """The weights table of the run and what is selected by it; nothing is written."""
     weights = run.read(WEIGHTS)
     with run.stage("cut", "finding the cut-off"):
@@ -286,11 +284,14 @@ def _cut(
             model, weights, run.options.part(ResampleOptions), there.rows if there else None
         )
         funnel = {**selection.funnel, **_dropped(raw, selection.funnel)}
-        selection = dataclasses.replace(selection, funnel=funnel)
-        own = [c for c in run.options.keep if c in weights.columns]
-        weighed = report.gather_weights(model, selection, weights, targets, own)
-        report.checks.tell(report.checks.found(weighed))
-    return weights, selection, weighed
+    return weights, dataclasses.replace(selection, funnel=funnel)
+
+
+def _told(*arguments: Any) -> report.WeightFacts:
+    """What weights tell; the warnings by it as soon as it is known."""
+    found = report.gather_weights(*arguments)
+    report.checks.tell(report.checks.found(found))
+    return found
 
 
 def _select(
@@ -300,7 +301,7 @@ def _select(
     """Find the cut, write the selected documents, gather the facts of the run, and finish it."""
     options = run.options
     try:
-        weights, selection, weighed = _cut(run, model, raw, targets)
+        weights, selection = _cut(run, model, raw)
     except DSIRError as error:
         left = "model and weights are written: `resample` goes on from them"
         raise type(error)(f"{error} ({left})") from None
@@ -314,14 +315,16 @@ def _select(
         "funnel": selection.funnel,
         "temperature": dict(zip(model.targets, selection.temperatures, strict=True)),
     }
-    wanted = selection.num_selected
-    if not run.done(SELECTED, wanted):
-        read = selection.funnel["read"]
-        with run.stage("select", "writing the selected documents", read):
-            rows = resampling.selected_rows(
-                model, raw.frame, selection, weights, sent=True, unique_ids=options.check_ids
-            )  # fmt: skip
-            run.write(rows, SELECTED, rows=wanted, unchanged=raw.check_unchanged)
+    wanted, read = selection.num_selected, selection.funnel["read"]
+    own = [c for c in options.keep if c in weights.columns]
+    with labels.threads(run.spark) as aside:
+        telling = aside.submit(_told, model, selection, weights, targets, own)
+        if not run.done(SELECTED, wanted):
+            with run.stage("select", "writing the selected documents", read):
+                rows = resampling.selected_rows(
+                    model, raw.frame, selection, weights, sent=True, unique_ids=options.check_ids
+                )  # fmt: skip
+                run.write(rows, SELECTED, rows=wanted, unchanged=raw.check_unchanged)
     selected = run.read(SELECTED)
     if options.whole_documents is not None and not run.done(DOCUMENTS):
         with run.stage("documents", "writing the documents whose chunks were selected"):
@@ -334,7 +337,7 @@ def _select(
     with run.stage("evaluate", "measuring what was selected"):
         facts = report.gather(
             run=run.row(), model=model, raw=raw.frame, weights=weights, selected=selected,
-            selection=selection, targets=targets, fit=fitted, weighed=weighed,
+            selection=selection, targets=targets, fit=fitted, weighed=telling.result(),
             composition=options.keep, page=options.report, examples=2 if options.examples else 0,
         )  # fmt: skip
         run.facts |= facts.row()

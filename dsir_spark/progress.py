@@ -25,7 +25,7 @@ def told() -> Iterator[None]:
     A warning's text is told once; warnings of libraries stay silent.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Line())
+    handler.setFormatter(_Line("\r\033[K" if sys.stderr.isatty() else ""))
     level, seen = _LOG.level, set[str]()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -47,9 +47,15 @@ def told() -> Iterator[None]:
 
 
 class _Line(logging.Formatter):
+    """A line of the log, in the place of the one that shows a stage."""
+
+    def __init__(self, begin: str) -> None:
+        super().__init__()
+        self._begin = begin
+
     def format(self, record: logging.LogRecord) -> str:
         start = f"{record.levelname.lower()}: " if record.levelno > logging.INFO else ""
-        return start + " ".join(record.getMessage().split())
+        return self._begin + start + " ".join(record.getMessage().split())
 
 
 def of(spark: Any) -> Callable[..., AbstractContextManager[None]]:

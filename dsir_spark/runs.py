@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from pyspark.sql import DataFrame, SparkSession
 
 import dsir_spark
-from dsir_spark import history, places, session, tables
+from dsir_spark import history, labels, places, tables
 from dsir_spark.errors import DataError, DSIRError, TableError
 from dsir_spark.history import FINISHED, RUNS, STARTED
 from dsir_spark.job_options import JobOptions
@@ -210,7 +210,7 @@ class Run:
         """One stage, of so many rows, if they are known: shown while it runs, named in Spark's own
         pages, timed and logged."""
         begin = time.monotonic()
-        with self.progress(label, rows), session.described(self.spark, label):
+        with self.progress(label, rows), labels.described(self.spark, label):
             yield
         self.seconds[name] = round(time.monotonic() - begin, 3)
         _log.info("%s: %.1f s", label, self.seconds[name])

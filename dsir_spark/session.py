@@ -253,20 +253,3 @@ def warm(spark: Any) -> None:
             row.write.format("delta").save(f"{scratch}/table")
 
     threading.Thread(target=commit, daemon=True).start()
-
-
-@contextlib.contextmanager
-def described(spark: Any, label: str) -> Iterator[None]:
-    """The jobs started meanwhile carry the label in Spark's own pages."""
-    context = getattr(spark, "_sc", None)
-    if context is not None:
-        context.setJobDescription(label)
-    elif hasattr(spark, "addTag"):  # Connect
-        spark.addTag(label.replace(",", " "))
-    try:
-        yield
-    finally:
-        if context is not None:
-            context.setJobDescription(None)
-        elif hasattr(spark, "removeTag"):
-            spark.removeTag(label.replace(",", " "))

@@ -549,10 +549,12 @@ def test_a_terminal_shows_the_tasks_of_a_stage(monkeypatch):
         getActiveStageIds=lambda: [7, 8], getStageInfo=lambda i: counts if i == 7 else None
     )
     spark = types.SimpleNamespace(_sc=types.SimpleNamespace(statusTracker=lambda: tracker))
-    with progress.of(spark)("counting"):
+    with progress.told(), progress.of(spark)("counting"):
         time.sleep(0.7)
+        logging.getLogger("dsir_spark").warning("few tokens")
     clear = re.escape("\r\033[K")
-    assert re.fullmatch(f"({clear}counting: 1/4 tasks [01] s)+{clear}", terminal.getvalue())
+    shown = f"({clear}counting: 1/4 tasks [01] s)+{clear}warning: few tokens\n({clear}.*)?{clear}"
+    assert re.fullmatch(shown, terminal.getvalue())
 
 
 def test_spark_connect_tells_of_its_tasks_itself():

@@ -15,7 +15,7 @@ import oracle
 import pytest
 from pyspark.sql import functions as F
 
-from dsir_spark import DSIR, dsir, report
+from dsir_spark import DSIR, dsir, labels, report
 from dsir_spark.errors import DataError
 from dsir_spark.job_options import JobOptions
 from dsir_spark.options import FitOptions, ResampleOptions
@@ -223,6 +223,16 @@ def jobs_of(spark, gather):
     gather()
     spark.sparkContext.setJobGroup("others", "others")
     return len(spark.sparkContext.statusTracker().getJobIdsForGroup(group))
+
+
+def test_queries_of_other_threads_are_named_as_those_of_this_one(spark):
+    def jobs():
+        with labels.described(spark, "a stage"), labels.threads(spark) as aside:
+            name = aside.submit(spark.sparkContext.getLocalProperty, "spark.job.description")
+            aside.submit(spark.range(1).collect).result()
+            assert name.result() == "a stage"
+
+    assert jobs_of(spark, jobs) == 1
 
 
 def test_few_jobs_however_many_targets(spark, frames, done, tmp_path):

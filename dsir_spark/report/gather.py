@@ -15,6 +15,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from dsir_spark import labels
 from dsir_spark.columns import CONTAMINATED_BY, NUM_TOKENS, TARGET, TEXT_HASH, quoted
 from dsir_spark.features import arrow
 from dsir_spark.options import ResampleOptions
@@ -22,7 +23,7 @@ from dsir_spark.report import candidates, checks, detail, facts, held_out, texts
 from dsir_spark.report.candidates import OF
 from dsir_spark.report.facts import Facts, FitFacts, WeightFacts
 from dsir_spark.scoring import matched
-from dsir_spark.scoring.counts import count_named
+from dsir_spark.scoring.counts import BucketCounts, count_named
 from dsir_spark.scoring.distributions import (
     distribution,
     kl_divergence,
@@ -129,15 +130,18 @@ def gather(
     ordered = tuple(known[c] for c in dict.fromkeys((*composition, *known)))
     weighed = replace(weighed, composition=ordered)
     sample: candidates.Sample = weighed.sample
-    spectrum = candidates.measure(model, selection, weights, selected, sample, keys=page)
     shown, wanted = None, dict.fromkeys(sample.ids, 0)
     shares = json.loads(run.get("held_out") or "{}") if page else {}
-    if page:
-        shown = detail.pick(weights, spectrum, examples)
-        random = held_out.DOCUMENTS if any(shares.values()) else texts.TEXTS if examples else 0
-        wanted = shown.wanted(sample, random)
-    documents = texts.read(model, raw, wanted)
-    found = _of_targets(model, spectrum, selected, documents)
+    with labels.threads(raw.sparkSession) as aside:
+        counting = aside.submit(_count, model, selected)
+        reading = None if page else aside.submit(texts.read, model, raw, wanted)
+        spectrum = candidates.measure(model, selection, weights, selected, sample, keys=page)
+        if page:  # whose examples go by what was measured
+            shown = detail.pick(weights, spectrum, examples)
+            random = held_out.DOCUMENTS if any(shares.values()) else texts.TEXTS if examples else 0
+            wanted = shown.wanted(sample, random)
+        documents = reading.result() if reading else texts.read(model, raw, wanted)
+    found = _of_targets(model, spectrum, counting.result(), documents)
     if any(shares.values()):
         read = [documents.texts[i] for i in sample.ids if i in documents.texts]
         found = held_out.judged(found, model, targets, shares, selected, read)
@@ -220,15 +224,20 @@ def compositions(
     return tuple(facts.Composition(c, tuple(own)) for c, own in zip(columns, found, strict=True))
 
 
-def _of_targets(
-    model: Model, spectrum: candidates.Spectrum, selected: DataFrame, documents: texts.Documents
-) -> list[facts.TargetFacts]:
-    """The numbers of each target; no texts."""
-    selection, sample, names = spectrum.selection, spectrum.sample, list(model.targets)
+def _count(model: Model, selected: DataFrame) -> dict[str, BucketCounts]:
+    """The n-grams of what was selected for each target."""
+    names = list(model.targets)
     name_of = F.lit(names[0]) if model.single_target else F.col(TARGET)
     text = quoted(model.config.text_column).cast("string").alias("text")
-    named = selected.select(name_of.alias("name"), text)
-    counted = count_named(named, names, spec_of(model.config))
+    return count_named(selected.select(name_of.alias("name"), text), names, spec_of(model.config))
+
+
+def _of_targets(
+    model: Model, spectrum: candidates.Spectrum, counted: Mapping[str, BucketCounts],
+    documents: texts.Documents,
+) -> list[facts.TargetFacts]:  # fmt: skip
+    """The numbers of each target; no texts."""
+    selection, sample = spectrum.selection, spectrum.sample
     exact = bool(model.matchings) and candidates.matched(selection)
     share = min(1.0, len(sample.ids) / max(1, sample.population))
     found = []
