@@ -287,9 +287,12 @@ def _cut(run: Run, model: DSIRModel, raw: Input) -> tuple[DataFrame, Selection]:
     return weights, dataclasses.replace(selection, funnel=funnel)
 
 
-def _told(*arguments: Any) -> report.WeightFacts:
+def _told(
+    model: DSIRModel, selection: Selection, weights: DataFrame, *more: Any
+) -> report.WeightFacts:
     """What weights tell; the warnings by it as soon as it is known."""
-    found = report.gather_weights(*arguments)
+    with labels.described(weights.sparkSession, "looking at the weights"):
+        found = report.gather_weights(model, selection, weights, *more)
     report.checks.tell(report.checks.found(found))
     return found
 
