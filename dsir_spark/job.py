@@ -328,7 +328,7 @@ def _select(
                     model, raw.frame, selection, weights, sent=True, unique_ids=options.check_ids
                 )  # fmt: skip
                 run.write(rows, SELECTED, rows=wanted, unchanged=raw.check_unchanged)
-    selected = run.read(SELECTED)
+    selected, weighed = run.read(SELECTED), telling.result()
     if options.whole_documents is not None and not run.done(DOCUMENTS):
         with run.stage("documents", "writing the documents whose chunks were selected"):
             share = options.whole_documents
@@ -340,7 +340,7 @@ def _select(
     with run.stage("evaluate", "measuring what was selected"):
         facts = report.gather(
             run=run.row(), model=model, raw=raw.frame, weights=weights, selected=selected,
-            selection=selection, targets=targets, fit=fitted, weighed=telling.result(),
+            selection=selection, targets=targets, fit=fitted, weighed=weighed,
             composition=options.keep, page=options.report, examples=2 if options.examples else 0,
         )  # fmt: skip
         run.facts |= facts.row()

@@ -45,12 +45,17 @@ def bits(spark, output):
     return [sorted(rows, key=str) for rows in found]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(spark, done):  # noqa: F811
+    return bits(spark, done[0])
+
+
 # (Before a table is written as after the one before it.)
 @pytest.mark.parametrize(
     ("name", "after"), [("model", False), ("model", True), ("weights", True), ("selected", True)]
 )
 def test_a_run_that_died_is_gone_on_with(
-    spark, data, done, tmp_path, monkeypatch, caplog, name, after  # noqa: F811
+    spark, data, tmp_path, monkeypatch, caplog, undisturbed, name, after  # noqa: F811
 ):  # fmt: skip
     chosen = options(data, tmp_path / "out", keep=["topic"])
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -66,7 +71,7 @@ def test_a_run_that_died_is_gone_on_with(
     with caplog.at_level("INFO", "dsir_spark"):
         facts = run(spark, chosen)
     assert f"there already: {', '.join(kept) or 'nothing'}" in caplog.text
-    assert bits(spark, tmp_path / "out") == bits(spark, done[0])
+    assert bits(spark, tmp_path / "out") == undisturbed
     for table in kept:
         assert len(tables.records(spark, str(tmp_path / "out" / table))) == 1
     assert {"fit", "weigh", "cut", "select"} - set(facts["seconds"]) <= {"fit", "weigh", "select"}
@@ -295,8 +300,7 @@ def test_no_text_leaves_raw_by_the_report(spark, data, tmp_path):  # noqa: F811
     """Nor an n-gram, with --no-examples: in the page, its JSON, the table, the record."""
     output = str(tmp_path / "out")
     without = run(spark, options(data, output, report=True, examples=False))["facts"]
-    for examples in (True, False):
-        facts = job.report_again(spark, output) if examples else without
+    for examples, facts in ((True, job.report_again(spark, output)), (False, without)):
         page = job.write_report(spark, facts, output)
         shown = [Path(page).read_text("utf-8"), Path(page).with_suffix(".json").read_text("utf-8")]
         row = delta(spark, f"{output}/report").orderBy("written_at").collect()[-1]

@@ -58,8 +58,8 @@ def table(spark):
         noisy = noisy.withColumn(f"g_{name}", keys.gumbel(SEED, F.col(name)))
     # What Spark makes the noise of is held by a test of its own.
     found = noisy.collect()
-    arrow = noisy.drop("g_id", "g_nid").toArrow()
-    frame = spark.createDataFrame(arrow, noisy.drop("g_id", "g_nid").schema)  # queries are quicker
+    plain = noisy.drop("g_id", "g_nid")
+    frame = spark.createDataFrame(plain.toArrow(), plain.schema)  # of which queries are quicker
     return frame, [row.asDict() for row in found]
 
 

@@ -124,11 +124,7 @@ def gather(
     if weighed is None:
         own = [c for c in composition if c in weights.columns]
         weighed = gather_weights(model, selection, weights, targets, own)
-    known = {c.column: c for c in weighed.composition}
-    rest = [c for c in dict.fromkeys(composition) if c not in known]  # which weights do not keep
-    known |= {c.column: c for c in compositions(rest, raw, selected, None)}
-    ordered = tuple(known[c] for c in dict.fromkeys((*composition, *known)))
-    weighed = replace(weighed, composition=ordered)
+    weighed = _composed(weighed, composition, raw, selected)
     sample: candidates.Sample = weighed.sample
     shown, wanted = None, dict.fromkeys(sample.ids, 0)
     shares = json.loads(run.get("held_out") or "{}") if page else {}
@@ -230,6 +226,17 @@ def _count(model: Model, selected: DataFrame) -> dict[str, BucketCounts]:
     name_of = F.lit(names[0]) if model.single_target else F.col(TARGET)
     text = quoted(model.config.text_column).cast("string").alias("text")
     return count_named(selected.select(name_of.alias("name"), text), names, spec_of(model.config))
+
+
+def _composed(
+    weighed: WeightFacts, columns: Sequence[str], raw: DataFrame, selected: DataFrame
+) -> WeightFacts:
+    """With the values of those columns too that weights do not keep, in the order asked for."""
+    known = {c.column: c for c in weighed.composition}
+    rest = [c for c in dict.fromkeys(columns) if c not in known]
+    known |= {c.column: c for c in compositions(rest, raw, selected, None)}
+    ordered = tuple(known[c] for c in dict.fromkeys((*columns, *known)))
+    return replace(weighed, composition=ordered)
 
 
 def _of_targets(
