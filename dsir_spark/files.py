@@ -101,7 +101,7 @@ def find(spark: SparkSession, place: str, kind: str | None, owner: str) -> Files
     except PySparkException as error:
         raise TableError(f"{owner}: there is nothing at {place} ({_reason(error)})") from None
     if not groups:
-        raise TableError(f"{owner}: {place} holds no files")
+        raise TableError(f"{owner}: {place} holds no files, or empty ones only")
     chosen, found = _data(groups, place, kind, owner)
     rest = [group for group in groups if group not in chosen]
     options, notes = {}, []
