@@ -36,7 +36,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from growth import salted
-from jobs import jobs
+from jobs import KINDS, jobs
 from pyspark.sql import functions as F
 
 import dsir_spark
@@ -126,15 +126,16 @@ def main() -> None:
     parser.add_argument("--parts", nargs="*", choices=(*PARTS, JOBS), default=PARTS)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--target", type=Path)
-    for flag, given in (("--copies", 1), ("--many", 0), ("--num-to-sample", 2_000)):
+    for flag, given in (("--copies", 1), ("--many", 0), ("--num-to-sample", 2_000),
+                        ("--documents", 0)):  # fmt: skip
         parser.add_argument(flag, type=int, default=given)
+    parser.add_argument("--kinds", nargs="*", choices=tuple(KINDS), default=tuple(KINDS))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if JOBS in options.parts:
             if options.parts != [JOBS] or not options.data or not options.target:
                 parser.error("jobs is a part for itself, and needs --data and --target")
-            jobs(options.data.resolve(), options.target.resolve(), Path(scratch), options.rounds,
-                 options.num_to_sample, options.copies, options.many)  # fmt: skip
+            jobs(options, Path(scratch))
             return
         folder = options.data or build_demo_data(Path(scratch) / "data", max_mb=20).raw
         bench(options, folder)

@@ -1,18 +1,20 @@
 """The wall clock of whole commands, process start, report and all, beside the reference package.
 
     python scripts/bench.py --parts jobs --data RAW --target FILE [--rounds 3] [--copies 10]
-                            [--many 60] [--num-to-sample 2000]
+                            [--many 60] [--num-to-sample 2000] [--kinds page] [--documents 200]
 
 RAW holds Parquet files with the columns `id` and `text`, FILE the target. Each command is a process
 of its own, with an output folder of its own; rounds go through all commands in turn, and medians
 are told. The reference reads JSON lines that are written for it before; it writes no tables and no
 report. `--copies` adds jobs on so many salted copies of raw (see `growth.salted`), for as many
 times the documents; the reference's time there is that on one copy times the copies, which is kind:
-it holds all weights in memory. `--many` adds a job of so many targets, each a part of FILE.
+it holds all weights in memory. `--many` adds a job of so many targets, each a part of FILE; with
+`--documents`, raw is its first so many; with `--kinds`, only these commands are run.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -29,12 +31,12 @@ from compare_reference import write_lines
 
 PUBLISHED = ("--method", "sample", "--ngrams", "2", "--num-buckets", "10000", "--held-out", "0")
 KINDS = {
-    "run, with its page": (),
-    "run": ("--no-report",),
-    "run, sample": ("--method", "sample", "--no-report"),
-    "run as published": (*PUBLISHED, "--no-report"),
+    "page": ("run, with its page", ()),
+    "run": ("run", ("--no-report",)),
+    "sample": ("run, sample", ("--method", "sample", "--no-report")),
+    "published": ("run as published", (*PUBLISHED, "--no-report")),
 }
-ONE, MANY = next(iter(KINDS)), "run, {} targets"
+MANY = "run, {} targets, with its page"
 REFERENCE = "reference package"
 THEIRS = """
 import sys
@@ -47,22 +49,26 @@ dsir.resample(out + "/sample", int(k), cache_dir=out + "/resample")
 """
 
 
-def jobs(
-    raw: Path, target: Path, scratch: Path, rounds: int, k: int, copies: int, many: int
-) -> None:
+def jobs(options: argparse.Namespace, scratch: Path) -> None:
     """Run all and print the tables."""
+    raw, target = options.data.resolve(), options.target.resolve()
+    k, copies, many = options.num_to_sample, options.copies, options.many
+    if options.documents:
+        few = pq.read_table(raw).slice(0, options.documents)
+        raw = scratch / "few.parquet"
+        pq.write_table(few, raw)
     size = _salted(raw, scratch / "copies", copies) / copies
     lines = [write_lines(pq.read_table(place, columns=["text"]), scratch / f"{name}.jsonl")
              for name, place in (("raw", raw), ("target", target))]  # fmt: skip
     parts = _parts(target, scratch / "parts", many) if many else {}
     seconds: dict[tuple[str, int], list[float]] = defaultdict(list)
     stages: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for turn in range(rounds):
-        for i, (kind, options) in enumerate(KINDS.items()):
+    for turn in range(options.rounds):
+        for kind, own in (KINDS[name] for name in options.kinds):
             of = {1: raw} | ({copies: scratch / "copies"} if copies > 1 else {})
             for times, place in of.items():
-                out = scratch / f"out-{turn}-{i}-{times}"
-                command = _run(place, [str(target)], out, k * times, options)
+                out = scratch / f"out-{turn}-{kind}-{times}"
+                command = _run(place, [str(target)], out, k * times, own)
                 seconds[kind, times].append(_timed(command, scratch))
                 stages[kind, times].append(_fit_and_weigh(out))
         if parts:
@@ -85,9 +91,9 @@ def _show(
           "|---|---:|---:|---:|---:|")  # fmt: skip
     for (kind, times), own in seconds.items():
         each, median = ", ".join(f"{s:.1f}" for s in own), statistics.median(own)
-        print(f"| {kind} | {megabytes * times:,.0f} | {each} | {median:.1f} | "
+        print(f"| {kind} | {megabytes * times:,.1f} | {each} | {median:.1f} | "
               f"{reference * times / median:.1f} |")  # fmt: skip
-    for kind in KINDS:
+    for kind, _ in KINDS.values():
         own = sorted(times for k, times in seconds if k == kind)
         if len(own) < 2:
             continue
