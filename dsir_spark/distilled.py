@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -25,6 +26,7 @@ from dsir_spark.columns import (
 )
 from dsir_spark.errors import DataError, TableError
 from dsir_spark.features import tokenizers
+from dsir_spark.local_rows import from_arrow
 from dsir_spark.options import FeatureOptions, FitOptions, takes
 from dsir_spark.scoring import classifier, linear, passes, scorers, stored
 from dsir_spark.scoring.documents import documents, id_name, spec_of
@@ -93,8 +95,8 @@ class DistilledModel:
             "distilled": self.score, "config": self.config.model_dump(), "facts": self.facts,
             "intercept": self.linear.intercept, "unicode_version": self.unicode_version,
         }  # fmt: skip
-        row = (json.dumps(facts, sort_keys=True), self.linear.table.tolist())
-        frame = (spark or tables.active_session()).createDataFrame([row], _SCHEMA).coalesce(1)
+        row = {"facts": [json.dumps(facts, sort_keys=True)], "table": [self.linear.table]}
+        frame = from_arrow(spark or tables.active_session(), pa.table(row), _SCHEMA)
         return tables.write(frame, place, overwrite=overwrite).data
 
     @classmethod

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, DataFrameReader, Row, SparkSession
+from pyspark.sql import DataFrame, DataFrameReader, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -37,6 +37,9 @@ _ENDING = r"\.([^.]+?)(\.(" + "|".join(_COMPRESSIONS) + "))?$"
 _BESIDE = 0.1
 _NAMED = 1_000  # files that may be named one by one to Spark
 _COMPARED = 200  # files whose schemas are compared, to name two that differ
+# What tells a set of files from others; of two sets they add up, `listing` by xor.
+_FACTS = ("count(*) AS files", "sum(length) AS bytes",
+          "bit_xor(xxhash64(path, length, modificationTime)) AS listing")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -128,31 +131,34 @@ def find(spark: SparkSession, place: str, kind: str | None, owner: str) -> Files
 
 
 def _by_ending(spark: SparkSession, place: str) -> DataFrame:
-    """A row for each ending that stands for a format, and one for all other files."""
-    parts = F.split(F.regexp_replace("path", r"^[^:/]+:(//[^/]*)?/+", ""), "/")
+    """A row for each ending that stands for a format, and one for all other files.
+
+    Expressions are texts here: made of columns, as their hundred parts each go to the JVM by
+    themselves, this was the longest part of a look at a place. One task holds a name a file.
+    """
     # Folders between the place and the file; a pattern has as many parts as what it stands for.
     own = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?", "", place).strip("/").split("/")
     depth = len(own) if own != [""] else 0
-    folders = F.slice("parts", depth + 1, F.greatest(F.size("parts") - depth - 1, F.lit(0)))
-    ending = F.regexp_extract(F.lower("name"), _ENDING, 1)
-    known = F.when(ending.isin(*FORMATS), ending).otherwise("")
-    rows = listed(spark, place).select("*", parts.alias("parts"))
-    rows = rows.select("*", F.element_at("parts", -1).alias("name"), folders.alias("folders"))
-    full = F.when(known != "", F.regexp_extract("name", _ENDING.replace(r"\.(", r"(\.", 1), 0))
-    return rows.groupBy(known.alias("ending")).agg(
-        *_facts(),
-        F.min("name").alias("first"),
-        F.collect_set(full).alias("endings"),
-        F.max(F.exists("folders", lambda f: ~f.rlike("^[^=]+=."))).alias("nested"),
-        F.collect_set(F.transform(F.filter("folders", lambda f: f.rlike("^[^=]+=.")),
-                                  lambda f: F.split(f, "=")[0])).alias("keys"),
+    rows = listed(spark, place).coalesce(1)
+    rows = rows.selectExpr(
+        "*", r"split(regexp_replace(path, r'^[^:/]+:(//[^/]*)?/+', ''), '/') AS parts"
     )
-
-
-def _facts() -> list[Column]:
-    """What tells a set of files from others; of two sets they add up, `listing` by xor."""
-    listing = F.bit_xor(F.xxhash64("path", "length", "modificationTime"))
-    return [F.count("*").alias("files"), F.sum("length").alias("bytes"), listing.alias("listing")]
+    rows = rows.selectExpr(
+        "*", "element_at(parts, -1) AS name",
+        f"slice(parts, {depth + 1}, greatest(size(parts) - {depth + 1}, 0)) AS folders",
+    )  # fmt: skip
+    rows = rows.selectExpr("*", f"regexp_extract(lower(name), r'{_ENDING}', 1) AS found")
+    known = f"found IN ({', '.join(map(repr, FORMATS))})"
+    full = _ENDING.replace(r"\.(", r"(\.", 1)
+    keyed = "filter(folders, f -> f RLIKE '^[^=]+=.')"
+    told = (
+        "min(name) AS first",
+        f"collect_set(CASE WHEN {known} THEN regexp_extract(name, r'{full}', 0) END) AS endings",
+        "max(exists(folders, f -> NOT f RLIKE '^[^=]+=.')) AS nested",
+        f"collect_set(transform({keyed}, f -> split(f, '=')[0])) AS keys",
+    )
+    by_ending = rows.groupBy(F.expr(f"CASE WHEN {known} THEN found ELSE '' END AS ending"))
+    return by_ending.agg(*map(F.expr, (*_FACTS, *told)))
 
 
 def newer(spark: SparkSession, found: Files, known: Mapping[str, Any], owner: str) -> Files:
@@ -167,7 +173,8 @@ def newer(spark: SparkSession, found: Files, known: Mapping[str, Any], owner: st
     """
     glob = {name: text for name, text in found.options.items() if name == "pathGlobFilter"}
     time = F.unix_micros("modificationTime").alias("time")
-    oldest = listed(spark, found.place, **glob).groupBy(time).agg(*_facts()).orderBy("time")
+    by_time = listed(spark, found.place, **glob).groupBy(time)
+    oldest = by_time.agg(*map(F.expr, _FACTS)).orderBy("time")
     files = size = listing = 0
     for row in oldest.toLocalIterator():
         files, size = files + row["files"], size + row["bytes"]

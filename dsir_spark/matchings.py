@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import numpy as np
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dsir_spark import tables
+from dsir_spark.local_rows import from_arrow, with_arrays
 from dsir_spark.options import ResampleOptions
 from dsir_spark.resampling import refuse_mixed, require_budget
 from dsir_spark.scoring.matched import Matching, Step
@@ -50,11 +51,13 @@ def as_frame(model: Model, spark: SparkSession) -> DataFrame:
     raw in q; tables of before it have no such column: 0).
     """
     rows = [
-        (name, t, step.num_ngrams, step.threshold, step.counts.tolist(), m.raw_share)
+        (name, t, step.num_ngrams, step.threshold, step.counts, m.raw_share)
         for name, m in model.matchings.items()
         for t, step in enumerate(m.steps)
     ]
-    return spark.createDataFrame(rows, _SCHEMA).coalesce(1)
+    names = ("target", "step", "num_ngrams", "threshold", "counts", "raw_share")
+    columns = dict(zip(names, map(pa.array, zip(*rows, strict=True)), strict=True))
+    return from_arrow(spark, pa.table(columns), _SCHEMA)
 
 
 def load_matchings(model: M, place: str, *, spark: SparkSession, version: int | None = None) -> M:
@@ -64,8 +67,8 @@ def load_matchings(model: M, place: str, *, spark: SparkSession, version: int | 
         frame = frame.withColumn("raw_share", F.lit(0.0))
     steps: dict[str, list[Step]] = {name: [] for name in model.targets}
     parts = dict[str, float]()
-    for r in sorted(frame.collect(), key=lambda r: r["step"]):
-        step = Step(r["threshold"], np.array(r["counts"], np.int64), r["num_ngrams"])
+    for r in with_arrays(frame, "step"):
+        step = Step(r["threshold"], r["counts"], r["num_ngrams"])
         steps[r["target"]].append(step)
         parts[r["target"]] = r["raw_share"]
     found = {name: Matching(tuple(own), parts[name]) for name, own in steps.items()}

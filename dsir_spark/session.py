@@ -129,6 +129,9 @@ def _local_settings(master: str | None, own: Mapping[str, str]) -> dict[str, str
             # Of so few partitions none need be joined, and each shuffle would be a job of its own:
             # 62 jobs instead of 48 for a run without its page.
             "spark.sql.adaptive.enabled": "false",
+            # With it each function of a column has Spark look for a class in all jars, to say where
+            # in this package an error of Spark's came from: a quarter of all that is sent to it.
+            "spark.python.sql.dataFrameDebugging.enabled": "false",
             # A local Delta log is small: 50 tasks to read it are 48 too many.
             "spark.databricks.delta.snapshotPartitions": "2",
             # Lists of files in checksums, made by a job with each new table; nothing here is

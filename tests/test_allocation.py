@@ -10,10 +10,10 @@ import pytest
 from pyspark.sql import functions as F
 from test_selection import chosen, expected
 
+from dsir_spark.local_rows import to_arrow
 from dsir_spark.selection import allocation, cuts, exact_cuts, keys, small
 from dsir_spark.selection.allocation import apportion, row_bytes
 from dsir_spark.selection.pool import ID, SIZE
-from dsir_spark.selection.rows import to_arrow
 
 
 @pytest.mark.spark

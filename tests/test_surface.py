@@ -26,11 +26,12 @@ MODULES = {
 }
 # What each part may import: parts above it only, and a wing its own rooms.
 WINGS = {"features", "scoring", "selection", "report"}
-_VALUES = "errors columns options score_options"
+_VALUES = "errors columns local_rows options score_options"
 _MODEL = f"{_VALUES} features places tables history scoring selection resampling matchings"
 MAY_IMPORT = {
     "errors": "",
     "features": "",
+    "local_rows": "",
     "columns": "errors",
     "fields": "errors",
     "options": "errors fields features",
@@ -50,7 +51,7 @@ MAY_IMPORT = {
     "served": "errors features scoring",
     "mlflow_model": "errors columns features places tables history scoring served",
     "dsir": f"{_MODEL} mlflow_model",
-    "distilled": "errors columns options features tables scoring",
+    "distilled": "errors columns local_rows options features tables scoring",
     "ml": "errors columns options dsir",
     "report": f"{_MODEL} job_options dsir labels",
     "jvm": "",

@@ -20,11 +20,11 @@ from pyspark.sql import functions as F
 
 from dsir_spark.columns import NUM_TOKENS, TARGET, column_name, quoted
 from dsir_spark.features import bins
+from dsir_spark.local_rows import to_arrow
 from dsir_spark.scoring.documents import num_ngrams
 from dsir_spark.scoring.matched import Histogram
 from dsir_spark.scoring.model import Model
 from dsir_spark.selection import Selection
-from dsir_spark.selection.rows import to_arrow
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

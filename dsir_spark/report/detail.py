@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from dsir_spark.columns import NUM_TOKENS, column_name, quoted
 from dsir_spark.features import arrow
+from dsir_spark.local_rows import to_arrow
 from dsir_spark.report import texts
 from dsir_spark.report.candidates import KEY, Sample, Spectrum, matched, position
 from dsir_spark.report.texts import Documents
@@ -19,7 +20,6 @@ from dsir_spark.scoring.distributions import kl_reduction
 from dsir_spark.scoring.documents import spec_of
 from dsir_spark.scoring.model import Model
 from dsir_spark.selection import Selection
-from dsir_spark.selection.rows import to_arrow
 
 PLACES = ("top", "middle", "just above the cut", "below the cut", "rejected, at random")
 _AT = "__dsir_at"

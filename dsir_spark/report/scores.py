@@ -12,12 +12,12 @@ from pyspark.sql import functions as F
 
 from dsir_spark.columns import TARGET, found, quoted
 from dsir_spark.job_options import SelectJobOptions
+from dsir_spark.local_rows import to_arrow
 from dsir_spark.report import checks, facts
 from dsir_spark.report.candidates import SAMPLED, Float64, position
 from dsir_spark.report.gather import compositions
 from dsir_spark.report.score_facts import OfScore, ScoreFacts, score_run_of, shown
 from dsir_spark.selection import Selection
-from dsir_spark.selection.rows import to_arrow
 
 _BINS = 60
 _EXCERPT = 700  # characters shown of an example

@@ -17,11 +17,11 @@ from pyspark.sql import functions as F
 from dsir_spark.columns import CONTENT_ID, quoted
 from dsir_spark.errors import DataError
 from dsir_spark.features import FeatureSpec, arrow, terms
+from dsir_spark.local_rows import to_arrow
 from dsir_spark.report.facts import visible
 from dsir_spark.scoring import documents, matched, passes
 from dsir_spark.scoring.distributions import distribution, from_ruler, on_ruler
 from dsir_spark.scoring.model import Model
-from dsir_spark.selection.rows import to_arrow
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from dsir_spark.columns import quoted
 from dsir_spark.features import FeatureSpec, NgramCounts, batches
+from dsir_spark.local_rows import to_arrow
 
 BucketCounts = NgramCounts  # of a set of documents, wherever they are counted
 
@@ -36,8 +37,12 @@ def count_named(
     sums = named.select("name", "text").mapInArrow(add, "name string, key bigint, count bigint")
     # Keys from TOKENS, the smallest, on: facts about the documents, then buckets.
     vectors = {name: np.zeros(spec.num_buckets - batches.TOKENS, np.int64) for name in names}
-    for name, key, total in sums.groupBy("name", "key").agg(F.sum("count")).collect():
-        vectors[name][key - batches.TOKENS] = total
+    found = to_arrow(sums.groupBy("name", "key").agg(F.sum("count").alias("count")))
+    keys, totals = (found.column(column).to_numpy() for column in ("key", "count"))
+    of = found.column("name").combine_chunks().dictionary_encode()
+    for code, name in enumerate(of.dictionary.to_pylist()):
+        own = of.indices.to_numpy() == code
+        vectors[name][keys[own] - batches.TOKENS] = totals[own]
     facts = (batches.DOCUMENTS, batches.NULL, batches.BLANK, batches.TOKENS)
     return {
         name: BucketCounts(

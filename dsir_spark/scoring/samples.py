@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dsir_spark.features import FeatureSpec, batches, buckets, sums
+from dsir_spark.local_rows import to_arrow
 from dsir_spark.scoring import matched
 
 Int64 = npt.NDArray[np.int64]
@@ -115,15 +116,16 @@ class ReadSample:
 
     def counts(self, tables: Float64, thresholds: Float64) -> list[Int64]:
         """See `matched.Sample`."""
-        count = partial(
+        add = partial(
             batches.counts_above, tables=tables, thresholds=thresholds, spec=self._spec,
             min_tokens=self._min_tokens,
         )  # fmt: skip
-        counted = self._texts.mapInArrow(count, "table bigint, bucket bigint, count bigint")
-        found = [np.zeros(self._spec.num_buckets, np.int64) for _ in thresholds]
-        for k, bucket, total in counted.groupBy("table", "bucket").agg(F.sum("count")).collect():
-            found[k][bucket] = total
-        return found
+        counted = self._texts.mapInArrow(add, "table bigint, bucket bigint, count bigint")
+        sums = to_arrow(counted.groupBy("table", "bucket").agg(F.sum("count").alias("count")))
+        of, bucket, count = (column.to_numpy() for column in sums.columns)
+        found = np.zeros((len(thresholds), self._spec.num_buckets), np.int64)
+        found[of, bucket] = count
+        return list(found)
 
 
 def _rows(frame: DataFrame) -> Iterable[tuple[Any, Any]]:

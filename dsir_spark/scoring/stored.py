@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from dsir_spark.errors import TableError
 from dsir_spark.features import tokenizers
+from dsir_spark.local_rows import from_arrow, with_arrays
 from dsir_spark.options import FitOptions
 from dsir_spark.scoring import refuse_newer
 from dsir_spark.scoring.counts import BucketCounts
@@ -21,6 +22,7 @@ _SCHEMA = (
     "position int, name string, counts array<bigint>, num_documents bigint, num_null bigint, "
     "num_blank bigint, num_tokens bigint, facts string"
 )
+_TOTALS = ("num_documents", "num_null", "num_blank", "num_tokens")
 _CLASSIFIER = "classifier array<double>"
 
 
@@ -31,16 +33,19 @@ def as_frame(model: Model, spark: SparkSession) -> DataFrame:
     model that has classifiers `classifier` (array<double>, by bucket).
     """
     facts = json.dumps(model.facts(), sort_keys=True)
-    rows: list[tuple[Any, ...]] = [
-        (order, name, part.counts.tolist(), part.num_documents, part.num_null, part.num_blank,
-         part.num_tokens, facts)
-        for order, (name, part) in enumerate({"": model.raw, **model.targets}.items())
-    ]  # fmt: skip
-    if not model.classifiers:
-        return spark.createDataFrame(rows, _SCHEMA).coalesce(1)
-    learnt = [None, *(model.classifiers[name].table.tolist() for name in model.targets)]
-    rows = [(*row, table) for row, table in zip(rows, learnt, strict=True)]
-    return spark.createDataFrame(rows, f"{_SCHEMA}, {_CLASSIFIER}").coalesce(1)
+    parts = [model.raw, *model.targets.values()]
+    columns: dict[str, Any] = {
+        "position": pa.array(range(len(parts)), pa.int32()),
+        "name": ["", *model.targets],
+        "counts": [part.counts for part in parts],
+        **{total: [getattr(part, total) for part in parts] for total in _TOTALS},
+        "facts": [facts] * len(parts),
+    }
+    schema = _SCHEMA
+    if model.classifiers:
+        columns["classifier"] = [None, *(model.classifiers[name].table for name in model.targets)]
+        schema = f"{_SCHEMA}, {_CLASSIFIER}"
+    return from_arrow(spark, pa.table(columns), schema)
 
 
 def read(frame: DataFrame, place: str, allow_functions: bool) -> dict[str, Any]:
@@ -55,19 +60,17 @@ def read(frame: DataFrame, place: str, allow_functions: bool) -> dict[str, Any]:
     """
     if "facts" not in frame.columns:
         raise TableError(f"{place} is not a model: it has columns {', '.join(frame.columns)}")
-    rows = sorted(frame.collect(), key=lambda r: r["position"])
+    rows = with_arrays(frame, "position")
     facts = json.loads(rows[0]["facts"])
     refuse_newer(facts["format_version"], place, "fit again")
     config = config_of(facts, place, allow_functions)
     parts = [
-        BucketCounts(np.array(r["counts"], np.int64), r["num_documents"], r["num_null"],
-                     r["num_blank"], r["num_tokens"])
-        for r in rows
-    ]  # fmt: skip
+        BucketCounts(r["counts"], *(r[total] for total in _TOTALS)) for r in rows
+    ]
     names = [r["name"] for r in rows]
     classifiers = {}
     for name, own in facts.get("classifiers", {}).items():
-        table = np.array(rows[names.index(name)]["classifier"])
+        table = rows[names.index(name)]["classifier"]
         classifiers[name] = Linear(table, own.pop("intercept"), own)
     return {
         "config": config,

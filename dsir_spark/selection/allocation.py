@@ -24,10 +24,11 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from dsir_spark.local_rows import to_arrow
 from dsir_spark.selection import cuts
 from dsir_spark.selection.cuts import KEY, Bin, Cut, Span, nothing
 from dsir_spark.selection.pool import FEW_TARGETS, FOR, ID, KEYS, SIZE
-from dsir_spark.selection.rows import Floats, Ints, Rows, matrix, to_arrow
+from dsir_spark.selection.rows import Floats, Ints, Rows, matrix
 
 _SURE, _POSSIBLE = "__dsir_sure", "__dsir_possible"
 _OPEN_BYTES = 64_000_000  # of the rows that the driver settles

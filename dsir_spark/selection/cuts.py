@@ -24,8 +24,9 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dsir_spark.errors import DataError
+from dsir_spark.local_rows import to_arrow
 from dsir_spark.selection.pool import ID, SIZE
-from dsir_spark.selection.rows import Floats, Ints, Rows, numbers, to_arrow
+from dsir_spark.selection.rows import Floats, Ints, Rows, numbers
 
 KEY, GROUP = "__dsir_key", "__dsir_group"
 # Bins are equal steps of the fourth root of the key: fine where keys are small, coarse where they

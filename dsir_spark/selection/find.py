@@ -17,6 +17,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from dsir_spark.local_rows import to_arrow
 from dsir_spark.options import SelectOptions
 from dsir_spark.selection import copies, cuts, keys, quotas, small, temperature
 from dsir_spark.selection.allocation import Rule, apportion, narrowed_cuts, row_bytes, settled
@@ -36,7 +37,7 @@ from dsir_spark.selection.pool import (
     Pool,
     with_keys,
 )
-from dsir_spark.selection.rows import numbers, to_arrow
+from dsir_spark.selection.rows import numbers
 from dsir_spark.selection.selection import LOSER, Selection
 
 _SENT_LOSERS = 100_000  # ids that a selection carries to its filters; of more they are found anew

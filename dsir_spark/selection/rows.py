@@ -12,20 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
 
 from dsir_spark.selection.pool import ID, SIZE
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-
-
-def to_arrow(frame: DataFrame) -> pa.Table:
-    """All rows of a frame; one Spark job where the frame needs no shuffle."""
-    if hasattr(frame, "toArrow"):  # of Spark 4
-        return frame.toArrow()
-    rows = [row.asDict(recursive=True) for row in frame.collect()]
-    return pa.table({name: pa.array([row[name] for row in rows]) for name in frame.columns})
 
 
 @dataclass(frozen=True)
