@@ -17,12 +17,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, DataFrameReader, Row, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameReader, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dsir_spark import failures, quotes
 from dsir_spark.errors import DSIRError, TableError
+from dsir_spark.local_rows import to_arrow
 
 FORMATS = {
     "parquet": "parquet", "json": "json", "jsonl": "json", "ndjson": "json", "txt": "text",
@@ -37,9 +38,6 @@ _ENDING = r"\.([^.]+?)(\.(" + "|".join(_COMPRESSIONS) + "))?$"
 _BESIDE = 0.1
 _NAMED = 1_000  # files that may be named one by one to Spark
 _COMPARED = 200  # files whose schemas are compared, to name two that differ
-# What tells a set of files from others; of two sets they add up, `listing` by xor.
-_FACTS = ("count(*) AS files", "sum(length) AS bytes",
-          "bit_xor(xxhash64(path, length, modificationTime)) AS listing")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,11 @@ def listed(spark: SparkSession, place: str, **options: str) -> DataFrame:
     return listing.load(literal(place)).select("path", "length", "modificationTime")
 
 
+def _hash() -> Column:
+    """What tells a file from others; those of a set are joined by xor."""
+    return F.xxhash64("path", "length", "modificationTime")
+
+
 def find(spark: SparkSession, place: str, kind: str | None, owner: str) -> Files:
     """The data files at a place.
 
@@ -100,7 +103,7 @@ def find(spark: SparkSession, place: str, kind: str | None, owner: str) -> Files
         Nothing is there, or the names do not tell the format.
     """
     try:
-        groups = [r.asDict(recursive=True) for r in _by_ending(spark, place).collect()]
+        groups = _by_ending(spark, place)
     except PySparkException as error:
         raise TableError(f"{owner}: there is nothing at {place} ({_reason(error)})") from None
     if not groups:
@@ -116,7 +119,7 @@ def find(spark: SparkSession, place: str, kind: str | None, owner: str) -> Files
             f"{owner}: {n} {_files(n)} under {place} {'is' if n == 1 else 'are'} left out, having "
             f"other endings than the data ({names}{', ...' if n > len(rest) else ''})"
         )
-    keys = {tuple(key) for group in chosen for key in group["keys"]}
+    keys = {key for group in chosen for key in group["keys"]}
     if len(keys) > 1 or any(group["nested"] for group in chosen):
         options["recursiveFileLookup"] = "true"
         if any(keys):
@@ -130,35 +133,35 @@ def find(spark: SparkSession, place: str, kind: str | None, owner: str) -> Files
     return Files(place, found, facts, own, options, notes)
 
 
-def _by_ending(spark: SparkSession, place: str) -> DataFrame:
-    """A row for each ending that stands for a format, and one for all other files.
+def _by_ending(spark: SparkSession, place: str) -> list[dict[str, Any]]:
+    """A group of files for each ending that stands for a format, and one for all others.
 
-    Expressions are texts here: made of columns, as their hundred parts each go to the JVM by
-    themselves, this was the longest part of a look at a place. One task holds a name a file.
+    Spark lists and holds all files on its driver whatever is asked; grouping them by a query took
+    longer than everything else of a look at a place.
     """
     # Folders between the place and the file; a pattern has as many parts as what it stands for.
     own = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?", "", place).strip("/").split("/")
     depth = len(own) if own != [""] else 0
-    rows = listed(spark, place).coalesce(1)
-    rows = rows.selectExpr(
-        "*", r"split(regexp_replace(path, r'^[^:/]+:(//[^/]*)?/+', ''), '/') AS parts"
-    )
-    rows = rows.selectExpr(
-        "*", "element_at(parts, -1) AS name",
-        f"slice(parts, {depth + 1}, greatest(size(parts) - {depth + 1}, 0)) AS folders",
-    )  # fmt: skip
-    rows = rows.selectExpr("*", f"regexp_extract(lower(name), r'{_ENDING}', 1) AS found")
-    known = f"found IN ({', '.join(map(repr, FORMATS))})"
-    full = _ENDING.replace(r"\.(", r"(\.", 1)
-    keyed = "filter(folders, f -> f RLIKE '^[^=]+=.')"
-    told = (
-        "min(name) AS first",
-        f"collect_set(CASE WHEN {known} THEN regexp_extract(name, r'{full}', 0) END) AS endings",
-        "max(exists(folders, f -> NOT f RLIKE '^[^=]+=.')) AS nested",
-        f"collect_set(transform({keyed}, f -> split(f, '=')[0])) AS keys",
-    )
-    by_ending = rows.groupBy(F.expr(f"CASE WHEN {known} THEN found ELSE '' END AS ending"))
-    return by_ending.agg(*map(F.expr, (*_FACTS, *told)))
+    groups: dict[str, dict[str, Any]] = {}
+    table = to_arrow(listed(spark, place).select("path", "length", _hash().alias("hash")))
+    for path, length, hashed in zip(*[c.to_pylist() for c in table.columns], strict=True):
+        parts = re.sub(r"^[^:/]+:(//[^/]*)?/+", "", path).split("/")
+        folders, name = parts[depth:-1], parts[-1]
+        found = re.search(_ENDING, name, re.IGNORECASE)
+        ending = found.group(1).lower() if found and found.group(1).lower() in FORMATS else ""
+        none = {"files": 0, "bytes": 0, "listing": 0, "first": name, "nested": False}
+        sets: dict[str, Any] = {"endings": set(), "keys": set()}
+        group = groups.setdefault(ending, {"ending": ending, **none, **sets})
+        group["files"] += 1
+        group["bytes"] += length
+        group["listing"] ^= hashed
+        group["first"] = min(group["first"], name)
+        if found and ending:
+            group["endings"].add(found.group(0))
+        keyed = [folder for folder in folders if re.match("[^=]+=.", folder)]
+        group["nested"] |= len(keyed) < len(folders)
+        group["keys"].add(tuple(folder.split("=")[0] for folder in keyed))
+    return list(groups.values())
 
 
 def newer(spark: SparkSession, found: Files, known: Mapping[str, Any], owner: str) -> Files:
@@ -173,8 +176,10 @@ def newer(spark: SparkSession, found: Files, known: Mapping[str, Any], owner: st
     """
     glob = {name: text for name, text in found.options.items() if name == "pathGlobFilter"}
     time = F.unix_micros("modificationTime").alias("time")
-    by_time = listed(spark, found.place, **glob).groupBy(time)
-    oldest = by_time.agg(*map(F.expr, _FACTS)).orderBy("time")
+    oldest = listed(spark, found.place, **glob).groupBy(time).agg(
+        F.count("*").alias("files"), F.sum("length").alias("bytes"),
+        F.bit_xor(_hash()).alias("listing"),
+    ).orderBy("time")  # fmt: skip
     files = size = listing = 0
     for row in oldest.toLocalIterator():
         files, size = files + row["files"], size + row["bytes"]

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "labels": "",
     "failures": "",
     "quotes": "",
-    "files": "errors failures quotes",
+    "files": "errors failures quotes local_rows",
     "places": "columns files",
     "tables": "errors columns failures files places",
     "history": "errors places tables",

@@ -27,11 +27,15 @@ def distribution(counts: Int64 | Float64, laplace_smoothing: float = 0.0) -> Flo
 def log_ratio(p_target: Float64, p_raw: Float64) -> Float64:
     """log(p_target + 1e-8) - log(p_raw + 1e-8) of each bucket in nats (DSIR, section 3).
 
-    By `math.log`, bucket by bucket: NumPy's vectorised log differs in the last bit between
+    By `math.log`, number by number: NumPy's vectorised log differs in the last bit between
     processors, and two drivers must not weigh one document differently.
     """
-    pairs = zip((p_target + RATIO_EPS).tolist(), (p_raw + RATIO_EPS).tolist(), strict=True)
-    return np.array([math.log(t) - math.log(r) for t, r in pairs])
+    return _log(p_target + RATIO_EPS) - _log(p_raw + RATIO_EPS)
+
+
+def _log(numbers: Float64) -> Float64:
+    distinct, at = np.unique(numbers, return_inverse=True)  # many buckets are as probable as others
+    return np.array([math.log(x) for x in distinct.tolist()])[at]
 
 
 def dirichlet(counts: Int64, p_raw: Float64, mu: float) -> Float64:
