@@ -20,8 +20,9 @@ from dsir_spark.columns import quoted
 from dsir_spark.dsir import DSIRModel
 from dsir_spark.errors import DataError, DSIRError, TableError
 from dsir_spark.features import NgramCounts
+from dsir_spark.inputs import refuse_repeated
 from dsir_spark.job_options import JobOptions
-from dsir_spark.preflight import refuse_repeated, weighed
+from dsir_spark.preflight import weighed
 from dsir_spark.resampling import SENT_IDS
 from dsir_spark.scoring import stored
 from dsir_spark.scoring.counts import count

@@ -220,20 +220,22 @@ def demo(output: str, num_to_sample: int, seed: int, max_mb: float) -> None:
         from dsir_spark.report import text
 
         data = demo_data.build_demo_data(folder / "data", max_mb)
+        options = JobOptions.from_mapping({
+            "raw": str(data.raw),
+            "target": {name: str(path) for name, path in data.targets.items()},
+            "output": str(folder / "tables"),
+            "num_to_sample": num_to_sample,
+            "seed": seed,
+            "keep": ["kind"],
+            "overwrite": True,
+        })  # fmt: skip
+        if not started.done():  # a first start looks for jars, and nothing is compiled yet
+            job.compile_kernels(options)
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in data.kinds.items())
     click.echo(
         f"raw: {data.documents:,} documents, {data.bytes / 1e6:.1f} MB of text from this Python "
         f"installation ({kinds})\ntargets, from packages left out of raw: {', '.join(data.targets)}"
     )
-    options = JobOptions.from_mapping({
-        "raw": str(data.raw),
-        "target": {name: str(path) for name, path in data.targets.items()},
-        "output": str(folder / "tables"),
-        "num_to_sample": num_to_sample,
-        "seed": seed,
-        "keep": ["kind"],
-        "overwrite": True,
-    })  # fmt: skip
     spark = started.result()
     row = job.run_all(spark, options, progress.of(spark))
     _show(spark, str(options.output), row["facts"], text.full)

@@ -97,7 +97,7 @@ class DistilledModel:
         }  # fmt: skip
         row = {"facts": [json.dumps(facts, sort_keys=True)], "table": [self.linear.table]}
         frame = from_arrow(spark or tables.active_session(), pa.table(row), _SCHEMA)
-        return tables.write(frame, place, overwrite=overwrite).data
+        return tables.write(frame.coalesce(1), place, overwrite=overwrite).data
 
     @classmethod
     def load(

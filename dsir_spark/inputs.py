@@ -13,8 +13,10 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dsir_spark import files, labels, places, tables
-from dsir_spark.columns import check_expression, quoted
+from dsir_spark.columns import check_expression, quoted, setting
 from dsir_spark.errors import ColumnError, DataError, TableError
+
+_PARTS = 16  # of the ids that are counted, at least: a local session has two for all else
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,29 @@ def open_input(
         if "unparsed" in dropped:
             dropped["filtered"] &= ~dropped["unparsed"]
     return Input(frame, identity, read, dropped, notes)
+
+
+def refuse_repeated(ids: DataFrame, id_column: str, owner: str) -> None:
+    """Raise a `DataError` where an id, of the column `id` of a frame, occurs twice.
+
+    Hashes of ids are counted first, in parts that fit in memory: of 13 million, in a local session,
+    that takes a third of the time that the ids themselves take.
+    """
+    known, spark = ids.where(F.col("id").isNotNull()), ids.sparkSession
+    parts = max(_PARTS, int(setting(spark, "spark.sql.shuffle.partitions") or 0))
+    hashed = known.select(F.xxhash64("id").alias("hash")).repartition(parts, "hash")
+    alike = hashed.groupBy("hash").count().where("count > 1").agg(F.count("*")).first()
+    if alike is None or not alike[0]:
+        return
+    twice = known.groupBy("id").count().where("count > 1")
+    first = F.min(F.struct("id", "count")).alias("first")
+    row = twice.agg(F.count("*").alias("n"), first).first()
+    if row is not None and row["n"]:  # else hashes met
+        raise DataError(
+            f"id_column {id_column!r} of {owner} is not unique: {row['n']} ids occur more than "
+            f"once, e.g. {row['first']['id']!r} {row['first']['count']} times; name a unique "
+            "column, or none (id_column: null in the config) to make ids from the texts"
+        )
 
 
 def _without_void(frame: DataFrame) -> DataFrame:

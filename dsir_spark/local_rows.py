@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pyspark
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import types as T
 
 
 def to_arrow(frame: DataFrame) -> pa.Table:
@@ -32,10 +34,8 @@ def with_arrays(frame: DataFrame, order: str) -> list[dict[str, Any]]:
     return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def from_arrow(spark: SparkSession, table: pa.Table, schema: str) -> DataFrame:
-    """A frame of one partition; `schema` as Spark has it, with the names of the table in their
-    order."""
-    if hasattr(DataFrame, "toArrow"):
-        return spark.createDataFrame(table, schema).coalesce(1)
-    rows = [tuple(row.values()) for row in table.to_pylist()]
-    return spark.createDataFrame(rows, schema, verifySchema=False).coalesce(1)
+def from_arrow(spark: SparkSession, table: pa.Table, schema: T.StructType | str) -> DataFrame:
+    """A frame of a table's rows, with its names in their order; `schema` as Spark has it."""
+    if not pyspark.__version__.startswith("3"):
+        return spark.createDataFrame(table, schema)
+    return spark.createDataFrame([tuple(row.values()) for row in table.to_pylist()], schema)

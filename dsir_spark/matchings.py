@@ -57,7 +57,7 @@ def as_frame(model: Model, spark: SparkSession) -> DataFrame:
     ]
     names = ("target", "step", "num_ngrams", "threshold", "counts", "raw_share")
     columns = dict(zip(names, map(pa.array, zip(*rows, strict=True)), strict=True))
-    return from_arrow(spark, pa.table(columns), _SCHEMA)
+    return from_arrow(spark, pa.table(columns), _SCHEMA).coalesce(1)
 
 
 def load_matchings(model: M, place: str, *, spark: SparkSession, version: int | None = None) -> M:

@@ -29,9 +29,9 @@ from dsir_spark.columns import (
     refuse_columns,
 )
 from dsir_spark.dsir import DSIRModel
-from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
+from dsir_spark.errors import ColumnError, ConfigError, TableError
 from dsir_spark.features import Decontamination, tokenizers
-from dsir_spark.inputs import Input, as_recorded, open_input
+from dsir_spark.inputs import Input, as_recorded, open_input, refuse_repeated
 from dsir_spark.job_options import JobOptions
 from dsir_spark.options import FitOptions, ResampleOptions
 from dsir_spark.runs import MODEL, SELECTED, WEIGHTS, WRITES, Run
@@ -220,19 +220,6 @@ def check_ids_of(run: Run, data: Input, id_column: str, owner: str) -> None:
         return
     with run.stage("check_ids", f"checking that ids of {owner} are unique"):
         refuse_repeated(data.frame.select(quoted(id_column).alias("id")), id_column, owner)
-
-
-def refuse_repeated(ids: DataFrame, id_column: str, owner: str) -> None:
-    """Raise a `DataError` where an id, of the column `id` of a frame, occurs twice."""
-    twice = ids.where(F.col("id").isNotNull()).groupBy("id").count().where("count > 1")
-    first = F.min(F.struct("id", "count")).alias("first")
-    row = twice.agg(F.count("*").alias("n"), first).first()
-    if row is not None and row["n"]:
-        raise DataError(
-            f"id_column {id_column!r} of {owner} is not unique: {row['n']} ids occur more than "
-            f"once, e.g. {row['first']['id']!r} {row['first']['count']} times; name a unique "
-            "column, or none (id_column: null in the config) to make ids from the texts"
-        )
 
 
 def weighed(

@@ -240,8 +240,9 @@ class Run:
         """
         self.refuse_outrun()
         version = tables.write(
-            frame, self.place(name), overwrite=True, record=self.record(), counted=rows is not None
-        )
+            frame, self.place(name), overwrite=True, record=self.record(),
+            counted=rows is not None, searched=name not in (WEIGHTS, SCORES),
+        )  # fmt: skip
         try:
             unchanged()
             if _differ(version, rows):

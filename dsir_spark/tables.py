@@ -210,7 +210,7 @@ def refuse_foreign(spark: SparkSession, place: str) -> Version | None:
 
 def write(
     frame: DataFrame, place: str, *, overwrite: bool = False,
-    record: Mapping[str, Any] | None = None, counted: bool = True,
+    record: Mapping[str, Any] | None = None, counted: bool = True, searched: bool = True,
 ) -> Version:  # fmt: skip
     """Write a frame as a Delta table in one commit that holds a record; its version.
 
@@ -218,6 +218,8 @@ def write(
     of the property alone.
 
     counted : is it asked how many rows were written?
+    searched : will some of its rows be looked for? A table that is always read whole needs no
+        bounds of each column, which take a tenth of the time of a pass that writes weights
 
     Raises
     ------
@@ -231,6 +233,8 @@ def write(
     writer = _writer(frame, record).mode("overwrite" if over else "error")
     if over:
         writer = writer.option("overwriteSchema", "true")
+    elif not searched:
+        writer = writer.option("delta.dataSkippingNumIndexedCols", "0")
     needed = _features(frame.schema)
     if _NAMES in needed:
         writer = writer.option("delta.columnMapping.mode", "name")

@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "rejecting": "columns report inputs selection",
     "plans": "errors options features",
     "changes": "errors failures places",
-    "additions": f"{_MODEL} job_options failures dsir preflight changes",
+    "additions": f"{_MODEL} job_options failures dsir inputs preflight changes",
     "increments": f"{_MODEL} job_options dsir inputs runs preflight changes additions plans",
     "score_job": f"{_MODEL} job_options dsir report inputs runs preflight rejecting",
     "reporting": f"{_MODEL} failures job_options dsir report inputs runs score_job",

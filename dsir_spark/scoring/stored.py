@@ -45,7 +45,7 @@ def as_frame(model: Model, spark: SparkSession) -> DataFrame:
     if model.classifiers:
         columns["classifier"] = [None, *(model.classifiers[name].table for name in model.targets)]
         schema = f"{_SCHEMA}, {_CLASSIFIER}"
-    return from_arrow(spark, pa.table(columns), schema)
+    return from_arrow(spark, pa.table(columns), schema).coalesce(1)
 
 
 def read(frame: DataFrame, place: str, allow_functions: bool) -> dict[str, Any]:
