@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from dsir_spark import DSIRModel, job, tables
+from dsir_spark import DSIRModel, cli, history, job, tables
 from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
 from dsir_spark.job_options import JobOptions
 from dsir_spark.report import text as printed
@@ -186,6 +186,9 @@ def test_run_writes_four_tables_of_one_commit_each(spark, done):
     for name in ("model", "weights", "selected", "runs"):
         history = spark.sql(f"DESCRIBE HISTORY delta.`{output}/{name}`").collect()
         assert len(history) == 1 + (name == "runs")
+        log = (output / name / "_delta_log" / f"{0:020}.json").read_text("utf-8")
+        # Of weights, which are always read whole, no bounds of columns.
+        assert ("minValues" in log) == (name in ("selected", "runs", "model")), name
         assert json.loads(history[0]["userMetadata"])["dsir_spark_run"] == facts["run_id"]
 
 
@@ -444,21 +447,32 @@ def test_chunks_quality_and_whole_documents_of_a_run(spark, data, tmp_path):
         again(spark, tmp_path / "out", num_to_sample=7, chunk_words=5)
 
 
-def test_stages_one_by_one_give_what_run_gives(spark, data, done, tmp_path):
-    """Each on record, logged in a line; `weigh` keeps what `resample` will need."""
-    chosen, whole = options(data, tmp_path / "stages"), done[1]
-    rest = {k: v for k, v in chosen.items() if k in ("output", "report")}
-    fitted = run(spark, {k: chosen[k] for k in ("raw", "target", "output")}, job.fit)
-    run(spark, {**rest, "keep": ["topic"]}, job.weigh)
-    budget = {k: chosen[k] for k in ("num_to_sample", "seed", "min_example_length")}
-    facts = again(spark, tmp_path / "stages", **budget)
-    assert fitted["model_fingerprint"] == whole["model_fingerprint"]
-    assert texts_of(spark, tmp_path / "stages") == texts_of(spark, done[0])
+def test_stages_one_by_one_give_what_run_gives(
+    spark, data, done, tmp_path, monkeypatch, capsys
+):  # fmt: skip
+    """By the command: each tells its tables and is on record; `weigh` keeps what `resample` will
+    need."""
+    monkeypatch.setattr(cli.session, "build_session", lambda **_: spark)
+    whole, output, told = done[1], tmp_path / "stages", []
+    inputs = [f"--raw={data / 'parquet'}", f"--target={data / 'cooking.parquet'}"]
+    budget = ["--num-to-sample=50", "--seed=3", "--min-example-length=10", "--no-report"]
+    for command, flags in (("fit", inputs), ("weigh", ["--keep=topic"]), ("resample", budget)):
+        cli.main([command, "--output", str(output), *flags])
+        told += [capsys.readouterr().out.splitlines()[-1].removeprefix("tables: ").split(", ")]
+    names = [{Path(place).name for place in places} for places in told]
+    assert names == [{"model", "runs"}, {"weights", "runs"}, {"weights", "selected", "runs"}]
+    assert {*told[0], *told[2]} == {str(place) for place in output.iterdir()}
+    cli.main(["runs", "--output", str(output)])
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[4] for line in shown] == ["resample", "weigh", "fit"]
+    assert all("ended after" in line for line in shown)
+    facts = history.last(spark, str(output), n=1)[0]
+    assert facts["model_fingerprint"] == whole["model_fingerprint"]
+    assert texts_of(spark, output) == texts_of(spark, done[0])
     assert facts["kl_reduction"] == whole["kl_reduction"]
     assert json.loads(facts["config"])["method"] == "sample"  # which `weigh` made weights for
-    commands = {r["command"] for r in delta(spark, tmp_path / "stages" / "runs").collect()}
-    assert commands == {"fit", "weigh", "resample"}
     # A model weighs another raw as well.
+    rest = {"output": str(output), "report": False}
     other = {**rest, "raw": str(data / "cooking.parquet"), "overwrite": True, "id_column": "text"}
     with pytest.raises(TableError, match="id_column is 'id' in the model"):
         run(spark, other, job.weigh)

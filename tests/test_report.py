@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 from dsir_spark import DSIR, dsir, labels, report
 from dsir_spark.errors import DataError
 from dsir_spark.job_options import JobOptions
+from dsir_spark.local_rows import from_arrow, to_arrow
 from dsir_spark.options import FitOptions, ResampleOptions
 from dsir_spark.report import candidates, detail
 from dsir_spark.scoring.counts import count
@@ -49,8 +50,9 @@ def corpus():
     return rows, food, law
 
 
-def finished(spark, folder, raw, targets, **chosen):
-    """What `report.gather` takes, of a run over these frames."""
+def finished(spark, folder, raw, targets, stored=False, **chosen):
+    """What `report.gather` takes, of a run over these frames; stored: read from tables of Delta,
+    not from memory, of which queries are quicker."""
     single = not isinstance(targets, dict)
     options = JobOptions.from_mapping(
         {"num_buckets": 97, "ngrams": 2, "method": "sample", "min_example_length": 1,
@@ -62,17 +64,17 @@ def finished(spark, folder, raw, targets, **chosen):
     named = {"target": targets} if single else targets
     if resample.method == "match":
         model = dsir.learn_matchings(model, raw, resample)
-    tables = {"weights": model.weigh(raw, (*options.keep, *resample.needed_columns))}
 
-    def stored(name):
-        tables[name].write.format("delta").option("delta.columnMapping.mode", "name").save(
-            f"{folder}/{name}"
-        )
+    def table(name, frame):
+        if not stored:
+            return from_arrow(spark, to_arrow(frame), frame.schema)
+        writer = frame.write.format("delta").option("delta.columnMapping.mode", "name")
+        writer.save(f"{folder}/{name}")
         return spark.read.format("delta").load(f"{folder}/{name}")
 
-    weights = stored("weights")
+    weights = table("weights", model.weigh(raw, (*options.keep, *resample.needed_columns)))
     selection = dsir.find_selection(model, weights, resample)
-    tables["selected"] = dsir.selected_rows(model, raw, selection, weights)
+    selected = table("selected", dsir.selected_rows(model, raw, selection, weights))
     short = resample.budget - sum(selection.size or selection.num_documents)
     run = {
         "run_id": "r1", "command": "run", "started_at": datetime.datetime(2026, 1, 2, 3, 4),
@@ -80,7 +82,7 @@ def finished(spark, folder, raw, targets, **chosen):
         "model_fingerprint": model.fingerprint, "shortfall": short, "funnel": selection.funnel,
     }  # fmt: skip
     return {
-        "run": run, "model": model, "raw": raw, "weights": weights, "selected": stored("selected"),
+        "run": run, "model": model, "raw": raw, "weights": weights, "selected": selected,
         "selection": selection, "targets": named, "composition": options.keep,
     }  # fmt: skip
 
@@ -95,7 +97,7 @@ def frames(spark):
 def done(spark, frames, tmp_path_factory):
     """A finished run, with the facts of its page."""
     folder = tmp_path_factory.mktemp("report")
-    run = finished(spark, folder, *frames[:2], num_to_sample=40, method="top_k")
+    run = finished(spark, folder, *frames[:2], True, num_to_sample=40, method="top_k")
     facts = report.gather(**run, examples=100)
     html = report.write(facts, str(folder))
     return SimpleNamespace(run=run, facts=facts, html=folder / "report.html", given=html)
@@ -186,10 +188,10 @@ def test_facts_of_all_kinds_of_runs(spark, frames, tmp_path, case):
         w = np.exp(np.array(scores) - max(scores))
         assert target.effective_sample_size == pytest.approx(w.sum() ** 2 / (w * w).sum())
     assert sum(v["selected"] for v in facts.weights.composition[0].rows) == selection.num_selected
-    plain = report.gather(**run, page=False)
-    assert plain.row() == facts.row() and (plain.row()["kl_bound"] is None) != matched
-    assert report.summary(plain) == report.summary(facts)
-    assert "KL reduction" in report.full(facts)
+    assert (facts.row()["kl_bound"] is None) != matched and "KL reduction" in report.full(facts)
+    if case in CASES[:3]:
+        plain = report.gather(**run, page=False)
+        assert plain.row() == facts.row() and report.summary(plain) == report.summary(facts)
     report.write(facts, str(tmp_path))
 
 
@@ -238,7 +240,7 @@ def test_queries_of_other_threads_are_named_as_those_of_this_one(spark):
 def test_few_jobs_however_many_targets(spark, frames, done, tmp_path):
     raw, food, law = frames
     names = {name: food if i % 2 else law for i, name in enumerate("abcdef")}
-    many = finished(spark, tmp_path, raw, names, num_to_sample=40)
+    many = finished(spark, tmp_path, raw, names, True, num_to_sample=40)
     fit = report.gather_fit(many["model"], many["selection"].options, names)
     for run in (done.run, many):
         arguments = (run["model"], run["selection"], run["weights"], run["targets"], [COLUMN])

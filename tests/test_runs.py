@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from test_end_to_end import again, data, delta, done, finished, options, run, texts_of  # noqa: F401
 
-from dsir_spark import DSIRModel, cli, history, job, runs, tables
+from dsir_spark import DSIRModel, history, inputs, job, runs, tables
 from dsir_spark.errors import ColumnError, DataError, TableError
 from dsir_spark.report import text as printed
 
@@ -287,6 +287,15 @@ def test_ids_and_names_as_spark_finds_them(spark, data, tmp_path, caplog):  # no
     assert "has no column 'id' (it has doc_id, text): ids are made from the texts" in caplog.text
 
 
+@pytest.mark.parametrize("hashes", ["xxhash64(id)", "1L"])
+def test_ids_are_told_apart_where_their_hashes_meet(spark, monkeypatch, hashes):
+    monkeypatch.setattr(inputs.F, "xxhash64", lambda _: inputs.F.expr(hashes))
+    ids = spark.range(50).selectExpr("if(id = 7, null, cast(id as string)) as id")
+    inputs.refuse_repeated(ids.union(ids.where("id is null")), "id", "raw")
+    with pytest.raises(DataError, match=r"2 ids occur more than once, e\.g\. '12' 2 times"):
+        inputs.refuse_repeated(ids.union(ids.where("id in (12, 30)")), "id", "raw")
+
+
 def test_what_cannot_be_stored_is_told_before_the_first_pass(spark, data, tmp_path):  # noqa: F811
     place = str(tmp_path / "raw")
     good = spark.read.parquet(str(data / "good.parquet"))
@@ -310,21 +319,3 @@ def test_no_text_leaves_raw_by_the_report(spark, data, tmp_path):  # noqa: F811
         words = ("boil", "harbour", "hoist")
         assert all(any(word in text for word in words) == examples for text in shown)
         assert not any(word in str((record, commits)) for word in words)
-
-
-def test_the_command_lists_runs(spark, data, tmp_path, monkeypatch, capsys):  # noqa: F811
-    monkeypatch.setattr(cli.session, "build_session", lambda **_: spark)
-    output = str(tmp_path / "out")
-    budget = ["--num-to-sample=20", "--min-example-length=10", "--no-report"]
-    inputs = [f"--raw={data / 'parquet'}", f"--target={data / 'cooking.parquet'}"]
-    told = []
-    for command, flags in (("fit", inputs), ("weigh", []), ("resample", budget)):
-        cli.main([command, "--output", output, *flags])
-        told += [capsys.readouterr().out.splitlines()[-1].removeprefix("tables: ").split(", ")]
-    names = [{Path(place).name for place in places} for places in told]
-    assert names == [{"model", "runs"}, {"weights", "runs"}, {"weights", "selected", "runs"}]
-    assert {*told[0], *told[2]} == {str(place) for place in Path(output).iterdir()}
-    cli.main(["runs", "--output", output])
-    shown = capsys.readouterr().out.splitlines()
-    assert [line.split()[4] for line in shown] == ["resample", "weigh", "fit"]
-    assert all("ended after" in line for line in shown)

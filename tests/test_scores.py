@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from dsir_spark import select
 from dsir_spark.errors import ColumnError, ConfigError, DataError
+from dsir_spark.local_rows import from_arrow, to_arrow
 from dsir_spark.selection import keys
 from dsir_spark.selection.allocation import apportion
 
@@ -42,7 +43,7 @@ def made_rows():
 @pytest.fixture(scope="module")
 def table(spark):
     frame = spark.createDataFrame([tuple(r.values()) for r in made_rows()], SCHEMA)
-    frame = spark.createDataFrame(frame.toArrow(), frame.schema)  # of which queries are quicker
+    frame = from_arrow(spark, to_arrow(frame), frame.schema)  # of which queries are quicker
     # What Spark makes the noise of is held by a test of its own.
     noise = {"hash": F.xxhash64(F.lit(SEED).cast("bigint"), "id"),
              "gumbel": keys.gumbel(SEED, F.col("id"))}  # fmt: skip

@@ -15,6 +15,7 @@ from pyspark import cloudpickle
 from pyspark.sql import functions as F
 
 from dsir_spark.errors import ColumnError, ConfigError, DataError
+from dsir_spark.local_rows import from_arrow, to_arrow
 from dsir_spark.options import SelectOptions
 from dsir_spark.selection import Pool, Selection, copies, find, keys, select, temperature
 from dsir_spark.selection.allocation import apportion
@@ -59,7 +60,7 @@ def table(spark):
     # What Spark makes the noise of is held by a test of its own.
     found = noisy.collect()
     plain = noisy.drop("g_id", "g_nid")
-    frame = spark.createDataFrame(plain.toArrow(), plain.schema)  # of which queries are quicker
+    frame = from_arrow(spark, to_arrow(plain), plain.schema)  # of which queries are quicker
     return frame, [row.asDict() for row in found]
 
 
