@@ -13,9 +13,11 @@ _PROPERTIES = ("spark.job.description", "spark.jobGroup.id", "spark.job.interrup
 
 @contextlib.contextmanager
 def described(spark: Any, label: str) -> Iterator[None]:
-    """The jobs started meanwhile carry the label in Spark's own pages."""
-    context = getattr(spark, "_sc", None)
+    """The jobs started meanwhile carry the label in Spark's own pages; those after it the one of
+    before."""
+    context, before = getattr(spark, "_sc", None), None
     if context is not None:
+        before = context.getLocalProperty(_PROPERTIES[0])
         context.setJobDescription(label)
     elif hasattr(spark, "addTag"):  # Connect
         spark.addTag(label.replace(",", " "))
@@ -23,7 +25,7 @@ def described(spark: Any, label: str) -> Iterator[None]:
         yield
     finally:
         if context is not None:
-            context.setJobDescription(None)
+            context.setJobDescription(before)
         elif hasattr(spark, "removeTag"):
             spark.removeTag(label.replace(",", " "))
 

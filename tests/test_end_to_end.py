@@ -307,6 +307,7 @@ def test_names_that_delta_must_map_are_written(spark, tmp_path):
 
 def mistakes(folder):
     write_lines(folder / "blank.jsonl", ['{"text": "  "}'])
+    (folder / "of_0_bytes.jsonl").touch()
     write_lines(folder / "alien.jsonl", ['{"text": "\\uc11c\\uc6b8"}'])
     write_lines(folder / "twice.jsonl", ['{"id": "a", "text": "salt"}'] * 2)
     write_lines(folder / "number.jsonl", ['{"id": "a", "text": 5}'])
@@ -326,6 +327,7 @@ def mistakes(folder):
         ({**raw, **grouped}, ColumnError, "already has a column text_hash"),
         (sized, ColumnError, "must be numeric; it is string"),
         ({"raw": "/no/such/place"}, TableError, "there is nothing at /no/such/place"),
+        ({"target": folder / "of_0_bytes.jsonl"}, TableError, "holds no files, or empty ones only"),
         ({"raw": "no.such_table"}, TableError, "cannot read no.such_table"),
         ({"text_column": "body"}, ColumnError, "columns are id, text, topic"),
         ({"id_column": "key"}, ColumnError, "columns are id, text, topic"),

@@ -233,6 +233,9 @@ def test_queries_of_other_threads_are_named_as_those_of_this_one(spark):
             name = aside.submit(spark.sparkContext.getLocalProperty, "spark.job.description")
             aside.submit(spark.range(1).collect).result()
             assert name.result() == "a stage"
+            with labels.described(spark, "a part of it"):
+                pass
+            assert spark.sparkContext.getLocalProperty("spark.job.description") == "a stage"
 
     assert jobs_of(spark, jobs) == 1
 
