@@ -86,7 +86,8 @@ class JobOptions(ResampleOptions, FitOptions):
         (), "Columns of raw to keep in the table of weights or scores.", "a list of column names",
         commands=("run", "weigh", "select"))
     check_ids: bool = option(
-        True, "Refuse ids that occur twice (shuffles ids).", commands=("run", "weigh", "select"))
+        True, "Refuse ids that occur twice (shuffles hashes of ids).",
+        commands=("run", "weigh", "select"))
     whole_documents: Number | None = _resample(
         None, "With chunks: also write documents of which this share was selected.",
         "a share of chunks above 0, to 1", gt=0, le=1)
