@@ -120,7 +120,7 @@ def chunked(
     )
     rows = inner.select(
         *others,
-        F.coalesce(F.size(f"{STRUCT}.texts"), F.lit(1)).alias("num_chunks"),
+        F.coalesce(F.array_size(f"{STRUCT}.texts"), F.lit(1)).alias("num_chunks"),
         F.posexplode_outer(zipped).alias("__at", "__chunk"),
     )
     at = F.coalesce(F.col("__at"), F.lit(0))
