@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dsir_spark import inputs, tables
+from dsir_spark import files, inputs, tables
 from dsir_spark.errors import ColumnError, DataError, DSIRError, TableError
 
 pytestmark = pytest.mark.spark
@@ -173,6 +173,15 @@ def test_rows_that_do_not_parse_are_counted(spark, tmp_path):
     assert raw.count_dropped() == {"unparsed": 2} and raw.frame.count() == 8
     raw = inputs.open_input(spark, str(tmp_path / "r" / "a.jsonl"), None, "raw")
     assert raw.count_dropped() == {}
+
+
+def test_endings_in_capitals_leave_other_formats_out(spark, tmp_path):
+    for name in ("a.JSON.GZ", "b.CSV.GZ", "README.GZ"):
+        (tmp_path / name).write_bytes(b"\x1f\x8b" + bytes(90 if name[0] == "a" else 2))
+    found = files.find(spark, str(tmp_path), None, "raw")
+    assert (found.kind, found.facts["files"]) == ("json", 1)
+    assert found.options["pathGlobFilter"] == "*{.JSON.GZ}"
+    assert "2 files" in found.notes[0]
 
 
 def test_files_that_change_are_seen(spark, tmp_path):
