@@ -110,8 +110,12 @@ def refuse_repeated(ids: DataFrame, id_column: str, owner: str) -> None:
     that takes a third of the time that the ids themselves take.
     """
     known, spark = ids.where(F.col("id").isNotNull()), ids.sparkSession
-    parts = max(_PARTS, int(setting(spark, "spark.sql.shuffle.partitions") or 0))
-    hashed = known.select(F.xxhash64("id").alias("hash")).repartition(parts, "hash")
+    given = setting(spark, "spark.sql.shuffle.partitions")
+    hashed = known.select(F.xxhash64("id").alias("hash"))
+    if given.isdigit():
+        hashed = hashed.repartition(max(_PARTS, int(given)), "hash")
+    else:  # Databricks says auto, or nothing, and knows better
+        hashed = hashed.repartition("hash")
     alike = hashed.groupBy("hash").count().where("count > 1").agg(F.count("*")).first()
     if alike is None or not alike[0]:
         return

@@ -287,8 +287,11 @@ def test_ids_and_names_as_spark_finds_them(spark, data, tmp_path, caplog):  # no
     assert "has no column 'id' (it has doc_id, text): ids are made from the texts" in caplog.text
 
 
-@pytest.mark.parametrize("hashes", ["xxhash64(id)", "1L"])
-def test_ids_are_told_apart_where_their_hashes_meet(spark, monkeypatch, hashes):
+@pytest.mark.parametrize(
+    ("hashes", "partitions"), [("xxhash64(id)", "auto"), ("xxhash64(id)", ""), ("1L", "2")]
+)
+def test_ids_are_told_apart_where_their_hashes_meet(spark, monkeypatch, hashes, partitions):
+    monkeypatch.setattr(inputs, "setting", lambda *_: partitions)  # as Databricks has them
     monkeypatch.setattr(inputs.F, "xxhash64", lambda _: inputs.F.expr(hashes))
     ids = spark.range(50).selectExpr("if(id = 7, null, cast(id as string)) as id")
     inputs.refuse_repeated(ids.union(ids.where("id is null")), "id", "raw")
