@@ -22,9 +22,9 @@ def to_arrow(frame: DataFrame) -> pa.Table:
     return pa.table({name: pa.array([row[name] for row in rows]) for name in frame.columns})
 
 
-def with_arrays(frame: DataFrame, order: str) -> list[dict[str, Any]]:
-    """All rows of a frame by a column of it, rising; an array of numbers is one of NumPy."""
-    table = to_arrow(frame).sort_by(order)
+def with_arrays(frame: DataFrame) -> list[dict[str, Any]]:
+    """All rows of a frame, in which an array of numbers is one of NumPy."""
+    table = to_arrow(frame)
     columns = [
         [cell.values.to_numpy() if cell.is_valid else None for cell in column]
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type)

@@ -67,7 +67,7 @@ def load_matchings(model: M, place: str, *, spark: SparkSession, version: int | 
         frame = frame.withColumn("raw_share", F.lit(0.0))
     steps: dict[str, list[Step]] = {name: [] for name in model.targets}
     parts = dict[str, float]()
-    for r in with_arrays(frame, "step"):
+    for r in sorted(with_arrays(frame), key=lambda r: r["step"]):
         step = Step(r["threshold"], r["counts"], r["num_ngrams"])
         steps[r["target"]].append(step)
         parts[r["target"]] = r["raw_share"]

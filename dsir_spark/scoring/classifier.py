@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from dsir_spark.columns import hashable, quoted
 from dsir_spark.errors import DataError
+from dsir_spark.local_rows import with_arrays
 from dsir_spark.options import FitOptions
 from dsir_spark.scoring import linear, passes
 from dsir_spark.scoring.counts import BucketCounts
@@ -87,7 +88,7 @@ def collect(
     ]  # fmt: skip
     every = reduce(DataFrame.union, named)
     vectors = passes.with_ngram_counts(every, "text", spec_of(config))
-    rows = _rows(vectors.drop("text").where(F.size("indices") > 0))
+    rows = with_arrays(vectors.drop("text").where(F.size("indices") > 0))
     found = {}
     for name, _ in parts:
         own = [row for row in rows if row["name"] == name]
@@ -96,16 +97,3 @@ def collect(
         values = [{c: own[at][f"c{i}"] for i, c in enumerate(more)} for at in order]
         found[name] = of, values
     return found
-
-
-def _rows(frame: DataFrame) -> list[dict[str, Any]]:
-    """Rows as dicts whose arrays are of NumPy, where Spark has Arrow for it."""
-    if not hasattr(frame, "toArrow"):  # Spark before 4.0
-        return [row.asDict() for row in frame.collect()]
-    table = frame.toArrow()
-    columns = {}
-    for name in table.column_names:
-        column = table[name].combine_chunks()
-        lists = name in ("indices", "counts")
-        columns[name] = [c.values.to_numpy() for c in column] if lists else column.to_pylist()
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -129,8 +129,6 @@ class ReadSample:
 
 
 def _rows(frame: DataFrame) -> Iterable[tuple[Any, Any]]:
-    """The rows of two binary columns, in their order."""
-    if not hasattr(frame, "toArrow"):  # Spark before 4.0
-        return frame.collect()
-    columns = frame.toArrow().columns
+    """The rows of two binary columns, in their order, not copied."""
+    columns = to_arrow(frame).columns
     return zip(*[[cell.as_buffer() for cell in column] for column in columns], strict=True)

@@ -60,7 +60,7 @@ def read(frame: DataFrame, place: str, allow_functions: bool) -> dict[str, Any]:
     """
     if "facts" not in frame.columns:
         raise TableError(f"{place} is not a model: it has columns {', '.join(frame.columns)}")
-    rows = with_arrays(frame, "position")
+    rows = sorted(with_arrays(frame), key=lambda r: r["position"])
     facts = json.loads(rows[0]["facts"])
     refuse_newer(facts["format_version"], place, "fit again")
     config = config_of(facts, place, allow_functions)
