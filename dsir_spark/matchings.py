@@ -19,6 +19,7 @@ from dsir_spark.scoring.matching import learn
 from dsir_spark.scoring.model import Model
 
 M = TypeVar("M", bound=Model)
+_TASK_NUMBERS = 4_000_000  # that a task writes, in a second or so
 _SCHEMA = (
     "target string, step int, num_ngrams bigint, threshold double, counts array<bigint>, "
     "raw_share double"
@@ -57,7 +58,11 @@ def as_frame(model: Model, spark: SparkSession) -> DataFrame:
     ]
     names = ("target", "step", "num_ngrams", "threshold", "counts", "raw_share")
     columns = dict(zip(names, map(pa.array, zip(*rows, strict=True)), strict=True))
-    return from_arrow(spark, pa.table(columns), _SCHEMA).coalesce(1)
+    found, wanted = pa.table(columns), 1 + len(rows) * model.config.num_buckets // _TASK_NUMBERS
+    # Spark makes a task of each chunk.
+    step = max(1, -(-len(rows) // wanted))
+    chunks = [found.slice(first, step) for first in range(0, len(rows), step)]
+    return from_arrow(spark, pa.concat_tables(chunks or [found]), _SCHEMA).coalesce(wanted)
 
 
 def load_matchings(model: M, place: str, *, spark: SparkSession, version: int | None = None) -> M:

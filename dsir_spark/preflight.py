@@ -9,7 +9,6 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -36,6 +35,7 @@ from dsir_spark.job_options import JobOptions
 from dsir_spark.options import FitOptions, ResampleOptions
 from dsir_spark.runs import MODEL, SELECTED, WEIGHTS, WRITES, Run
 from dsir_spark.scoring import decontamination, distributions, linear
+from dsir_spark.scoring.documents import united
 from dsir_spark.selection import rejected
 
 MAKING = {MODEL: "fit", WEIGHTS: "weigh"}  # tables and the commands that make each alone
@@ -167,7 +167,7 @@ def _held_out(options: JobOptions, targets: Mapping[str, Input]) -> dict[str, fl
     if options.held_out != "auto":
         return dict.fromkeys(targets, options.held_out)
     named = [t.frame.select(F.lit(name).alias("name")) for name, t in targets.items()]
-    counted = reduce(DataFrame.union, named).groupBy("name").count().where(f"count >= {_ENOUGH}")
+    counted = united(named).groupBy("name").count().where(f"count >= {_ENOUGH}")
     large = {row["name"] for row in counted.collect()}
     return {name: _HELD_OUT if name in large else 0.0 for name in targets}
 

@@ -13,7 +13,7 @@ from test_selection import chosen, expected
 from dsir_spark.local_rows import to_arrow
 from dsir_spark.selection import allocation, cuts, exact_cuts, keys, small
 from dsir_spark.selection.allocation import apportion, row_bytes
-from dsir_spark.selection.pool import ID, SIZE
+from dsir_spark.selection.pool import FEW_TARGETS, ID, SIZE
 
 
 @pytest.mark.spark
@@ -139,6 +139,29 @@ def test_rows_far_from_the_cut_are_passed_over_and_none_near_it(spark, kind):
 
     found = exact_cuts(noisy, [(0, k) for k in budgets], False, near=near)
     assert [(c.key, c.id) for c in found] == [rows[k - 1] for k in budgets]
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("method", ["sample", "top_k"])
+def test_no_row_that_a_cut_takes_is_passed_over(spark, method):
+    """Of many targets, where rows are first told by their noise; with scores of all sizes."""
+    rng = np.random.default_rng(9)
+    names = [f"t{t}" for t in range(FEW_TARGETS + 3)]
+    scale = rng.choice([1e-9, 1.0, 60.0, 1e6, 1e12], (400, len(names)))
+    scores = rng.normal(0, 1, scale.shape) * scale
+    scores[::7] = np.round(scores[::7] / scale[::7])  # ties
+    scores[:40, 2], scores[40:90, 3] = -math.inf, math.inf
+    rows = [
+        {"id": f"d{i}", **dict(zip(names, own, strict=True))}
+        for i, own in enumerate(scores.tolist())
+    ]  # fmt: skip
+    frame = spark.createDataFrame([tuple(r.values()) for r in rows], list(rows[0]))
+    for k in (1, 60, 399, 400):
+        shares = {name: float(t != 1) for t, name in enumerate(names)}  # one takes none
+        options = {"scores": names, "num_to_sample": k, "method": method}
+        selection, found = chosen(frame, shares=shares, **options)
+        assert found == expected(rows, shares=shares, **options)[0]
+        assert selection.rejected(frame).count() == 400 - k
 
 
 def test_apportion_is_whole_fair_and_free_of_order():

@@ -1,4 +1,4 @@
-"""Counts in bins are those of a loop over the numbers."""
+"""Counts in bins, and the best of many numbers, are those of a loop over the numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dsir_spark.features import bins
+from dsir_spark.features import best, bins
 
 
 def plain(numbers, sizes, kind):
@@ -52,6 +52,32 @@ def test_numbers_are_counted_in_bins(kind):
         own = [r[name] for name in ("n", "first", "second", "low", "high")]
         assert r["kind"] == 4 and own == pytest.approx(expected[r["t"], r["bin"]], rel=1e-9)
     assert not list(bins.counted([], {4: kind}))
+
+
+def test_the_best_of_many_numbers():
+    """By number, then by id as its bytes order; of batches with fewer rows than are wanted, all."""
+    rng = np.random.default_rng(4)
+    ids = [f"{'é' if i % 3 else 'z'}{i}" for i in rng.permutation(90)]
+    keys = rng.integers(0, 5, (90, 3)).astype(float)  # ties
+    keys[:9] = math.inf
+    keys[9:18, 1] = -math.inf
+    chance = np.repeat(rng.permutation(90).astype(float)[:, None], 3, axis=1)
+    lists = [pa.array(list(x), pa.list_(pa.float64())) for x in (keys, chance)]
+    columns = [pa.array(ids), pa.array(range(90)), *lists]
+    whole = pa.RecordBatch.from_arrays(columns, names=["id", "n", "key", "chance"])
+    assert not list(best.best([whole.slice(7, 0)], {"key": 4}))
+    for batch in (whole, whole.slice(40, 2)):
+        (found,) = best.best([batch], {"key": 4, "chance": 1})
+        rows = batch.to_pylist()
+        expected = []
+        for by, (name, number) in enumerate((("key", 4), ("chance", 1))):
+            for t in range(3):
+                order = sorted(rows, key=lambda r: (r[name][t], r["id"].encode()), reverse=True)
+                expected += [
+                    {**r, "key": r["key"][t], "chance": r["chance"][t], "t": t, "by": by,
+                     "order": r[name][t]} for r in order[:number]
+                ]  # fmt: skip
+        assert found.to_pylist() == expected
 
 
 def test_numbers_go_to_bins_that_are_given():

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsir_spark import DSIR, job, tables
+from dsir_spark import DSIR, job, matchings, tables
 from dsir_spark.errors import ConfigError, DataError
 from dsir_spark.features import (
     FeatureSpec,
@@ -28,7 +28,7 @@ from dsir_spark.features import (
 from dsir_spark.job_options import JobOptions
 from dsir_spark.matchings import as_frame, learn_matchings, load_matchings
 from dsir_spark.options import ResampleOptions
-from dsir_spark.scoring import distributions, matched, matching, scorers
+from dsir_spark.scoring import distributions, matched, matching, samples, scorers
 from dsir_spark.scoring.documents import spec_of
 
 EPS = 1e-10
@@ -318,6 +318,8 @@ def test_steps_are_the_same_from_memory_and_from_texts(spark, monkeypatch):
     targets = {"one": spark.createDataFrame(held, schema), "two": raw.where("id < 'd040'")}
     model = DSIR(num_buckets=300).fit(raw, targets)
     options = ResampleOptions.checked({**OPTIONS, "match_tokens": 15_000, "match_steps": 3})
+    monkeypatch.setattr(matchings, "_TASK_NUMBERS", 500)  # so that several tasks write them
+    monkeypatch.setattr(samples, "_PART", 7)
     found = [learn_matchings(model, raw.repartition(5), options)]
     place = str(spark.conf.get("spark.sql.warehouse.dir")) + "/match"
     tables.write(as_frame(found[0], spark), place, overwrite=True)

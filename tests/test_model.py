@@ -13,7 +13,8 @@ from pyspark.sql import functions as F
 from dsir_spark import DSIR, ngram_counts, resampling
 from dsir_spark.options import ResampleOptions
 from dsir_spark.resampling import find_selection, selected_rows, whole_documents
-from dsir_spark.scoring import distributions
+from dsir_spark.scoring import distributions, documents
+from dsir_spark.scoring.documents import united
 
 pytestmark = pytest.mark.spark
 SCHEMA = "id string, text string, source string"
@@ -238,3 +239,20 @@ def test_forty_targets_are_selected_by_their_weights(spark, tmp_path):
     own = {r["id"]: r for r in weights.collect()}
     for row in chosen:
         assert row[f"log_weight_{row['target']}"] == own[row["id"]][f"log_weight_{row['target']}"]
+
+
+def test_small_files_are_read_in_few_tasks(spark, monkeypatch, tmp_path):
+    """Of the same columns; what is large, or of a size that nobody knows, keeps its own."""
+    frames = []
+    for i in range(7):
+        one = spark.createDataFrame([(f"{i}",)], "text string").coalesce(1)
+        one.write.parquet(f"{tmp_path}/{i}")
+        frames.append(spark.read.parquet(f"{tmp_path}/{i}"))
+    rows = spark.createDataFrame([(str(i),) for i in range(9)], "text string").repartition(3)
+    together = united([*frames, rows])
+    assert together.rdd.getNumPartitions() == 1 + 3
+    texts = [str(i) for i in range(9)]
+    assert sorted(r["text"] for r in together.collect()) == sorted([*texts[:7], *texts])
+    assert united(frames[:1]).collect() == frames[0].collect()
+    monkeypatch.setattr(documents, "_SMALL", 1)  # all are large
+    assert united(frames).rdd.getNumPartitions() == 7

@@ -10,11 +10,12 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -73,8 +74,8 @@ def position(selection: Selection) -> Column:
     """Position of the target that a selected row is for (int, from 0)."""
     if len(selection.targets) == 1:
         return F.lit(0)
-    named = [F.when(F.col(TARGET) == F.lit(n), F.lit(t)) for t, n in enumerate(selection.targets)]
-    return F.coalesce(*named)
+    names = F.array(*map(F.lit, selection.targets))
+    return (F.array_position(names, F.col(TARGET)) - 1).cast("int")
 
 
 def draw(selection: Selection, weights: DataFrame) -> tuple[Sample, dict[str, int]]:
@@ -153,9 +154,19 @@ class Bins(NamedTuple):
     high: Float64
 
     @classmethod
-    def of(cls, rows: Iterable[Sequence[Any]]) -> Bins:
-        at, n, *rest = np.array(sorted(map(tuple, rows)), np.float64).reshape(-1, 6).T
-        return cls(at.astype(np.int64), n.astype(np.int64), *rest)
+    def none(cls) -> Bins:
+        return cls(*np.zeros((2, 0), np.int64), *np.zeros((4, 0)))
+
+    @classmethod
+    def of(cls, table: pa.Table) -> dict[tuple[int, int], Bins]:
+        """Those of each kind and t, of a table of `bins.COLUMNS`."""
+        kind, t, *numbers = (column.to_numpy() for column in table.columns)
+        order = np.lexsort((numbers[0], t, kind))
+        of = np.stack([kind, t])[:, order]
+        starts = np.flatnonzero((of[:, 1:] != of[:, :-1]).any(axis=0)) + 1
+        found = zip(*[np.split(own[order], starts) for own in numbers], strict=True)
+        firsts = of[:, [0, *starts.tolist()]].T.tolist() if len(order) else []
+        return {(k, i): cls(*own) for (k, i), own in zip(firsts, found, strict=False)}
 
     def median(self) -> float:
         """The lower median; 0 of none."""
@@ -182,7 +193,7 @@ class Spectrum(NamedTuple):
     found: dict[tuple[int, int], Bins]
 
     def bins(self, kind: int, t: int = 0) -> Bins:
-        return self.found.get((kind, t), Bins.of([]))
+        return self.found.get((kind, t), Bins.none())
 
     def effective_sample_size(self, t: int) -> float:
         """(sum w)^2 / sum w^2 over the candidates, documents (Kish); w = exp(rank)."""
@@ -250,11 +261,7 @@ def measure(
     counted = of_candidates.union(other.select("row.*")).groupBy("kind", "t", "bin").agg(
         F.sum("n"), F.sum("first"), F.sum("second"), F.min("low"), F.max("high")
     )  # fmt: skip
-    found: dict[tuple[int, int], list[Sequence[Any]]] = {}
-    for kind, t, *numbers in counted.collect():
-        found.setdefault((kind, t), []).append(numbers)
-    whole = {where: Bins.of(those) for where, those in found.items()}
-    return Spectrum(selection, sample, scales, whole)
+    return Spectrum(selection, sample, scales, Bins.of(to_arrow(counted)))
 
 
 def _plain(scales: Iterable[Scale]) -> list[tuple[float, float]]:

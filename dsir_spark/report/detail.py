@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from dsir_spark.columns import NUM_TOKENS, column_name, quoted
-from dsir_spark.features import arrow
+from dsir_spark.features import arrow, best
 from dsir_spark.local_rows import to_arrow
 from dsir_spark.report import texts
 from dsir_spark.report.candidates import KEY, Sample, Spectrum, matched, position
@@ -20,8 +20,10 @@ from dsir_spark.scoring.distributions import kl_reduction
 from dsir_spark.scoring.documents import spec_of
 from dsir_spark.scoring.model import Model
 from dsir_spark.selection import Selection
+from dsir_spark.selection.keys import may_reach
 
 PLACES = ("top", "middle", "just above the cut", "below the cut", "rejected, at random")
+_BELOW, _BY_CHANCE = PLACES[3:]
 _AT = "__dsir_at"
 _CHOSEN = "chosen"  # the place of all selected documents of the random sample
 _POINTS = 600  # documents of the sample that are drawn
@@ -63,21 +65,23 @@ def pick(weights: DataFrame, spectrum: Spectrum, examples: int) -> Picked:
     """What a page shows, found from weights in one query; `examples` of each place and target."""
     selection, bands = spectrum.selection, _bands(spectrum)
     frames = [(selection.filter(weights, weights), _selected(spectrum, examples))]
-    if examples:
-        frames.append(_rejected(spectrum, weights))
     if bands:
-        frames.append((weights.where(selection.is_candidate()), _banded(selection, bands)))
-    log_weights = F.array(*[quoted(column_name(name)) for name in selection.targets])
+        lows = [own[-1][0] for own in bands.values()]
+        ranks = [selection.ranks()[t] for t in bands]
+        near = selection.is_candidate() & may_reach(selection.noise(), ranks, lows)
+        frames.append((weights.where(near), _banded(selection, bands)))
     t, parts = F.col(f"{_AT}.t"), []
     for frame, places in frames:
         there = frame.withColumn(_AT, F.explode(F.array(*places))).where(f"{_AT}.place is not null")
-        parts.append(there.select(
-            quoted(selection.pool.id_column).alias("id"), f"{_AT}.*", NUM_TOKENS,
-            F.array(*selection.keys())[t].alias("key"), log_weights[t].alias("log_weight"),
-        ))  # fmt: skip
+        key = F.array(*selection.ranks())[t] + selection.noise()
+        row = [key.alias("key"), F.array(*_log_weights(selection))[t].alias("log_weight")]
+        ids = quoted(selection.pool.id_column).alias("id")
+        parts.append(there.select(ids, f"{_AT}.*", NUM_TOKENS, *row))
+    if examples:
+        parts.append(_rejected(spectrum, weights, examples).select(*parts[0].columns))
     order = Window.partitionBy("t", "place").orderBy(F.desc("order"), F.desc("id"))
     ranked = functools.reduce(DataFrame.union, parts).withColumn("n", F.row_number().over(order))
-    shown, one = F.col("place").isin(*PLACES), F.col("place") == F.lit(PLACES[-1])
+    shown, one = F.col("place").isin(*PLACES), F.col("place") == F.lit(_BY_CHANCE)
     few = ranked.where(~shown | (F.col("n") <= F.when(one, 1).otherwise(examples)))
     rows: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for row in sorted(to_arrow(few).to_pylist(), key=lambda row: (-row["key"], str(row["id"]))):
@@ -98,7 +102,7 @@ def _selected(spectrum: Spectrum, number: int) -> list[Column]:
     selection = spectrum.selection
     of, documents = position(selection), selection.num_documents
     top, middle, last = map(F.lit, PLACES[:3])
-    key = F.array(*selection.keys())[of]
+    key = F.array(*selection.ranks())[of] + selection.noise()
     middles = [spectrum.bins(KEY, t).above(max(1, n // 2))[0] for t, n in enumerate(documents)]
     # Of a small selection the top is all there is to see.
     many = F.array(*[F.lit(n > 3 * number) for n in documents])[of]
@@ -109,21 +113,32 @@ def _selected(spectrum: Spectrum, number: int) -> list[Column]:
     return [*falling, _place(of, F.when(many, last), -key)]
 
 
-def _rejected(spectrum: Spectrum, weights: DataFrame) -> tuple[DataFrame, list[Column]]:
-    """The candidates that were not selected and that have a place, and their places."""
+def _rejected(spectrum: Spectrum, weights: DataFrame, number: int) -> DataFrame:
+    """Some candidates that were not selected, the best of each target and a random one among them,
+    with their places."""
     selection, funnel = spectrum.selection, spectrum.selection.funnel
-    hashed, places = _hashed(selection, "a random one"), []
+    hashed, targets = _hashed(selection, "a random one"), len(selection.targets)
     near = selection.num_selected + funnel["duplicate_text"] + funnel["over_max_per_group"] + _NEAR
     share = 200 / max(1, funnel["candidates"] - selection.num_selected)
-    below, by_chance = map(F.lit, PLACES[3:])
-    drawn, over = hashed < F.lit(int(min(1.0, share) * _GRAINS)), []
-    for t, key in enumerate(selection.keys()):
-        over.append(key - F.lit(spectrum.bins(KEY, t).above(near)[0]))
-        places.append(_place(F.lit(t), F.when(over[-1] >= 0, below), key))
-        places.append(_place(F.lit(t), F.when(drawn, by_chance), -hashed))
-    # First the rows that have any: of sixty targets each would be a hundred and twenty.
-    few = selection.rejected(weights).where(drawn | (F.array_max(F.array(*over)) >= 0))
-    return few, places
+    drawn = hashed < F.lit(int(min(1.0, share) * _GRAINS))
+    lows = [spectrum.bins(KEY, t).above(near)[0] for t in range(targets)]
+    few = selection.rejected(weights)
+    few = few.where(drawn | may_reach(selection.noise(), selection.ranks(), lows))
+    ids, kind = quoted(selection.pool.id_column), few.schema[selection.pool.id_column].dataType
+    chance = F.array_repeat(-hashed.cast("double"), targets).alias("chance")
+    rows = [F.array(*selection.keys()).alias("key"),
+            F.array(*_log_weights(selection)).alias("log_weight")]  # fmt: skip
+    picked = functools.partial(best.best, orders={"key": number, "chance": 1})
+    found = few.select(ids.alias("id"), NUM_TOKENS, *rows, chance).mapInArrow(
+        picked, f"id {kind.simpleString()}, {NUM_TOKENS} bigint, key double, log_weight double, "
+        "chance double, t int, by int, `order` double",
+    )  # fmt: skip
+    places = F.array(F.lit(_BELOW), F.lit(_BY_CHANCE))
+    return found.withColumn("place", places[F.col("by")])
+
+
+def _log_weights(selection: Selection) -> list[Column]:
+    return [quoted(column_name(name)) for name in selection.targets]
 
 
 def _bands(spectrum: Spectrum) -> dict[int, list[Band]]:

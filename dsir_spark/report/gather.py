@@ -6,7 +6,6 @@ queries; of raw's texts about 10,000 documents are looked at, in one scan, whate
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +30,7 @@ from dsir_spark.scoring.distributions import (
     on_ruler,
     raw_share,
 )
-from dsir_spark.scoring.documents import spec_of
+from dsir_spark.scoring.documents import spec_of, united
 from dsir_spark.scoring.model import Model
 from dsir_spark.selection import Selection
 
@@ -163,7 +162,7 @@ def _with_targets(model: Model, weights: DataFrame, targets: Frames) -> DataFram
     text = quoted(model.config.text_column)
     named = [f.select(F.lit(name).alias(OF), text) for name, f in targets.items()]
     hashed = model.scored(
-        functools.reduce(DataFrame.union, named), matched=False, text_hash=True, keep=[OF]
+        united(named), matched=False, text_hash=True, keep=[OF]
     )
     names = F.sort_array(F.collect_set(OF)).alias(OF)
     hashes = hashed.where(F.col(NUM_TOKENS) > 0).groupBy(TEXT_HASH).agg(names)

@@ -3,7 +3,6 @@ their n-grams say, of bounds, of buckets that move weights, and of each document
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -139,7 +138,7 @@ def some_texts(
         own = frame.where(quoted(text_column).isNotNull() & (hashed <= F.lit(most)))
         parts.append(own.select(F.lit(name).alias("name"), hashed.alias("hash"), beginning))
     found: dict[str, list[bytes]] = {name: [] for name in frames}
-    rows = to_arrow(functools.reduce(DataFrame.union, parts)).to_pylist()
+    rows = to_arrow(documents.united(parts)).to_pylist()
     for row in sorted(rows, key=lambda row: (row["hash"], row["text"])):
         found[row["name"]].append(row["text"])
     return {name: own[:number] for name, own in found.items()}

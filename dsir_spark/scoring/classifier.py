@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import reduce
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -16,7 +15,7 @@ from dsir_spark.local_rows import with_arrays
 from dsir_spark.options import FitOptions
 from dsir_spark.scoring import linear, passes
 from dsir_spark.scoring.counts import BucketCounts
-from dsir_spark.scoring.documents import content_id, documents, spec_of
+from dsir_spark.scoring.documents import content_id, documents, spec_of, united
 
 _LEAST, _MOST = 50, 50_000  # documents of a target
 _MOST_NGRAMS = 20_000_000  # of a target and of raw: 240 MB each in the driver's memory
@@ -86,7 +85,7 @@ def collect(
                      *[quoted(c).alias(f"c{i}") for i, c in enumerate(more)])
         for name, frame in parts
     ]  # fmt: skip
-    every = reduce(DataFrame.union, named)
+    every = united(named)
     vectors = passes.with_ngram_counts(every, "text", spec_of(config))
     rows = with_arrays(vectors.drop("text").where(F.size("indices") > 0))
     found = {}

@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from dsir_spark.columns import quoted
 from dsir_spark.features import FeatureSpec, NgramCounts, batches
 from dsir_spark.local_rows import to_arrow
+from dsir_spark.scoring.documents import united
 
 BucketCounts = NgramCounts  # of a set of documents, wherever they are counted
 
@@ -26,7 +27,7 @@ def count(
     """The counts of several frames, in one query; of documents of at least `min_tokens` tokens."""
     text = quoted(text_column).cast("string").alias("text")
     parts = [frame.select(F.lit(name).alias("name"), text) for name, frame in frames.items()]
-    return count_named(functools.reduce(DataFrame.union, parts), list(frames), spec, min_tokens)
+    return count_named(united(parts), list(frames), spec, min_tokens)
 
 
 def count_named(

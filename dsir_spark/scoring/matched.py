@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dsir_spark.features.batches import bins
+from dsir_spark.features.batches import binned
 from dsir_spark.scoring.distributions import (
     KL_EPS,
     distribution,
@@ -106,14 +106,8 @@ def gradient(p: Float64, q: Float64) -> Float64:
 
 def histogram(scores: Float64, sizes: Int64) -> Histogram:
     """The histogram of n documents: float64[n] scores (>= 0), int64[n] n-grams."""
-    found, where = np.unique(bins(scores), return_inverse=True)
-    low, high = np.full(len(found), np.inf), np.zeros(len(found))
-    np.minimum.at(low, where, scores)
-    np.maximum.at(high, where, scores)
-    ngrams = np.zeros(len(found), np.int64)
-    np.add.at(ngrams, where, sizes)
-    documents = np.bincount(where, minlength=len(found))
-    rows = zip(documents.tolist(), ngrams.tolist(), low.tolist(), high.tolist(), strict=True)
+    found, *numbers = binned(scores, sizes)
+    rows = zip(*[each.tolist() for each in numbers], strict=True)
     return dict(zip(found.tolist(), rows, strict=True))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -91,15 +92,18 @@ class Model:
         """Columns of matched weights: key, and score under the last gradient, by turn."""
         return [column for name in self.names for column in match_columns(name)]
 
-    @property
+    @functools.cached_property
     def log_ratio(self) -> dict[str, Float64]:
-        """Log ratio of each bucket in nats, float64[num_buckets], by target."""
+        """Log ratio of each bucket in nats, read-only float64[num_buckets], by target."""
         p_raw = distributions.distribution(self.raw.counts)
         how = self.config.target_laplace_smoothing, self.config.target_dirichlet_smoothing
-        return {
+        found = {
             name: distributions.log_ratio(distributions.smoothed(t.counts, p_raw, *how), p_raw)
             for name, t in self.targets.items()
         }
+        for ratio in found.values():
+            ratio.setflags(write=False)  # all who ask get these
+        return found
 
     def tables(self) -> Float64:
         """Log ratios of all targets, float64[num_buckets, T], interleaved by bucket."""

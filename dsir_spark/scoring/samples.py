@@ -28,6 +28,7 @@ Float64 = npt.NDArray[np.float64]
 # refuses results of more than 1 GB (spark.driver.maxResultSize), and its driver has 1 GB of memory
 # by default.
 HELD = 1 << 28
+_PART = 1 << 17  # scores that are made at once: 1 MB of doubles
 
 
 class HeldSample:
@@ -47,34 +48,36 @@ class HeldSample:
 
     def histograms(self, tables: Float64) -> list[matched.Histogram]:
         """See `matched.Sample`."""
-        return [matched.histogram(own, self._sizes) for own in self._scores(tables).T]
+        return [matched.histogram(own, self._sizes) for own in self._scores(tables)]
 
     def counts(self, tables: Float64, thresholds: Float64) -> list[Int64]:
         """See `matched.Sample`."""
         found = np.zeros((len(thresholds), self._num_buckets), np.int64)
-        for k, chosen in enumerate((self._scores(tables) >= thresholds).T):
-            own = np.ascontiguousarray(chosen)
-            sums.add_counts(self._buckets, self._indptr, own, found[k])
+        for k, chosen in enumerate(self._scores(tables) >= thresholds[:, None]):
+            sums.add_counts(self._buckets, self._indptr, chosen, found[k])
         return list(found)
 
     def _scores(self, tables: Float64) -> Float64:
-        """Mean scores, float64[n, K]; those of the tables asked for last are kept."""
+        """Mean scores, float64[K, n]; those of the tables asked for last are kept."""
         if self._scored is not None and self._scored[0] is tables:
             return self._scored[1]
-        total = np.zeros((len(self._sizes), tables.shape[1]))
-        # A thread for each of some parts of equal numbers of n-grams.
-        threads = os.cpu_count() or 1
-        edges = np.linspace(0, self._indptr[-1], threads + 1)[1:-1]
-        at = [0, *np.searchsorted(self._indptr, edges).tolist(), len(total)]
+        n = len(self._sizes)
+        found = np.empty((tables.shape[1], n))
+        # Parts of equal numbers of n-grams, of some megabytes of scores: turned over in a
+        # processor's cache, and each a thread's.
+        parts = max(os.cpu_count() or 1, tables.shape[1] * n // _PART)
+        edges = np.linspace(0, self._indptr[-1], parts + 1)[1:-1]
+        at = [0, *np.searchsorted(self._indptr, edges).tolist(), n]
 
         def add(first: int, last: int) -> None:
-            own = self._indptr[first : last + 1]
-            sums.add_scores(self._buckets, own, tables, total[first:last])
+            total = np.zeros((last - first, tables.shape[1]))
+            sums.add_scores(self._buckets, self._indptr[first : last + 1], tables, total)
+            found[:, first:last] = batches.means(total, self._sizes[first:last]).T
 
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(add, at[:-1], at[1:]))
-        self._scored = tables, batches.means(total, self._sizes)
-        return self._scored[1]
+        self._scored = tables, found
+        return found
 
 
 def hashed(texts: DataFrame, spec: FeatureSpec, min_tokens: int) -> HeldSample:

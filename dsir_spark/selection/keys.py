@@ -7,6 +7,7 @@ partitioning, after any retry.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -43,6 +44,16 @@ def noise(kind: str, seed: int, id_column: Column) -> Column:
     if kind == "none":
         return F.lit(0.0)
     return {"gumbel": gumbel, "pareto": pareto, "uniform": uniform}[kind](seed, id_column)
+
+
+def may_reach(noise: Column, ranks: Sequence[Column], lows: Sequence[float]) -> Column:
+    """Which rows may have, for a target, a key (rank + noise) from its `low` (finite) on: the noise
+    is computed once, and not for each target."""
+    # A hair less than what the sum of rank and noise may be rounded by.
+    missing = [
+        F.lit(low - 0.01 - 1e-12 * abs(low)) - rank for rank, low in zip(ranks, lows, strict=True)
+    ]
+    return noise >= (F.least(*missing) if len(missing) > 1 else missing[0])
 
 
 def may_be_between(score: Column, kind: str, low: float, high: float) -> Column:

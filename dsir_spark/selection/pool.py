@@ -186,4 +186,5 @@ def _no_number(scores: list[Column]) -> Column:
     """Is one of them null or NaN?"""
     if len(scores) == 1:
         return scores[0].isNull() | F.isnan(scores[0])
-    return F.exists(F.array(*scores), lambda score: score.isNull() | F.isnan(score))
+    # A NaN is the greatest number. Not by a function of arrays, which Spark does not compile.
+    return F.greatest(*[score.isNull() for score in scores]) | F.isnan(F.greatest(*scores))

@@ -8,6 +8,7 @@ first is optimal. Targets choose one after the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -21,7 +22,8 @@ from dsir_spark.options import SelectOptions
 from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection.allocation import Rule, apportion
 from dsir_spark.selection.cuts import GROUP, KEY, Cut, exact_cuts, nothing, reached
-from dsir_spark.selection.pool import FOR, ID, KEYS, SIZE, VALUE
+from dsir_spark.selection.keys import may_reach
+from dsir_spark.selection.pool import FEW_TARGETS, FOR, ID, KEYS, NOISE, RANKS, SIZE, VALUE
 
 _MAX_VALUES = 10_000  # of a quota column, all of which the driver holds
 _OF, _BOUNDS = "__dsir_of_value", "__dsir_bounds"
@@ -238,8 +240,21 @@ def placed(rows: DataFrame, rule: Rule, cuts: Sequence[Cut], quotas: Sequence[Qu
         found = F.when(cuts[0].reached_by(F.col(KEYS)[0], F.col(ID)), F.lit(0))
         return rows.withColumn(FOR, found)
     takes = _takes if any(quotas) else lambda bounds, key: reached(bounds["rest"], key)
+    near = None if any(quotas) else _may_reach(rows, cuts)
     rows, bounds = _with_bounds(rows, rule.ranks, cuts, quotas)
-    return rows.withColumn(FOR, rule.best(F.col(KEYS), bounds, takes)["target"])
+    found = rule.best(F.col(KEYS), bounds, takes)["target"]
+    return rows.withColumn(FOR, found if near is None else F.when(near, found))
+
+
+def _may_reach(rows: DataFrame, cuts: Sequence[Cut]) -> Column | None:
+    """Which rows may reach a cut, told by their noise and ranks in code that Spark compiles: of
+    many targets the rest is functions of arrays, an eighth as fast. None: by these nothing tells.
+    """
+    keys = {t: cut.key for t, cut in enumerate(cuts) if cut.key is not None}
+    known = {NOISE, RANKS} <= set(rows.columns) and len(keys) > FEW_TARGETS
+    if not known or not all(map(math.isfinite, keys.values())):
+        return None
+    return may_reach(F.col(NOISE), [F.col(RANKS)[t] for t in keys], list(keys.values()))
 
 
 def with_copies(rows: DataFrame, repeats: Sequence[Repeat]) -> DataFrame:

@@ -114,8 +114,11 @@ class Selection:
 
     def keys(self) -> list[Column]:
         """The key of a row for each target."""
-        noise = keys.noise(self.pool.noise, self.options.seed, self.pool.ids)
-        return [rank + noise for rank in self.ranks()]
+        return [rank + self.noise() for rank in self.ranks()]
+
+    def noise(self) -> Column:
+        """What is added to a row's ranks."""
+        return keys.noise(self.pool.noise, self.options.seed, self.pool.ids)
 
     def filter(self, frame: DataFrame, rows: DataFrame | None = None) -> DataFrame:
         """Rows of a frame that are selected; with several targets, `target` is added, and where
@@ -153,8 +156,8 @@ class Selection:
     def _placed(self, frame: DataFrame) -> DataFrame:
         """Candidates with ID, KEYS and FOR, the position of the target that each would go to, or
         null."""
-        noise = keys.noise(self.pool.noise, self.options.seed, self.pool.ids).alias(NOISE)
-        own = [self.pool.ties.alias(ID), noise, F.array(*self.ranks()).alias(RANKS)]
+        ranks = F.array(*self.ranks()).alias(RANKS)
+        own = [self.pool.ties.alias(ID), self.noise().alias(NOISE), ranks]
         if any(self.quotas):
             own.append(as_string(self.options.quota_column).alias(VALUE))
         keyed = with_keys(frame.where(self.is_candidate()).select("*", *own), len(self.targets))
