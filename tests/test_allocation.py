@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from pyspark.sql import functions as F
-from test_selection import chosen, expected
+from test_selection import SEED, chosen, expected
 
 from dsir_spark.local_rows import to_arrow
 from dsir_spark.selection import allocation, cuts, exact_cuts, keys, small
@@ -151,12 +151,10 @@ def test_no_row_that_a_cut_takes_is_passed_over(spark, method):
     scores = rng.normal(0, 1, scale.shape) * scale
     scores[::7] = np.round(scores[::7] / scale[::7])  # ties
     scores[:40, 2], scores[40:90, 3] = -math.inf, math.inf
-    rows = [
-        {"id": f"d{i}", **dict(zip(names, own, strict=True))}
-        for i, own in enumerate(scores.tolist())
-    ]  # fmt: skip
-    frame = spark.createDataFrame([tuple(r.values()) for r in rows], list(rows[0]))
-    for k in (1, 60, 399, 400):
+    given = [(f"d{i}", *own) for i, own in enumerate(scores.tolist())]
+    frame = spark.createDataFrame(given, ["id", *names])
+    rows = [r.asDict() for r in frame.withColumn("g_id", keys.gumbel(SEED, F.col("id"))).collect()]
+    for k in (60, 399):
         shares = {name: float(t != 1) for t, name in enumerate(names)}  # one takes none
         options = {"scores": names, "num_to_sample": k, "method": method}
         selection, found = chosen(frame, shares=shares, **options)

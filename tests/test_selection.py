@@ -69,7 +69,8 @@ def way(request, monkeypatch):
     """Pools that the driver holds, and those that it counts, with few rows at the end."""
     if request.param == "passes":
         bounds = {"small.BYTES": -1, "cuts._MAX_ROWS": 20, "allocation._OPEN_BYTES": 2_000,
-                  "pool.FEW_TARGETS": 2, "allocation.FEW_TARGETS": 2}  # fmt: skip
+                  "pool.FEW_TARGETS": 2, "allocation.FEW_TARGETS": 2,
+                  "quotas.FEW_TARGETS": 2}  # fmt: skip
         for name, bound in bounds.items():
             monkeypatch.setattr(WING + name, bound)
     return request.param
