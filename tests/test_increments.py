@@ -99,8 +99,7 @@ def commits(spark, output, name="weights"):
     [
         ("delta", {}, {"keep": ["topic"]}),
         ("delta", {"chunk_words": 8}, {"quality": "paper", "where": "topic != 'sailing'"}),
-        ("parquet", {"id_column": None}, {"duplicates": "keep"}),
-        ("csv", {}, {}),
+        ("csv", {"id_column": None}, {"duplicates": "keep"}),
     ],
 )
 def test_what_came_is_added_and_the_weights_are_those_of_a_whole_pass(
@@ -113,9 +112,8 @@ def test_what_came_is_added_and_the_weights_are_those_of_a_whole_pass(
         grown.weigh()
     before = commits(spark, grown.out)
     assert "chunk_words" in fit or before == [*reversed(sizes), 300]
-    if kind != "parquet":
-        grown.weigh()
-        assert commits(spark, grown.out) == before  # nothing was new
+    grown.weigh()
+    assert commits(spark, grown.out) == before  # nothing was new
     whole = grown.whole(**own)
     assert rows_of(spark, grown.out) == rows_of(spark, whole)
     if "keep" in own:

@@ -23,7 +23,7 @@ from dsir_spark.scoring import passes
 
 SLICES = 1024  # samples take whole slices of the ids' hash space
 _GRAINS = 1 << 20  # of the texts' hash space
-_SMALL = 1 << 20  # bytes
+_FEW, _SMALL = 4, 1 << 20  # frames; bytes of one
 
 
 def spec_of(config: FitOptions) -> FeatureSpec:
@@ -110,12 +110,14 @@ def without_held_out(
 
 
 def united(frames: Sequence[DataFrame]) -> DataFrame:
-    """The rows of all frames, of the same columns; those of small files in few tasks.
+    """The rows of all frames, of the same columns; where they are many, small files in few tasks.
 
     A file is a task of its own, and each takes a twentieth of a second that a worker of Python
     spends on its start: of sixty targets' texts more than all else. How large a frame is Spark
     knows where it is not behind Connect.
     """
+    if len(frames) <= _FEW:
+        return reduce(DataFrame.union, frames)
     sizes = [_bytes_of(frame) for frame in frames]
     small = [f for f, size in zip(frames, sizes, strict=True) if size < _SMALL]
     large = [f for f, size in zip(frames, sizes, strict=True) if size >= _SMALL]
