@@ -17,8 +17,8 @@ from pyspark.sql import functions as F
 from dsir_spark.errors import ColumnError, ConfigError, DataError
 from dsir_spark.local_rows import from_arrow, to_arrow
 from dsir_spark.options import SelectOptions
-from dsir_spark.selection import Pool, Selection, copies, find, keys, select, temperature
-from dsir_spark.selection.allocation import apportion
+from dsir_spark.selection import Pool, Selection, copies, find, keys, select, small, temperature
+from dsir_spark.selection.allocation import apportion, row_bytes
 
 WING = "dsir_spark.selection."
 
@@ -76,7 +76,9 @@ def way(request, monkeypatch):
     return request.param
 
 
-def chosen(frame, scores="x", ids="id", drop=False, shares=None, content=False, **options):
+def chosen(
+    frame, scores="x", ids="id", drop=False, shares=None, content=False, num_rows=None, **options
+):
     """A selection of the table, and the target of each row that is selected."""
     checked = SelectOptions.checked({"seed": SEED, "method": "top_k", **options})
     names = {None: F.col(scores)} if isinstance(scores, str) else {s: F.col(s) for s in scores}
@@ -84,7 +86,7 @@ def chosen(frame, scores="x", ids="id", drop=False, shares=None, content=False, 
     noise = "gumbel" if checked.method == "sample" else "none"
     pool = Pool(ids, names, noise, size=size if checked.sized else None,
                 copies="hash" if drop else None, ids_from_content=content)  # fmt: skip
-    selection = find(frame, pool, checked, shares)
+    selection = find(frame, pool, checked, shares, num_rows)
     assert Selection.from_json(selection.to_json(), pool) == selection
     rows = [row.asDict() for row in selection.filter(frame, frame).collect()]
     return selection, {row[ids]: row.get("target") for row in rows}
@@ -310,6 +312,19 @@ def test_what_cannot_be_selected_is_told(table):
 
 
 @pytest.mark.spark
+@pytest.mark.parametrize("rows_held, held", [(N - 1, True), (N // 2 + 1, False)])
+def test_a_pool_that_is_small_once_rows_are_rejected(table, monkeypatch, rows_held, held):
+    """Of copies, which its bins would say nothing of."""
+    frame, rows = table
+    monkeypatch.setattr(small, "BYTES", rows_held * row_bytes(1))
+    made, pool_of = [], small.SmallPool
+    monkeypatch.setattr(small, "SmallPool", lambda *own: made.append(1) or pool_of(*own))
+    options = {"scores": "odd", "num_to_sample": 100, "drop": True}
+    selection, found = chosen(frame, num_rows=N, **options)
+    plain, funnel = expected(rows, **options)
+    assert found == plain and selection.funnel.items() >= funnel.items() and bool(made) == held
+
+
 def test_rejected_rows(table):
     frame, rows = table
     selection, found = chosen(frame, num_to_sample=40, method="sample")

@@ -87,10 +87,13 @@ class _Find:
         self.funnel: dict[str, int] = {}
         self.bins: list[Bin] | None = None
         self.held: pa.Table | None = None
-        if num_rows is not None and num_rows * row_bytes(len(self.names)) <= small.BYTES:
+        size = None if num_rows is None else num_rows * row_bytes(len(self.names))
+        # Bins are no use to a pool that the driver will hold once it is without what is rejected.
+        may_hold = not self._simple and size is not None and size <= 2 * small.BYTES
+        if size is not None and size <= small.BYTES:
             self._hold()
         else:
-            self._count(self.staged, with_bins=not self.auto)
+            self._count(self.staged, with_bins=not self.auto and not may_hold)
 
     def _hold(self) -> None:
         """Bring all rows to the driver, and count the funnel there."""
@@ -116,16 +119,16 @@ class _Find:
 
     @property
     def is_small(self) -> bool:
-        """Should the driver hold the pool? One without copies, groups and the like is cut in as few
-        passes without."""
-        simple = (
-            self.bins is not None
-            and not self.pool.drops_copies(self.options)
-            and not self.pool.ids_from_content
-            and self.options.group_column is None
-        )
+        """Should the driver hold the pool?"""
+        simple = self.bins is not None and self._simple
         size = self.funnel["candidates"] * row_bytes(len(self.names))
         return self.held is not None or (not simple and size <= small.BYTES)
+
+    @property
+    def _simple(self) -> bool:
+        """A pool without copies, groups and the like is cut in as few passes by its bins."""
+        drops = self.pool.drops_copies(self.options) or self.pool.ids_from_content
+        return not drops and self.options.group_column is None
 
     def on_driver(self) -> Selection:
         """Everything else in NumPy."""

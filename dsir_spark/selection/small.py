@@ -127,6 +127,6 @@ def _codes(column: pa.ChunkedArray) -> Ints:
     for field in array.flatten():
         # Numbers below n again after each field, so that no product of them overflows.
         pair = found * (len(array) + 1) + _codes(pa.chunked_array([field])) + 1
-        found = np.unique(pair, return_inverse=True)[1].astype(np.int64)
+        found = np.asarray(pa.array(pair).dictionary_encode().indices).astype(np.int64)
     found[~np.asarray(pc.is_valid(array))] = -1
     return found
