@@ -34,16 +34,16 @@ def plain(numbers, sizes, kind):
 
 @pytest.mark.parametrize(
     "kind",
-    [bins.Kind("x", [(-1.0, 0.5), (0.0, 3.0), (2.0, 0.01)], exponents=True),
-     bins.Kind("x", [(0.0, 1.0)] * 3), bins.Kind("x", sizes="size")],
+    [bins.Kind("xyz", [(-1.0, 0.5), (0.0, 3.0), (2.0, 0.01)], exponents=True),
+     bins.Kind("xyz", [(0.0, 1.0)] * 3), bins.Kind("xyz", sizes="size")],
     ids=["exponents", "counts", "leading bits"],
 )  # fmt: skip
 def test_numbers_are_counted_in_bins(kind):
     rng = np.random.default_rng(3)
     numbers, sizes = rng.uniform(0, 4, (700, 3)), rng.integers(1, 99, 700).astype(float)
     numbers[::7] = 0.0
-    lists = pa.array(list(numbers), pa.list_(pa.float64()))
-    whole = pa.RecordBatch.from_arrays([lists, pa.array(sizes)], names=["x", "size"])
+    columns = [pa.array(x) for x in (*numbers.T, sizes)]
+    whole = pa.RecordBatch.from_arrays(columns, names=[*"xyz", "size"])
     cut = [whole.slice(i, 30) for i in range(0, 700, 30)]  # more batches than are held
     (*rows,) = pa.Table.from_batches(bins.counted([whole.slice(0, 0), *cut], {4: kind})).to_pylist()
     expected = plain(numbers, sizes, kind)
@@ -81,8 +81,8 @@ def test_the_best_of_many_numbers():
 
 
 def test_numbers_go_to_bins_that_are_given():
-    lists, at = pa.array([[3.0], [5.0], [4.0]]), pa.array([7, -2, 7])
-    batch = pa.RecordBatch.from_arrays([lists, at], names=["x", "at"])
+    numbers, at = pa.array([3.0, 5.0, 4.0]), pa.array([7, -2, 7])
+    batch = pa.RecordBatch.from_arrays([numbers, at], names=["x", "at"])
     (found,) = bins.counted([batch], {0: bins.Kind("x", at="at")})
     rows = [[r["bin"], r["n"], r["low"], r["high"]] for r in found.to_pylist()]
     assert rows == [[-2, 1, 5.0, 5.0], [7, 2, 3.0, 4.0]]

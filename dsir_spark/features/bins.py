@@ -23,18 +23,18 @@ _NAMES = tuple(each.split()[0] for each in COLUMNS.split(", "))
 
 
 class Kind(NamedTuple):
-    """How the T numbers of one column (list<double>) are counted.
+    """How the T numbers of a row are counted.
 
     Parameters
     ----------
-    column : without nulls, of T numbers a row
+    columns : T of them (double), without nulls; lists take twice as long from Spark
     scales : (low, step) of each of the T: bin = floor((x - low) / step); None: `batches.bins`
     at : a column (bigint) of the bins that these numbers, of T = 1, go to instead
     exponents : sum exp(x - middle of the bin) and its square, too
     sizes : a column (double) whose sum is kept instead
     """
 
-    column: str
+    columns: Sequence[str]
     scales: Sequence[tuple[float, float]] | None = None
     at: str | None = None
     exponents: bool = False
@@ -45,17 +45,16 @@ def counted(batches: Iterable[pa.RecordBatch], kinds: dict[int, Kind]) -> Iterat
     """COLUMNS: for each kind, t and bin the rows, both sums (0 where none is kept), and the least
     and largest number. One part for each partition: they are added up elsewhere."""
     parts: dict[tuple[int, int], list[Float64]] = {}
-    for batch in batches:
+    for batch in filter(len, batches):
         for key, kind in kinds.items():
-            lists = batch.column(kind.column)
-            numbers = lists.flatten().to_numpy(zero_copy_only=False)
             at, sizes = (
                 None if name is None else batch.column(name).to_numpy(zero_copy_only=False)
                 for name in (kind.at, kind.sizes)
             )
-            for t, x in enumerate(numbers.reshape(len(lists), -1).T if len(lists) else ()):
+            for t, name in enumerate(kind.columns):
                 there = parts.setdefault((key, t), [])
-                there.append(_rows(kind, t, np.ascontiguousarray(x), at, sizes))
+                x = batch.column(name).to_numpy(zero_copy_only=False)
+                there.append(_rows(kind, t, x, at, sizes))
                 if len(there) == 16:  # no more is held than there are bins, some times over
                     there[:] = [_added(np.concatenate(there, axis=1))]
     for (key, t), there in parts.items():

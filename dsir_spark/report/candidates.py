@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -237,20 +237,25 @@ def measure(
     tokens = F.col(NUM_TOKENS).cast("double")
     many = F.floor(F.log2(tokens / F.lit(float(_EXACT_LENGTHS))) * F.lit(256.0)) + _EXACT_LENGTHS
     length = F.when(tokens < _EXACT_LENGTHS, tokens).otherwise(many).cast("bigint")
-    columns = {RANK: F.array(*ranks), LENGTH: F.array(tokens)}
-    kinds = {RANK: bins.Kind(str(RANK), _plain(scales), exponents=True),
-             LENGTH: bins.Kind(str(LENGTH), at=_LENGTH)}  # fmt: skip
+    columns: list[Column] = []
+
+    def kind(number: int, given: Sequence[Column], *how: Any, **more: Any) -> bins.Kind:
+        named = [f"{number}_{t}" for t in range(len(given))]
+        columns.extend(c.cast("double").alias(n) for c, n in zip(given, named, strict=True))
+        return bins.Kind(named, *how, **more)
+
+    kinds = {RANK: kind(RANK, ranks, _plain(scales), exponents=True),
+             LENGTH: kind(LENGTH, [tokens], at=_LENGTH)}  # fmt: skip
     if keys:
         steps = max(256, _KEY_STEPS // len(ranks))
-        columns[KEY] = F.array(*selection.keys())
-        kinds[KEY] = bins.Kind(str(KEY), _plain(Scale.of(k, steps) for k in sample.keys.T))
+        at = _plain(Scale.of(k, steps) for k in sample.keys.T)
+        kinds[KEY] = kind(KEY, selection.keys(), at)
     if matched(selection):
-        columns[SCORE] = F.array(*map(quoted, model.match_columns[1::2]))
-        kinds[SCORE] = bins.Kind(str(SCORE), sizes=_SIZE)
-    size = num_ngrams(F.col(NUM_TOKENS), model.config.ngrams)
+        scores = list(map(quoted, model.match_columns[1::2]))
+        kinds[SCORE] = kind(SCORE, scores, sizes=_SIZE)
+    size = num_ngrams(F.col(NUM_TOKENS), model.config.ngrams).cast("double")
     of_candidates = weights.where(selection.is_candidate()).select(
-        *[c.cast("array<double>").alias(str(kind)) for kind, c in columns.items()],
-        size.cast("double").alias(_SIZE), length.alias(_LENGTH),
+        *columns, size.alias(_SIZE), length.alias(_LENGTH)
     ).mapInArrow(functools.partial(bins.counted, kinds=kinds), bins.COLUMNS)  # fmt: skip
     binned = F.array(*[scale.bin(rank) for scale, rank in zip(scales, ranks, strict=True)])
     rows_selected = [

@@ -41,6 +41,11 @@ class Rows:
         sizes = numbers(table, SIZE, np.int64) if SIZE in table.column_names else None
         return cls(table, place, sizes)
 
+    def where(self, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> Rows:
+        """Those that are kept (bool[n]), with the ranks that they had among all."""
+        sizes = None if self.sizes is None else self.sizes[kept]
+        return Rows(self.table.filter(pa.array(kept)), self.place[kept], sizes)
+
     def __len__(self) -> int:
         return len(self.place)
 

@@ -52,7 +52,7 @@ class SmallPool(Candidates):
             return 0
         if told:
             self.losers += self.rows.ids(np.flatnonzero(~kept))
-        self.rows = Rows.of(self.rows.table.filter(pa.array(kept)))
+        self.rows = self.rows.where(kept)
         self.ranks, self.keys = self.ranks[kept], self.keys[kept]
         return int((~kept).sum())
 
