@@ -152,7 +152,7 @@ def _bands(spectrum: Spectrum) -> dict[int, list[Band]]:
             if documents > before:
                 found[t].append((low, documents - before))
                 before = documents
-    return found
+    return {t: own for t, own in found.items() if own}
 
 
 def _banded(selection: Selection, bands: Mapping[int, Sequence[Band]]) -> list[Column]:
