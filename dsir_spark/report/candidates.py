@@ -75,7 +75,8 @@ def position(selection: Selection) -> Column:
     if len(selection.targets) == 1:
         return F.lit(0)
     names = F.array(*map(F.lit, selection.targets))
-    return (F.array_position(names, F.col(TARGET)) - 1).cast("int")
+    # By its name: the function of 3.5 takes no column for what is looked for.
+    return (F.call_function("array_position", names, F.col(TARGET)) - 1).cast("int")
 
 
 def draw(selection: Selection, weights: DataFrame) -> tuple[Sample, dict[str, int]]:
