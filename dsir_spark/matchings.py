@@ -59,10 +59,9 @@ def as_frame(model: Model, spark: SparkSession) -> DataFrame:
     names = ("target", "step", "num_ngrams", "threshold", "counts", "raw_share")
     columns = dict(zip(names, map(pa.array, zip(*rows, strict=True)), strict=True))
     found, wanted = pa.table(columns), 1 + len(rows) * model.config.num_buckets // _TASK_NUMBERS
-    # Spark makes a task of each chunk.
-    step = max(1, -(-len(rows) // wanted))
-    chunks = [found.slice(first, step) for first in range(0, len(rows), step)]
-    return from_arrow(spark, pa.concat_tables(chunks or [found]), _SCHEMA).coalesce(wanted)
+    # Spark makes a task of each batch.
+    batches = found.to_batches(max_chunksize=-(-len(rows) // wanted))
+    return from_arrow(spark, pa.Table.from_batches(batches), _SCHEMA).coalesce(wanted)
 
 
 def load_matchings(model: M, place: str, *, spark: SparkSession, version: int | None = None) -> M:

@@ -99,7 +99,8 @@ def commits(spark, output, name="weights"):
     [
         ("delta", {}, {"keep": ["topic"]}),
         ("delta", {"chunk_words": 8}, {"quality": "paper", "where": "topic != 'sailing'"}),
-        ("csv", {"id_column": None}, {"duplicates": "keep"}),
+        ("parquet", {"id_column": None}, {"duplicates": "keep"}),
+        ("csv", {}, {}),
     ],
 )
 def test_what_came_is_added_and_the_weights_are_those_of_a_whole_pass(

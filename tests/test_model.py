@@ -254,5 +254,10 @@ def test_small_files_are_read_in_few_tasks(spark, monkeypatch, tmp_path):
     texts = [str(i) for i in range(9)]
     assert sorted(r["text"] for r in together.collect()) == sorted([*texts[:7], *texts])
     assert united(frames[:1]).collect() == frames[0].collect()
+    wide = frames[0].selectExpr("text", *[f"{i} as n{i}" for i in range(300)])
+    wide.coalesce(1).write.parquet(f"{tmp_path}/wide")
+    sizes = sum(path.stat().st_size for path in (tmp_path / "wide").glob("*.parquet"))
+    read = spark.read.parquet(f"{tmp_path}/wide").select("text").where("text > ''")
+    assert documents._bytes_of(read) == sizes  # whatever is asked of it
     monkeypatch.setattr(documents, "_SMALL", 1)  # all are large
     assert united(frames).rdd.getNumPartitions() == 7

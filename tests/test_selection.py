@@ -325,6 +325,7 @@ def test_a_pool_that_is_small_once_rows_are_rejected(table, monkeypatch, rows_he
     assert found == plain and selection.funnel.items() >= funnel.items() and bool(made) == held
 
 
+@pytest.mark.spark
 def test_rejected_rows(table):
     frame, rows = table
     selection, found = chosen(frame, num_to_sample=40, method="sample")

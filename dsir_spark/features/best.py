@@ -46,8 +46,7 @@ def best(
             name: pa.array(lists[name][rows, t]) if name in lists else column.take(pa.array(rows))
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
         }
-        own = [columns[name].to_numpy() for name in orders]
-        order = pa.array(np.stack(own)[by, np.arange(len(rows))])
+        order = pa.array(np.choose(by, [columns[name].to_numpy() for name in orders]))
         marks = {"t": pa.array(t.astype(np.int32)), "by": pa.array(by.astype(np.int32))}
         yield pa.RecordBatch.from_pydict({**columns, **marks, "order": order})
 

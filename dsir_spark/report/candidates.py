@@ -161,13 +161,15 @@ class Bins(NamedTuple):
     @classmethod
     def of(cls, table: pa.Table) -> dict[tuple[int, int], Bins]:
         """Those of each kind and t, of a table of `bins.COLUMNS`."""
+        if not len(table):
+            return {}
         kind, t, *numbers = (column.to_numpy() for column in table.columns)
         order = np.lexsort((numbers[0], t, kind))
-        of = np.stack([kind, t])[:, order]
-        starts = np.flatnonzero((of[:, 1:] != of[:, :-1]).any(axis=0)) + 1
+        of = np.stack([kind, t], axis=1)[order]
+        starts = np.flatnonzero((of[1:] != of[:-1]).any(axis=1)) + 1
         found = zip(*[np.split(own[order], starts) for own in numbers], strict=True)
-        firsts = of[:, [0, *starts.tolist()]].T.tolist() if len(order) else []
-        return {(k, i): cls(*own) for (k, i), own in zip(firsts, found, strict=False)}
+        firsts = of[[0, *starts.tolist()]].tolist()
+        return {(k, i): cls(*own) for (k, i), own in zip(firsts, found, strict=True)}
 
     def median(self) -> float:
         """The lower median; 0 of none."""

@@ -73,8 +73,8 @@ def pick(weights: DataFrame, spectrum: Spectrum, examples: int) -> Picked:
     t, parts = F.col(f"{_AT}.t"), []
     for frame, places in frames:
         there = frame.withColumn(_AT, F.explode(F.array(*places))).where(f"{_AT}.place is not null")
-        key = F.array(*selection.ranks())[t] + selection.noise()
-        row = [key.alias("key"), F.array(*_log_weights(selection))[t].alias("log_weight")]
+        log_weight = F.array(*_log_weights(selection))[t].alias("log_weight")
+        row = [selection.key_for(t).alias("key"), log_weight]
         ids = quoted(selection.pool.id_column).alias("id")
         parts.append(there.select(ids, f"{_AT}.*", NUM_TOKENS, *row))
     if examples:
@@ -102,7 +102,7 @@ def _selected(spectrum: Spectrum, number: int) -> list[Column]:
     selection = spectrum.selection
     of, documents = position(selection), selection.num_documents
     top, middle, last = map(F.lit, PLACES[:3])
-    key = F.array(*selection.ranks())[of] + selection.noise()
+    key = selection.key_for(of)
     middles = [spectrum.bins(KEY, t).above(max(1, n // 2))[0] for t, n in enumerate(documents)]
     # Of a small selection the top is all there is to see.
     many = F.array(*[F.lit(n > 3 * number) for n in documents])[of]
@@ -126,8 +126,8 @@ def _rejected(spectrum: Spectrum, weights: DataFrame, number: int) -> DataFrame:
     few = few.where(drawn | may_reach(selection.noise(), selection.ranks(), lows))
     ids, kind = quoted(selection.pool.id_column), few.schema[selection.pool.id_column].dataType
     chance = F.array_repeat(-hashed.cast("double"), targets).alias("chance")
-    rows = [F.array(*selection.keys()).alias("key"),
-            F.array(*_log_weights(selection)).alias("log_weight")]  # fmt: skip
+    log_weights = F.array(*_log_weights(selection)).alias("log_weight")
+    rows = [F.array(*selection.keys()).alias("key"), log_weights]
     picked = functools.partial(best.best, orders={"key": number, "chance": 1})
     found = few.select(ids.alias("id"), NUM_TOKENS, *rows, chance).mapInArrow(
         picked, f"id {kind.simpleString()}, {NUM_TOKENS} bigint, key double, log_weight double, "

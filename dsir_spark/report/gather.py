@@ -161,9 +161,7 @@ def _with_targets(model: Model, weights: DataFrame, targets: Frames) -> DataFram
         return weights.withColumn(OF, F.lit(None).cast("array<string>"))
     text = quoted(model.config.text_column)
     named = [f.select(F.lit(name).alias(OF), text) for name, f in targets.items()]
-    hashed = model.scored(
-        united(named), matched=False, text_hash=True, keep=[OF]
-    )
+    hashed = model.scored(united(named), matched=False, text_hash=True, keep=[OF])
     names = F.sort_array(F.collect_set(OF)).alias(OF)
     hashes = hashed.where(F.col(NUM_TOKENS) > 0).groupBy(TEXT_HASH).agg(names)
     return weights.join(F.broadcast(hashes), TEXT_HASH, "left")

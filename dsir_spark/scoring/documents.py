@@ -128,11 +128,15 @@ def united(frames: Sequence[DataFrame]) -> DataFrame:
 
 
 def _bytes_of(frame: DataFrame) -> int:
-    """Bytes of the files that a frame is read from, about; _SMALL where they are not known."""
+    """Bytes of the files that a frame is read from; _SMALL or more where they are not known."""
     plan = getattr(frame, "_jdf", None)
     if plan is None:
         return _SMALL
-    return int(str(plan.queryExecution().analyzed().stats().sizeInBytes()))
+    # Not what Spark makes of them for the frame: it takes a text for twenty bytes, so that of a
+    # file of many columns little would seem to be left.
+    leaves = plan.queryExecution().analyzed().collectLeaves()
+    sizes = (leaves.apply(i).stats().sizeInBytes() for i in range(leaves.size()))
+    return sum(int(str(size)) for size in sizes)
 
 
 def num_ngrams(num_tokens: Column, ngrams: int) -> Column:

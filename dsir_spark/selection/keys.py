@@ -49,10 +49,7 @@ def noise(kind: str, seed: int, id_column: Column) -> Column:
 def may_reach(noise: Column, ranks: Sequence[Column], lows: Sequence[float]) -> Column:
     """Which rows may have, for a target, a key (rank + noise) from its `low` (finite) on: the noise
     is computed once, and not for each target."""
-    # A hair less than what the sum of rank and noise may be rounded by.
-    missing = [
-        F.lit(low - 0.01 - 1e-12 * abs(low)) - rank for rank, low in zip(ranks, lows, strict=True)
-    ]
+    missing = [F.lit(low - _hair(low)) - rank for rank, low in zip(ranks, lows, strict=True)]
     return noise >= (F.least(*missing) if len(missing) > 1 else missing[0])
 
 
@@ -60,9 +57,13 @@ def may_be_between(score: Column, kind: str, low: float, high: float) -> Column:
     """Which rows may have a key from `low` to `high`, by the score alone: cheaper than the key."""
     least, most = NOISE_ENDS[kind]
     found = F.lit(True)
-    # A hair more than what the sum of score and noise may be rounded by.
     if math.isfinite(low):
-        found = found & (score >= F.lit(low - most - 0.01 - 1e-12 * abs(low)))
+        found = found & (score >= F.lit(low - most - _hair(low)))
     if math.isfinite(high):
-        found = found & (score <= F.lit(high - least + 0.01 + 1e-12 * abs(high)))
+        found = found & (score <= F.lit(high - least + _hair(high)))
     return found
+
+
+def _hair(key: float) -> float:
+    """More than the sum of score and noise may be rounded by, near a key."""
+    return 0.01 + 1e-12 * abs(key)

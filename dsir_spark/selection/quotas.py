@@ -248,7 +248,7 @@ def placed(rows: DataFrame, rule: Rule, cuts: Sequence[Cut], quotas: Sequence[Qu
 
 def _may_reach(rows: DataFrame, cuts: Sequence[Cut]) -> Column | None:
     """Which rows may reach a cut, told by their noise and ranks in code that Spark compiles: of
-    many targets the rest is functions of arrays, an eighth as fast. None: by these nothing tells.
+    many targets the rest is functions of arrays, which it does not. None: by these nothing tells.
     """
     keys = {t: cut.key for t, cut in enumerate(cuts) if cut.key is not None}
     known = {NOISE, RANKS} <= set(rows.columns) and len(keys) > FEW_TARGETS

@@ -114,7 +114,12 @@ class Selection:
 
     def keys(self) -> list[Column]:
         """The key of a row for each target."""
-        return [rank + self.noise() for rank in self.ranks()]
+        noise = self.noise()
+        return [rank + noise for rank in self.ranks()]
+
+    def key_for(self, target: Column) -> Column:
+        """The key of a row for the target at a position (int, from 0)."""
+        return F.array(*self.ranks())[target] + self.noise()
 
     def noise(self) -> Column:
         """What is added to a row's ranks."""
