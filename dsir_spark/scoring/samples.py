@@ -48,16 +48,16 @@ class HeldSample:
 
     def histograms(self, tables: Float64) -> list[matched.Histogram]:
         """See `matched.Sample`."""
-        return [matched.histogram(own, self._sizes) for own in self._scores(tables)]
+        return [matched.histogram(own, self._sizes) for own in self.scores(tables)]
 
     def counts(self, tables: Float64, thresholds: Float64) -> list[Int64]:
         """See `matched.Sample`."""
         found = np.zeros((len(thresholds), self._num_buckets), np.int64)
-        for k, chosen in enumerate(self._scores(tables) >= thresholds[:, None]):
+        for k, chosen in enumerate(self.scores(tables) >= thresholds[:, None]):
             sums.add_counts(self._buckets, self._indptr, chosen, found[k])
         return list(found)
 
-    def _scores(self, tables: Float64) -> Float64:
+    def scores(self, tables: Float64) -> Float64:
         """Mean scores, float64[K, n]; those of the tables asked for last are kept."""
         if self._scored is not None and self._scored[0] is tables:
             return self._scored[1]

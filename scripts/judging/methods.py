@@ -272,7 +272,7 @@ class _Learning(HeldSample):
     def take(self, tables: np.ndarray, thresholds: np.ndarray) -> None:
         """Add to the keys what the next step takes."""
         self._step += 1
-        self.keys += self._step * (self._scores(tables) >= thresholds)
+        self.keys += self._step * (self.scores(tables) >= thresholds[:, None]).T
 
     def counts(self, tables: np.ndarray, thresholds: np.ndarray) -> list[np.ndarray]:
         self.take(tables, thresholds)
