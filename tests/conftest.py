@@ -37,6 +37,13 @@ def spark(tmp_path_factory):
             # Queries here are many and small: compiling each would take longer than running it.
             "spark.sql.codegen.wholeStage": "false",
             "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+            # Each commit to a local disk starts twenty processes (chmod, readlink), 4 ms each: five
+            # where the log has no checksums, Delta's and Hadoop's.
+            "spark.databricks.delta.writeChecksumFile.enabled": "false",
+            "spark.hadoop.fs.AbstractFileSystem.file.impl": "org.apache.hadoop.fs.local.RawLocalFs",
+            # What adaptive execution saves is on large data; test_invariance holds that it changes
+            # nothing, and all that users run has it on.
+            "spark.sql.adaptive.enabled": "false",
             # VACUUM lists folders by so many tasks: 10,000 by default, two minutes of nothing.
             "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
         },

@@ -68,20 +68,39 @@ class Grown:
     def weigh(self, **more):
         return self.stage(job.weigh, incremental=True, **more)
 
-    def begun(self, n, **own):
-        """Itself, with a model and weights of the first n rows."""
+    def begun(self, n, model=None, **own):
+        """Itself, with a model, fitted here or a copy of another's, and weights of the first n
+        rows."""
         self.add(n)
-        self.stage(job.fit)
+        if model is None:
+            self.stage(job.fit)
+        else:
+            with_model(model, self.out)
+            self.target = model.parent / "target.parquet"
         self.weigh(**own)  # there are none: all
         return self
 
     def whole(self, **own):
         """The output of all of raw weighed at once, by a copy of the model."""
         place = self.out.parent / "whole"
-        for name in ("model", "runs"):
-            shutil.copytree(self.out / name, place / name)
+        with_model(self.out, place)
         self.stage(job.weigh, place, **own)
         return place
+
+
+def with_model(output, place):
+    """A copy of an output's model at a place."""
+    for name in ("model", "runs"):
+        shutil.copytree(output / name, place / name)
+
+
+@pytest.fixture(scope="module")
+def model(spark, tmp_path_factory):
+    """An output with a model fitted by default options, for tests of weights alone."""
+    grown = Grown(spark, tmp_path_factory.mktemp("model"))
+    grown.add(300)
+    grown.stage(job.fit)
+    return grown.out
 
 
 def rows_of(spark, output, name="weights"):
@@ -104,9 +123,9 @@ def commits(spark, output, name="weights"):
     ],
 )
 def test_what_came_is_added_and_the_weights_are_those_of_a_whole_pass(
-    spark, tmp_path, kind, fit, own
+    spark, tmp_path, model, kind, fit, own
 ):
-    grown = Grown(spark, tmp_path, kind, fit).begun(300, **own)
+    grown = Grown(spark, tmp_path, kind, fit).begun(300, None if fit else model, **own)
     sizes = [101, 103] if "keep" in own else [101]
     for n in sizes:
         grown.add(n)
@@ -153,8 +172,9 @@ def test_counts_that_came_make_the_model_of_a_fit_on_all(
         grown.stage(job.fit, incremental=True)
 
 
-def test_a_matched_selection_goes_on_by_the_steps_that_it_learnt(spark, tmp_path):
-    grown, budget = Grown(spark, tmp_path).begun(300, keep=["topic"]), {**BUDGET, "method": "match"}
+def test_a_matched_selection_goes_on_by_the_steps_that_it_learnt(spark, tmp_path, model):
+    budget = {**BUDGET, "method": "match"}
+    grown = Grown(spark, tmp_path).begun(300, model, keep=["topic"])
     first = again(spark, grown.out, keep=["topic"], **budget)
     grown.add(100)
     grown.weigh()
@@ -197,8 +217,8 @@ def appending(monkeypatch, instead):
         yield
 
 
-def test_killed_and_met_by_others_rows_are_there_once(spark, tmp_path, monkeypatch):
-    grown = Grown(spark, tmp_path).begun(300)
+def test_killed_and_met_by_others_rows_are_there_once(spark, tmp_path, model, monkeypatch):
+    grown = Grown(spark, tmp_path).begun(300, model)
 
     def dying(after):
         def die(append):
@@ -250,8 +270,9 @@ def test_killed_and_met_by_others_rows_are_there_once(spark, tmp_path, monkeypat
     assert again(spark, grown.out, **BUDGET)["funnel"]["selected"] == 20
 
 
-def test_rows_that_changed_are_followed_by_the_change_data_feed(spark, tmp_path):
-    grown = Grown(spark, tmp_path, **FEED).begun(300, keep=["topic"], where="topic != 'bad'")
+def test_rows_that_changed_are_followed_by_the_change_data_feed(spark, tmp_path, model):
+    grown = Grown(spark, tmp_path, **FEED)
+    grown.begun(300, model, keep=["topic"], where="topic != 'bad'")
     grown.add(100)
     grown.sql("UPDATE {raw} SET text = concat(text, ' and salt') WHERE id LIKE 'c1%'")
     grown.sql("UPDATE {raw} SET topic = 'bad' WHERE id = 'c11'")
@@ -307,8 +328,8 @@ def test_what_cannot_be_told_is_refused_in_a_line(spark, tmp_path):
         grown.stage(job.fit, num_tokens_to_fit=1000, incremental=True)
 
 
-def test_files_that_changed_are_refused(spark, tmp_path):
-    grown = Grown(spark, tmp_path, "parquet").begun(300)
+def test_files_that_changed_are_refused(spark, tmp_path, model):
+    grown = Grown(spark, tmp_path, "parquet").begun(300, model)
     grown.add(10)
     os.utime(grown.raw / "300.parquet", (1, 1))
     with pytest.raises(

@@ -98,13 +98,16 @@ def test_model_weights_and_selection_are_the_oracles(once, expected):
 def test_same_bits_for_any_partitions_batches_and_order(spark, once, partitions, batch):
     rows = list(RAW)
     random.Random(partitions * batch).shuffle(rows)
-    name = "spark.sql.execution.arrow.maxRecordsPerBatch"
-    before = spark.conf.get(name)
-    spark.conf.set(name, str(batch))
+    own = {"spark.sql.execution.arrow.maxRecordsPerBatch": str(batch),
+           "spark.sql.adaptive.enabled": str(batch > 1).lower()}  # fmt: skip
+    before = {name: spark.conf.get(name) for name in own}
+    for name, value in own.items():
+        spark.conf.set(name, value)
     try:
         assert everything(spark, rows, partitions) == once
     finally:
-        spark.conf.set(name, before)
+        for name, value in before.items():
+            spark.conf.set(name, value)
 
 
 # In a process of its own: one process holds classic sessions or Connect sessions. Its workers are
