@@ -118,7 +118,14 @@ sys.path.insert(0, sys.argv[1])
 from pyspark.sql import SparkSession, functions as F
 from pyspark.sql import types as T
 from test_invariance import RAW, both, everything
-spark = SparkSession.builder.remote("local[2]").getOrCreate()
+spark = SparkSession.builder.remote("local[2]").config(map={
+    # As in conftest: small queries, and a JVM that ends soon. A third of the time less.
+    "spark.sql.shuffle.partitions": "2",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.ui.enabled": "false",
+}).getOrCreate()
 print("FOUND", everything(spark, RAW, 3))
 
 from functools import partial
