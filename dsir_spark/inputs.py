@@ -28,6 +28,7 @@ class Input:
     everything : all rows
     dropped : conditions under which a row of `everything` is not in `frame`, by stage of the funnel
     notes : what is left out or filled in, in sentences
+    traces : `places.traces` of before the files were looked at
     """
 
     frame: DataFrame
@@ -35,6 +36,7 @@ class Input:
     everything: DataFrame
     dropped: dict[str, Column] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    traces: tuple[int, int] | None = field(default=None, compare=False)
 
     def check_unchanged(self) -> None:
         """Raise a `DataError` where files came, went or changed since they were looked at.
@@ -44,7 +46,10 @@ class Input:
         if "listing" not in self.identity:
             return
         place, kind = self.identity["place"], self.identity["format"]
-        facts = files.find(self.frame.sparkSession, place, kind, place).facts
+        spark = self.frame.sparkSession
+        if self.traces is not None and places.traces(spark, place) == self.traces:
+            return
+        facts = files.find(spark, place, kind, place).facts
         if facts != {name: self.identity[name] for name in facts}:
             raise DataError(f"the files under {place} changed while they were read: run again on "
                             "data that stands still")  # fmt: skip
@@ -73,7 +78,7 @@ def open_input(
     ColumnError
         `where` does not hold for its columns.
     """
-    named, version = not places.is_path(place), None
+    named, version, traces = not places.is_path(place), None, None
     if named or kind in (None, "delta"):
         version = tables.delta_version(spark, place)
     if named or kind == "delta" or version is not None:
@@ -82,6 +87,7 @@ def open_input(
         identity |= {"delta_version": version.data} if version is not None else {}
         notes: list[str] = []
     else:
+        traces = places.traces(spark, place)
         found = files.find(spark, place, kind, owner)
         if known is not None and "listing" in known:
             found = files.newer(spark, found, known, owner)
@@ -100,7 +106,7 @@ def open_input(
         dropped["filtered"] = ~F.coalesce(F.expr(where), F.lit(False))
         if "unparsed" in dropped:
             dropped["filtered"] &= ~dropped["unparsed"]
-    return Input(frame, identity, read, dropped, notes)
+    return Input(frame, identity, read, dropped, notes, traces)
 
 
 def refuse_repeated(ids: DataFrame, id_column: str, owner: str) -> None:

@@ -71,6 +71,27 @@ def nothing_at(spark: SparkSession, place: str, within: str = "") -> bool:
     return not os.path.lexists(os.path.join(found, within) if within else found)
 
 
+def traces(spark: SparkSession, place: str) -> tuple[int, int] | None:
+    """Number, and a hash of names, sizes and times, of all files under a path of this machine.
+
+    Alike twice, nothing has changed under it. None where that is not known so: elsewhere, and of a
+    pattern. For a look that Spark would take by a job, and again after each pass over raw.
+    """
+    if not is_path(place) or not _on_this_machine(spark):
+        return None
+    top, number, digest = resolved(spark, place), 0, 0
+    try:
+        paths = (os.path.join(folder, name)
+                 for folder, _, names in os.walk(top, followlinks=True) for name in names)
+        for path in paths if os.path.isdir(top) else [top]:
+            found = os.stat(path)
+            number += 1
+            digest ^= hash((path, found.st_size, found.st_mtime_ns))
+    except OSError:  # a pattern; or what goes while it is looked at
+        return None
+    return number, digest
+
+
 def _on_this_machine(spark: SparkSession) -> bool:
     # In this order: elsewhere each question is a message to a server, and the first one settles it.
     if not setting(spark, "spark.master").startswith("local"):

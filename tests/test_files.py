@@ -184,11 +184,28 @@ def test_endings_in_capitals_leave_other_formats_out(spark, tmp_path):
     assert "2 files" in found.notes[0]
 
 
-def test_files_that_change_are_seen(spark, tmp_path):
-    made(tmp_path, {"r/a.jsonl": JSONL})
+def test_files_that_change_are_seen(spark, tmp_path, monkeypatch):
+    made(tmp_path, {"r/a.jsonl": JSONL, "elsewhere/c.jsonl": JSONL})
+    (tmp_path / "r" / "linked").symlink_to(tmp_path / "elsewhere")
     raw = inputs.open_input(spark, str(tmp_path / "r"), None, "raw")
-    made(tmp_path, {"r/README.md": "no data"})
+    with monkeypatch.context() as patch:  # Spark is not asked where nothing at all has changed
+        patch.setattr(files, "find", None)
+        raw.check_unchanged()
+    made(tmp_path, {"r/README.md": "no data", "r/_SUCCESS": ""})
     raw.check_unchanged()
+    pattern = inputs.open_input(spark, str(tmp_path / "r" / "*.jsonl"), None, "raw")
+    alone = inputs.open_input(spark, f"file:{tmp_path}/r/a.jsonl", None, "raw")
+    for one in (pattern, alone):
+        one.check_unchanged()
+    made(tmp_path, {"r/a.jsonl": JSONL.replace("a", "b", 1)})
+    for one in (pattern, alone):
+        with pytest.raises(DataError, match="changed while they were read"):
+            one.check_unchanged()
+    raw = inputs.open_input(spark, str(tmp_path / "r"), None, "raw")
+    made(tmp_path, {"elsewhere/c.jsonl": JSONL * 2})
+    with pytest.raises(DataError, match="changed while they were read"):
+        raw.check_unchanged()
+    raw = inputs.open_input(spark, str(tmp_path / "r"), None, "raw")
     made(tmp_path, {"r/b.jsonl": JSONL})
     with pytest.raises(DataError, match="changed while they were read"):
         raw.check_unchanged()
