@@ -83,6 +83,7 @@ lint: $(VENV)/.installed-test
 
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file scripts/mypy.ini scripts/*.py scripts/judging
 
 # One after the other even under -j: the cheap ones first.
 check:

@@ -13,6 +13,7 @@ import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +38,7 @@ TASKS = {
 }  # fmt: skip
 
 Int64 = np.ndarray
-Texts = pa.Array
+Texts: TypeAlias = pa.Array
 
 
 @dataclasses.dataclass(frozen=True)
