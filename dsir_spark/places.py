@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
@@ -72,24 +73,31 @@ def nothing_at(spark: SparkSession, place: str, within: str = "") -> bool:
 
 
 def traces(spark: SparkSession, place: str) -> tuple[int, int] | None:
-    """Number, and a hash of names, sizes and times, of all files under a path of this machine.
+    """Number, and a hash of names, sizes and times, of what Spark may read under a local path.
 
-    Alike twice, nothing has changed under it. None where that is not known so: elsewhere, and of a
-    pattern. For a look that Spark would take by a job, and again after each pass over raw.
+    Alike twice in a process, nothing has changed there. None where that is not known so: of
+    patterns, and of what is not on this machine. Spark's own look is a job, after each pass.
     """
     if not is_path(place) or not _on_this_machine(spark):
         return None
     top, number, digest = resolved(spark, place), 0, 0
     try:
-        paths = (os.path.join(folder, name)
-                 for folder, _, names in os.walk(top, followlinks=True) for name in names)
-        for path in paths if os.path.isdir(top) else [top]:
+        for path in _visible(top):
             found = os.stat(path)
             number += 1
             digest ^= hash((path, found.st_size, found.st_mtime_ns))
     except OSError:  # a pattern; or what goes while it is looked at
         return None
     return number, digest
+
+
+def _visible(top: str) -> Iterator[str]:
+    """The file, or the files below the folder: but what begins with a dot, which Spark skips."""
+    if not os.path.isdir(top):
+        yield top
+    for folder, folders, names in os.walk(top, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(folder, name) for name in names if not name.startswith("."))
 
 
 def _on_this_machine(spark: SparkSession) -> bool:

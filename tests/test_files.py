@@ -188,7 +188,8 @@ def test_files_that_change_are_seen(spark, tmp_path, monkeypatch):
     made(tmp_path, {"r/a.jsonl": JSONL, "elsewhere/c.jsonl": JSONL})
     (tmp_path / "r" / "linked").symlink_to(tmp_path / "elsewhere")
     raw = inputs.open_input(spark, str(tmp_path / "r"), None, "raw")
-    with monkeypatch.context() as patch:  # Spark is not asked where nothing at all has changed
+    made(tmp_path, {"r/.git/x": "y", "r/.a.jsonl.crc": "z"})  # nothing that Spark would read
+    with monkeypatch.context() as patch:  # it is not asked where nothing else has changed
         patch.setattr(files, "find", None)
         raw.check_unchanged()
     made(tmp_path, {"r/README.md": "no data", "r/_SUCCESS": ""})
