@@ -41,9 +41,6 @@ def spark(tmp_path_factory):
             # where the log has no checksums, Delta's and Hadoop's.
             "spark.databricks.delta.writeChecksumFile.enabled": "false",
             "spark.hadoop.fs.AbstractFileSystem.file.impl": "org.apache.hadoop.fs.local.RawLocalFs",
-            # What adaptive execution saves is on large data; test_invariance holds that it changes
-            # nothing, and all that users run has it on.
-            "spark.sql.adaptive.enabled": "false",
             # VACUUM lists folders by so many tasks: 10,000 by default, two minutes of nothing.
             "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
         },

@@ -98,6 +98,7 @@ def test_model_weights_and_selection_are_the_oracles(once, expected):
 def test_same_bits_for_any_partitions_batches_and_order(spark, once, partitions, batch):
     rows = list(RAW)
     random.Random(partitions * batch).shuffle(rows)
+    # (Clusters have adaptive execution, local sessions do not.)
     own = {"spark.sql.execution.arrow.maxRecordsPerBatch": str(batch),
            "spark.sql.adaptive.enabled": str(batch > 1).lower()}  # fmt: skip
     before = {name: spark.conf.get(name) for name in own}
