@@ -92,8 +92,9 @@ def test_counts_weights_and_top_k(spark, tmp_path, inputs, ngrams):
            for line in part.open(encoding="utf-8")}  # fmt: skip
 
     raw = spark.createDataFrame([(r["id"], r["text"]) for r in rows], "id string, text string")
-    lines = target_path.open(encoding="utf-8")
-    target = spark.createDataFrame([(json.loads(line)["text"],) for line in lines], "text string")
+    with target_path.open(encoding="utf-8") as lines:
+        texts = [(json.loads(line)["text"],) for line in lines]
+    target = spark.createDataFrame(texts, "text string")
     model = DSIR(hash="sha256", ngrams=ngrams, num_buckets=10_000).fit(raw, target)
     assert (model.raw.counts == raw_counts).all()
     assert (model.targets["target"].counts == target_counts).all()
