@@ -65,9 +65,9 @@ def nothing_at(spark: SparkSession, place: str, within: str = "") -> bool:
     Of a path of this machine. Spark answers by an exception, which costs it 70 ms, and a run looks
     at twenty places where nothing is yet.
     """
-    if not is_path(place) or not _on_this_machine(spark):
+    found = _local(spark, place)
+    if found is None:
         return False
-    found = resolved(spark, place)
     # (A slash after the name of a file would make it one of nothing.)
     return not os.path.lexists(os.path.join(found, within) if within else found)
 
@@ -78,9 +78,9 @@ def traces(spark: SparkSession, place: str) -> tuple[int, int] | None:
     Alike twice in a process, nothing has changed there. None where that is not known so: of
     patterns, and of what is not on this machine. Spark's own look is a job, after each pass.
     """
-    if not is_path(place) or not _on_this_machine(spark):
+    top, number, digest = _local(spark, place), 0, 0
+    if top is None:
         return None
-    top, number, digest = resolved(spark, place), 0, 0
     try:
         for path in _visible(top):
             found = os.stat(path)
@@ -98,6 +98,14 @@ def _visible(top: str) -> Iterator[str]:
     for folder, folders, names in os.walk(top, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (os.path.join(folder, name) for name in names if not name.startswith("."))
+
+
+def _local(spark: SparkSession, place: str) -> str | None:
+    """Where a path of this machine is; None of a table's name, and of what is elsewhere."""
+    if not is_path(place) or not _on_this_machine(spark):
+        return None
+    found = resolved(spark, place)
+    return None if _SCHEME.match(found) else found  # a store's, which a local session reads too
 
 
 def _on_this_machine(spark: SparkSession) -> bool:

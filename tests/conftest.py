@@ -48,3 +48,12 @@ def spark(tmp_path_factory):
     session.sparkContext.setLogLevel("ERROR")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def store(spark, tmp_path_factory):
+    """A folder by another scheme, by Hadoop's view of it: it stands for s3a: and its like."""
+    conf = spark.sparkContext._jsc.hadoopConfiguration()
+    folder = tmp_path_factory.mktemp("store")
+    conf.set("fs.viewfs.mounttable.default.link./store", f"file:{folder}")
+    return "viewfs:/store"

@@ -214,6 +214,22 @@ def test_files_that_change_are_seen(spark, tmp_path, monkeypatch):
         inputs.as_recorded(spark, raw.identity, "raw")
 
 
+def test_a_store_is_no_path_of_this_machine(spark, store):
+    table, parquet = f"{store}/table", f"{store}/parquet"
+    assert tables.write(spark.range(5), table).rows == 5
+    written = tables.write(spark.range(3), table, overwrite=True)
+    assert (written.data, written.rows) == (1, 3) and tables.delta_version(spark, table) == written
+    raw = inputs.open_input(spark, table, None, "raw")
+    assert raw.identity["format"] == "delta" and raw.frame.count() == 3
+    assert not tables.exists(spark, parquet)
+    spark.range(4).write.parquet(parquet)
+    raw = inputs.open_input(spark, parquet, None, "raw")
+    raw.check_unchanged()
+    spark.range(4).write.mode("append").parquet(parquet)
+    with pytest.raises(DataError, match="changed while they were read"):
+        raw.check_unchanged()
+
+
 @pytest.mark.parametrize(
     "predicate", ["rand() < 0.5", "uuid() > 'a'", "monotonically_increasing_id() > 1"]
 )

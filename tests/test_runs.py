@@ -229,6 +229,15 @@ def shown_as_stored(spark, folder, facts):
     job.write_report(spark, few, output)
 
 
+def test_a_local_session_runs_over_a_store(spark, data, store):  # noqa: F811
+    spark.read.parquet(str(data / "parquet")).write.parquet(f"{store}/raw")
+    chosen = options(data, f"{store}/out", raw=f"{store}/raw")
+    assert run(spark, chosen)["funnel"]["selected"] == 50
+    with pytest.raises(TableError, match="already holds model, weights, selected"):
+        run(spark, chosen)
+    assert again(spark, f"{store}/out", **BUDGET)["funnel"]["selected"] == 20
+
+
 def test_places_in_any_spelling_are_one(spark, data, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.chdir(data)
     chosen = options(data, tmp_path / "o [1] {x} #5%", raw="parquet/", target="./cooking.parquet")

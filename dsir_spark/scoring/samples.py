@@ -63,7 +63,7 @@ class HeldSample:
             return self._scored[1]
         n = len(self._sizes)
         found = np.empty((tables.shape[1], n))
-        # Parts of equal numbers of n-grams, of some megabyte of scores, so that they are turned
+        # Parts of equal numbers of n-grams, of about a megabyte of scores, so that they are turned
         # over in a processor's cache; at least one for each thread.
         parts = max(os.cpu_count() or 1, tables.shape[1] * n // _PART)
         edges = np.linspace(0, self._indptr[-1], parts + 1)[1:-1]
