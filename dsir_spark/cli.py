@@ -360,7 +360,3 @@ def main(arguments: list[str] | None = None) -> None:
         code, line = _outcome(error)
         click.echo(line, err=True)
         sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -641,5 +641,10 @@ assert not {"numba", "matplotlib", "dsir_spark.job"} & set(sys.modules)
     assert len(lines) == 4 and lines[-1].startswith("error: raw: there is nothing at x")
 
 
+def test_the_package_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "dsir_spark", "--version"], capture_output=True)
+    assert done.returncode == 0 and done.stdout.startswith(b"dsir-spark, version")
+
+
 def test_yaml_is_read_by_a_loader_that_makes_plain_values_only():
     assert issubclass(startup._Loader, yaml.SafeLoader)
