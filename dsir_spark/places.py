@@ -65,7 +65,7 @@ def nothing_at(spark: SparkSession, place: str, within: str = "") -> bool:
     Of a path of this machine. Spark answers by an exception, which costs it 70 ms, and a run looks
     at twenty places where nothing is yet.
     """
-    found = _local(spark, place)
+    found = local(spark, place)
     if found is None:
         return False
     # (A slash after the name of a file would make it one of nothing.)
@@ -78,7 +78,7 @@ def traces(spark: SparkSession, place: str) -> tuple[int, int] | None:
     Alike twice in a process, nothing has changed there. None where that is not known so: of
     patterns, and of what is not on this machine. Spark's own look is a job, after each pass.
     """
-    top, number, digest = _local(spark, place), 0, 0
+    top, number, digest = local(spark, place), 0, 0
     if top is None:
         return None
     try:
@@ -100,7 +100,7 @@ def _visible(top: str) -> Iterator[str]:
         yield from (os.path.join(folder, name) for name in names if not name.startswith("."))
 
 
-def _local(spark: SparkSession, place: str) -> str | None:
+def local(spark: SparkSession, place: str) -> str | None:
     """Where a path of this machine is; None of a table's name, and of what is elsewhere."""
     if not is_path(place) or not _on_this_machine(spark):
         return None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
+from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import types as T
 
 from dsir_spark import failures, files, places
@@ -33,7 +34,8 @@ _MAINTENANCE = {
     "UPGRADE PROTOCOL", "ADD FEATURE", "DROP FEATURE", "CHANGE COLUMN", "SET TABLE LOCATION",
 }  # fmt: skip
 _REFUSED = r"(?i)permission|privilege|denied|PARSE_SYNTAX_ERROR"
-_LOG = "_delta_log"  # folder of a table's commits, by Delta's protocol
+# By Delta's protocol: folder of a table's commits, and their names.
+_LOG, _COMMIT = "_delta_log", re.compile(r"\d{20}\.json")
 _HISTORY = 1_000  # commits looked through for the last one that changed rows
 
 
@@ -79,20 +81,44 @@ def delta_version(spark: SparkSession, place: str) -> Version | None:
     TableError
         There is something that cannot be looked at.
     """
-    name = places.sql_name(spark, place)
-    if name is None or places.nothing_at(spark, place, _LOG):
+    if places.sql_name(spark, place) is None or places.nothing_at(spark, place, _LOG):
         return None
     try:
-        rows = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").collect()
+        rows = _commits(spark, place, 1)
         if rows and rows[0]["operation"] in {*_MAINTENANCE, "RESTORE"}:
-            rows = spark.sql(f"DESCRIBE HISTORY {name} LIMIT {_HISTORY}").collect()
+            rows = _commits(spark, place, _HISTORY)
     except PySparkException as error:
         _refuse_other_than_nothing(place, error)
         return None
     return _last_change(rows) if rows else None
 
 
-def _last_change(rows: list[Row]) -> Version:
+def _commits(spark: SparkSession, place: str, n: int) -> Sequence[Mapping[str, Any]]:
+    """What the last `n` commits say of themselves, the newest first.
+
+    Read on this machine they cost no job, of which a run has thirty.
+    """
+    folder = places.local(spark, place)
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        if folder is not None and (found := _logged(os.path.join(folder, _LOG), n)):
+            return found
+    name = places.sql_name(spark, place)
+    return [r.asDict() for r in spark.sql(f"DESCRIBE HISTORY {name} LIMIT {n}").collect()]
+
+
+def _logged(log: str, n: int) -> list[dict[str, Any]]:
+    """The last commits in a log on this machine, by Delta's protocol: a file of JSON lines each."""
+    names = sorted(filter(_COMMIT.fullmatch, os.listdir(log)), reverse=True)[:n]
+    told = ("operation", "operationParameters", "operationMetrics", "userMetadata")
+    commits = []
+    for name in names:
+        with open(os.path.join(log, name), encoding="utf-8") as lines:
+            info = json.loads(next(lines, ""))["commitInfo"]
+        commits.append({"version": int(name[:-5]), **{key: info.get(key) for key in told}})
+    return commits
+
+
+def _last_change(rows: Sequence[Mapping[str, Any]]) -> Version:
     """The last commit that changed rows, of a history from the newest."""
     latest, at = int(rows[0]["version"]), int(rows[0]["version"])
     found = rows[-1]
@@ -110,7 +136,7 @@ def _last_change(rows: list[Row]) -> Version:
                    None if rows_written is None else int(rows_written))  # fmt: skip
 
 
-def _record_of(row: Row) -> dict[str, Any]:
+def _record_of(row: Mapping[str, Any]) -> dict[str, Any]:
     try:
         found = json.loads(row["userMetadata"] or "{}")
     except ValueError:  # another's
@@ -120,8 +146,7 @@ def _record_of(row: Row) -> dict[str, Any]:
 
 def records(spark: SparkSession, place: str, after: int = -1) -> list[tuple[int, dict[str, Any]]]:
     """Versions and records of the commits since version `after`, the newest first."""
-    name = places.sql_name(spark, place)
-    rows = spark.sql(f"DESCRIBE HISTORY {name} LIMIT {_HISTORY}").collect()
+    rows = _commits(spark, place, _HISTORY)
     return [(r["version"], _record_of(r)) for r in rows if r["version"] > after]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import dataclasses
 import datetime
 import gzip
 import json
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dsir_spark import files, inputs, tables
+from dsir_spark import files, inputs, places, tables
 from dsir_spark.errors import ColumnError, DataError, DSIRError, TableError
 
 pytestmark = pytest.mark.spark
@@ -212,6 +213,39 @@ def test_files_that_change_are_seen(spark, tmp_path, monkeypatch):
         raw.check_unchanged()
     with pytest.raises(TableError, match="changed since the run"):
         inputs.as_recorded(spark, raw.identity, "raw")
+
+
+def test_the_log_on_this_machine_tells_what_spark_tells(spark, tmp_path, monkeypatch):
+    place = str(tmp_path / "table")
+    name, record = f"delta.`{place}`", {tables.RUN_ID: "r", "said": "'\u00fc\n"}
+
+    def told():
+        version = dataclasses.asdict(tables.delta_version(spark, place))
+        return version, tables.records(spark, place)
+
+    def both():
+        with monkeypatch.context() as alone:
+            alone.setattr(type(spark), "sql", None)
+            read = told()
+        with monkeypatch.context() as asked:
+            asked.setattr(places, "local", lambda *_: None)
+            assert told() == read
+        return read[0]
+
+    assert tables.delta_version(spark, place) is None
+    tables.write(spark.range(5).repartition(2), place, record=record)
+    assert both() == {"data": 0, "latest": 0, "record": record, "rows": 5}
+    tables.append(spark.range(2), place, record)
+    assert both() == {"data": 1, "latest": 1, "record": record, "rows": None}
+    for statement in ("OPTIMIZE {}", "VACUUM {}", "ALTER TABLE {} SET TBLPROPERTIES ('a' = 'b')"):
+        spark.sql(statement.format(name)).collect()
+        assert both()["data"] == 1
+    tables.restore(spark, place, 0)
+    assert (both()["data"], both()["rows"]) == (0, 5)
+    spark.sql(f"DELETE FROM {name} WHERE id = 1").collect()
+    assert both()["data"] == both()["latest"] and both()["record"] == {}
+    tables.write(spark.range(3), place, overwrite=True)
+    assert both()["rows"] == 3
 
 
 def test_a_store_is_no_path_of_this_machine(spark, store):
