@@ -148,19 +148,29 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
+def _page_place(_: click.Context, __: click.Parameter, place: str | None) -> str | None:
+    if place is not None and Path(place).suffix == ".json":
+        raise click.BadParameter("the facts are written beside the page, as .json: name it .html")
+    if place is not None and not Path(place).absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {Path(place).absolute().parent}")
+    return place
+
+
 @cli.command()
 @click.option("--composition", multiple=True, metavar="COLUMN",
-              help="Column of raw to count before and after.")  # fmt: skip
-@click.option("--examples", type=click.IntRange(0, 100), default=3, show_default=True,
-              help="Documents shown from the top, the middle and below the cut.")  # fmt: skip
+              help="Column of raw (of a select: of its scores) to count before and after. "
+              "Default: those that the run kept.")  # fmt: skip
+@click.option("--examples", type=click.IntRange(0, 100), metavar="N",
+              help="Documents shown from the top, the middle and below the cut. "
+              "Default: 3, or none where the run was to show none.")  # fmt: skip
 @click.option("--no-examples", is_flag=True, help="Show no texts and no n-grams.")
-@click.option("--html", type=click.Path(dir_okay=False), metavar="FILE",
+@click.option("--html", type=click.Path(dir_okay=False), metavar="FILE", callback=_page_place,
               help="The page. Default: OUTPUT/report.html, or dsir-report.html.")  # fmt: skip
 @click.option("--open", "opened", is_flag=True, help="Open the page in the browser.")
 @_options("report")
 def report(
-    composition: tuple[str, ...], examples: int, no_examples: bool, html: str | None, opened: bool,
-    **flags: Any,
+    composition: tuple[str, ...], examples: int | None, no_examples: bool, html: str | None,
+    opened: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Show what the latest run selected, and why; write it as a page."""
     options, where = _read("report", flags)

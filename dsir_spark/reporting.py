@@ -30,12 +30,14 @@ from dsir_spark.options import ResampleOptions
 from dsir_spark.runs import MATCH, MODEL, REPORT, SELECTED, WEIGHTS, Progress, quiet
 from dsir_spark.selection import Selection
 
+_EXAMPLES = 3  # of each place
+
 
 def report_again(
     spark: SparkSession,
     output: str,
     composition: Sequence[str] = (),
-    examples: int = 3,
+    examples: int | None = None,
     progress: Progress = quiet,
     allow_functions: bool = False,
 ) -> report.Facts | report.ScoreFacts:
@@ -46,8 +48,10 @@ def report_again(
 
     Parameters
     ----------
-    composition : columns of raw whose values are counted before and after
-    examples : documents shown of each place, for each target; 0: no text and no n-gram
+    composition : columns of raw (of a `select`: of its table `scores`) whose values are counted
+        before and after; none: those that the run kept
+    examples : documents shown of each place, for each target; 0: no text and no n-gram; None: 3, or
+        0 where the run was to show none
     allow_functions : may the model's tokenizer be a function, which is imported and run?
 
     Raises
@@ -59,16 +63,23 @@ def report_again(
     """
     output = places.resolved(spark, output)
     row = history.latest_selection(spark, output)
+    config = json.loads(row["config"])
+    named = tuple(composition) or tuple(config.get("keep") or ())
+    if examples is None:
+        examples = _EXAMPLES if config.get("examples", True) else 0
     try:
         if row["command"] == "select":
-            named = tuple(composition)
             return score_job.report_again(spark, output, row, named, examples, progress)
-        return _gathered(spark, output, row, composition, examples, progress, allow_functions)
+        return _gathered(spark, output, row, named, examples, progress, allow_functions)
     except Exception as error:
         why = str(error) if isinstance(error, TableError) else failures.told(error)
         if why is None:
             raise
-    return report.as_stored(row, _kept(spark, output, row["run_id"]), why, examples > 0)
+    kept = _kept(spark, output, row["run_id"])
+    there = {c["column"] for c in (kept or {}).get("composition", ())}
+    if lacking := [name for name in composition if name not in there]:
+        why += f" (nor can {', '.join(lacking)} be counted)"
+    return report.as_stored(row, kept, why, examples > 0)
 
 
 def _gathered(

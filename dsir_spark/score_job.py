@@ -99,7 +99,7 @@ def report_again(
     with progress("gathering the facts of the report"):
         return report.gather_scores(
             run=row, options=options, rows=rows, raw=raw, selection=selection,
-            composition=composition or options.keep, examples=examples,
+            composition=composition, examples=examples,
         )  # fmt: skip
 
 

@@ -427,6 +427,8 @@ def test_yaml_mistakes_are_one_line(job, capsys, tmp_path, text, said):
         (["run", "--proportion", "x"], "give NAME=NUMBER"),
         (["run", "--conf", "x"], "--conf 'x': give KEY=VALUE"),
         (["report", "--output", "x", "--examples", "101"], "101 is not in the range"),
+        (["report", "--output", "x", "--html", "no/x.html"], "--html': there is no folder /"),
+        (["report", "--output", "x", "--html", "x.json"], "are written beside the page, as .json"),
         (["fit", "--raw", "/no/such/place", "--target", "a=no", "--target", "b=t", "--output",
           "x"], "raw: there is nothing at /no/such/place; target a: there is nothing at no"),
         (["report", "--output", "none"], "there is no run at none: use `dsir-spark run`"),
@@ -597,7 +599,7 @@ def test_what_a_command_shows(job, capsys, monkeypatch):
     Path("out").mkdir()
     Path("job.yaml").write_text("output: out\nreport: no", encoding="utf-8")
     _, out, _ = ended(capsys, "report", "--config", "job.yaml", "--composition", "c")
-    assert out == ["all out ('c',) 3", "page: out/report.html"]
+    assert out == ["all out ('c',) None", "page: out/report.html"]
     _, out, _ = ended(capsys, "report", "--output", "out", "--html", "p", "--examples", "0")
     assert out == ["all out () 0", "page: p"]
     for there, browser, note in ((True, True, ""), (True, False, ALONE), (False, True, ALONE)):

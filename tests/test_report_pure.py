@@ -24,6 +24,7 @@ from dsir_spark.report.facts import (
     FitFacts,
     FitTarget,
     SelectionFacts,
+    Shortfall,
     TargetFacts,
     WeightFacts,
     WeightTarget,
@@ -38,12 +39,12 @@ def fit(missed=0.0, kl=1.0, cjk=None, smoothed=False, tokenizer="wordpunct", wan
 
 
 def weighed(method="sample", copies=0, spread=1.0, correlation=0.0, in_raw=0, shares=(0.5, 0.5),
-            unparsed=0):  # fmt: skip
+            unparsed=0, over=0):  # fmt: skip
     own = WeightTarget("t", spread, correlation, in_raw, 1)
     numbers = {"raw": 10, "raw_share": shares[1], "selected": 9, "selected_share": shares[0]}
     value = {"value": "w\u202eb", "candidates": 5, **numbers}
-    composed = (Composition("source", (value,)),)
-    return WeightFacts(method, 70, copies, 100, unparsed, (own,), composed, drawn())
+    composed = (Composition("source", (value,), 31),)
+    return WeightFacts(method, 70, copies, over, 100, unparsed, (own,), composed, drawn())
 
 
 def selected(method="sample", kl=0.2, random=0.1, size=50.0, short=0, candidates=10, median=100.0,
@@ -52,7 +53,8 @@ def selected(method="sample", kl=0.2, random=0.1, size=50.0, short=0, candidates
         TargetFacts(n, 100, 900, kl, random, None, 0.5, None, size - i, median, length)
         for i, n in enumerate(names)
     ]
-    return SelectionFacts(method, short, "documents", candidates, 10, 100.0, tuple(own))
+    missing = Shortfall(short, "documents", 100)
+    return SelectionFacts(method, missing, candidates, 10, 100.0, tuple(own))
 
 
 def drawn(n=4):
@@ -77,7 +79,7 @@ def drawn(n=4):
         ("follows_length", weighed(correlation=-0.8), weighed(correlation=0.3)),
         ("follows_length", weighed(correlation=0.8), weighed("match", correlation=-0.8)),
         ("dominates", weighed(shares=(0.95, 0.2)), weighed(shares=(0.95, 0.9))),
-        ("copies", weighed(copies=30), weighed(copies=1)),
+        ("copies", weighed(copies=4), weighed(copies=4, over=20)),
         ("unparsed", weighed(unparsed=2), weighed(unparsed=0)),
         ("contamination", weighed(in_raw=3), weighed(in_raw=0)),
         ("worse_than_random", selected(kl=-0.2, random=-0.1), selected(kl=0.2, random=-0.1)),
@@ -86,7 +88,8 @@ def drawn(n=4):
         ("few_effective", selected(size=2.0), selected("match", size=2.0)),
         ("short_first", selected(median=20.0), selected(median=60.0)),
         ("short_first", selected(median=20.0), selected(median=20.0, length=30.0)),
-        ("shortfall", selected(short=5), selected(short=5, candidates=11)),
+        ("shortfall", selected(short=5), selected(short=1)),
+        ("shortfall", selected(short=5, candidates=11), selected(short=-5)),
     ],
 )
 def test_each_check_is_provoked_and_not(name, shown, silent):
@@ -249,9 +252,9 @@ def test_the_page_opens_with_its_picture_and_verdict_before_grouped_warnings(nam
     assert at == sorted(at)
     # Whoever sees no pictures reads them; contents lead there; in the dark all colours change.
     pictures = re.findall(r'<svg [^>]*role="img" aria-label="([^"]+)"', shown)
-    assert len(pictures) == shown.count("<svg") == 2 + 3 * len(names)
-    for said in ("of raw and of the selected: w\ufffdb 50.0% and 50.0%",
-                 "candidates: 8, half of them below 1; selected: 2, half of them below 2; cut",
+    assert len(pictures) == shown.count("<svg") == 1 + 3 * len(names)
+    assert shown.count('style="width:50.00%"') == 2 and "and 17 further values" in shown
+    for said in ("candidates: 8, half of them below 1; selected: 2, half of them below 2; cut",
                  "1 selected: 20 to 20 tokens, 1.5 to 1.5", "100 documents +0.200; this selection"):
         assert [p for p in pictures if said in p]
     wanted = re.findall('<a href="#([^"]+)"', shown)

@@ -320,8 +320,12 @@ def test_what_cannot_be_stored_is_told_before_the_first_pass(spark, data, tmp_pa
 def test_no_text_leaves_raw_by_the_report(spark, data, tmp_path):  # noqa: F811
     """Nor an n-gram, with --no-examples: in the page, its JSON, the table, the record."""
     output = str(tmp_path / "out")
-    without = run(spark, options(data, output, report=True, examples=False))["facts"]
-    for examples, facts in ((True, job.report_again(spark, output)), (False, without)):
+    wanted = options(data, output, report=True, examples=False, keep=["topic"])
+    without = run(spark, wanted)["facts"]
+    again = job.report_again(spark, output)  # neither, unless it is asked for
+    assert again.to_dict() == without.to_dict() and again.weights.composition
+    reports = ((True, job.report_again(spark, output, examples=3)), (False, again))
+    for examples, facts in reports:
         page = job.write_report(spark, facts, output)
         shown = [Path(page).read_text("utf-8"), Path(page).with_suffix(".json").read_text("utf-8")]
         row = delta(spark, f"{output}/report").orderBy("written_at").collect()[-1]

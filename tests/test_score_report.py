@@ -8,7 +8,7 @@ import math
 import pytest
 
 from dsir_spark.report import checks, page, text
-from dsir_spark.report.facts import Composition
+from dsir_spark.report.facts import Composition, Shortfall
 from dsir_spark.report.score_facts import OfScore, ScoreFacts, ScoreRun
 
 HOSTILE = "<script>alert(1)</script>\u202e&"
@@ -16,20 +16,21 @@ HOSTILE = "<script>alert(1)</script>\u202e&"
 
 def made(method="top_k", tied=10, tied_selected=10, spread=1.0, low=0.0, high=5.0, unscored=0,
          shares=(0.5, 0.5), short=0, candidates=100, selected=20, documents=20,
-         size=None, mean=2.5):  # fmt: skip
+         size=None, mean=2.5, amount=None):  # fmt: skip
     histogram = {"edges": [0.0, 1.0, 2.0], "candidates": [60, 40], "selected": [0, 20],
                  "cut": 1.0, "label": "score", "cut_label": "worst selected"}  # fmt: skip
     example = {"place": "best", "id": HOSTILE, "score": "5", "text": HOSTILE, "more": True}
     own_mean = 3.0 if documents else None
     one = OfScore("score", HOSTILE, documents, size, candidates, low, high, 1.0, high, mean,
-                  own_mean, tied, tied_selected, spread, histogram, (example,))  # fmt: skip
+                  own_mean, amount, tied, tied_selected, spread, histogram, (example,))  # fmt: skip
     value = {"value": HOSTILE, "candidates": 5, "raw": 10, "raw_share": shares[1], "selected": 9,
              "selected_share": shares[0]}  # fmt: skip
     run = ScoreRun("r", "select", "2026-01-01 00:00", "0", method, 3, True, "rank", "topic")
     funnel = {"read": 100, "without_score": unscored, "candidates": candidates,
               "selected": selected}  # fmt: skip
-    own = (Composition("source", (value,)),)
-    facts = ScoreFacts(run, funnel, (one,), own, short, "tokens" if size else "documents")
+    own = (Composition("source", (value,), 1),)
+    missing = Shortfall(short, "tokens" if size else "documents", 100)
+    facts = ScoreFacts(run, funnel, (one,), own, missing)
     return facts.warned(checks.found(facts))
 
 
@@ -42,7 +43,8 @@ def made(method="top_k", tied=10, tied_selected=10, spread=1.0, low=0.0, high=5.
         ("no_weight", {"method": "sample", "spread": 0.01},
          {"method": "sample", "spread": 0.0, "low": 5.0}),
         ("group_dominates", {"shares": (0.95, 0.4)}, {"shares": (0.95, 0.5)}),
-        ("too_few", {"short": 5, "selected": 100}, {"short": 5}),
+        ("too_few", {"short": 5, "selected": 100}, {"short": 1}),
+        ("too_few", {"short": 5}, {"short": 0}),
     ],
 )  # fmt: skip
 def test_each_check_is_provoked_and_not(name, provoked, quiet):
@@ -54,7 +56,7 @@ def test_each_check_is_provoked_and_not(name, provoked, quiet):
 
 @pytest.mark.parametrize("facts", [
     made(), made(low=-math.inf, high=math.inf, mean=None, size=500),
-    made(low=None, high=None, documents=0, mean=None),
+    made(short=1, amount=35), made(low=None, high=None, documents=0, mean=None),
 ])  # fmt: skip
 def test_page_and_json_show_anything_and_run_nothing(facts):
     drawn = page.render(facts.to_dict())
@@ -64,5 +66,8 @@ def test_page_and_json_show_anything_and_run_nothing(facts):
     compared = 'aria-label="Mean score: random 2.5, this selection 3"' in drawn
     assert compared == (facts.scores[0].mean is not None) == ("less is better" in drawn)
     shown = text.full(facts)
+    for said in (drawn, shown):
+        assert ("repetitions among them" in said) == (facts.scores[0].amount is not None)
+        assert ("1 documents short of the budget" in said) == (facts.shortfall.number == 1)
     assert "lower is better, scores normalised by rank within topic" in shown
     assert "\u202e" not in shown and "Seed 3" in shown

@@ -16,6 +16,7 @@ from dsir_spark import select as select_rows
 from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
 from dsir_spark.job_options import SelectJobOptions
 from dsir_spark.report import text as printed
+from dsir_spark.report.gather import compositions
 
 pytestmark = pytest.mark.spark
 N = 120
@@ -150,6 +151,50 @@ def test_what_is_shown(spark, data, tmp_path):
     assert printed.full(kept.warned(facts.warnings)) == shown
     empty = run(spark, data, tmp_path / "b", num_to_sample=0)["facts"]
     assert "Nothing was selected" in json.dumps(empty.to_dict())
+
+
+@pytest.mark.filterwarnings("ignore:num_to_sample is")
+@pytest.mark.parametrize(
+    "options, short",
+    [
+        ({"group_column": "topic", "max_per_group": 4}, 22),
+        ({"quota_column": "topic", "quotas": {"news": 0.5}, "quota_shortfall": "report",
+          "num_to_sample": 100}, 12),
+        ({"threshold": 3.0, "num_to_sample": 100}, 44),
+        ({"group_column": "topic", "group_share": {"web": 1, "news": 7}, "max_copies": 3,
+          "num_to_sample": 120}, 0),
+        ({"method": "random", "group_column": "topic", "group_share": "raw"}, 0),
+    ],
+)  # fmt: skip
+def test_what_is_shown_is_what_the_table_has(spark, data, tmp_path, monkeypatch, options, short):
+    monkeypatch.setitem(compositions.__globals__, "_VALUES", 3)
+    keep = ["id", "rating", "topic"]
+    facts = run(spark, data, tmp_path, keep=keep, **options)
+    shown, rows = facts["facts"], delta(spark, tmp_path, "selected").collect()
+    times = {r["id"]: r["copies"] if "max_copies" in options else 1 for r in rows}
+    (one,) = shown.scores
+    for e in one.examples:
+        assert (e["place"] != "below the cut") == (e["id"] in times), e
+    total = sum(times.values())
+    assert one.amount == (total if "max_copies" in options else None)
+    mean = sum(r["score"] * times[r["id"]] for r in rows) / total
+    assert one.selected_mean == pytest.approx(mean)
+    by_id, by_rating, by_topic = shown.composition
+    assert (len(by_id.rows), by_id.values, by_rating.values, by_topic.values) == (3, N, 7, 2)
+    assert len(by_rating.rows) == 3 and "... and 95 further values" in printed.full(shown)
+    for value in by_topic.rows:
+        own = sum(times[r["id"]] for r in rows if r["topic"] == value["value"])
+        assert value["selected"] == own and value["selected_share"] == own / total
+    assert shown.to_dict()["shortfall"]["number"] == short == facts["shortfall"]
+    assert [w.name for w in shown.warnings if w.name == "too_few"] == ["too_few"] * (short > 0)
+    assert (f"{short} documents short" in printed.full(shown)) == (short > 0)
+
+
+def test_null_is_a_value_of_a_column(spark):
+    rows = spark.createDataFrame([(None,), ("None",), (None,)], "c string")
+    (found,) = compositions(["c"], rows, rows.limit(0), None)
+    assert [(r["value"], r["raw"]) for r in found.rows] == [("(null)", 2), ("None", 1)]
+
 
 
 def test_some_of_what_was_rejected(spark, data, tmp_path):

@@ -20,6 +20,7 @@ from dsir_spark.report.facts import (
 )
 from dsir_spark.report.score_facts import ScoreFacts
 
+_SHORT = 0.01  # of a budget: a last document that would cross it leaves less
 _GUMBEL_SPREAD = math.pi / math.sqrt(6.0)  # standard deviation of Gumbel noise, nats
 _CJK = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in unicode_tables.CJK_RANGES) + "]")
 
@@ -97,16 +98,9 @@ def _share_of_first(column: Composition) -> float | None:
             if column.rows and column.rows[0]["raw_share"] <= 0.45 else None)  # fmt: skip
 
 
-def _missing(of: SelectionFacts | ScoreFacts) -> float | None:
-    """Of the budget, where candidates were too few."""
-    return of.shortfall if of.selected >= of.candidates else None
-
-
 # Sentences of more than one rule.
 _DOMINATES = ("{n:.0%} of the selected documents have {t.column} {t.first!r}, "
               "{t.rows[0][raw_share]:.0%} of raw.")  # fmt: skip
-_SHORT = ("Only {f.selected:,} documents were candidates: all were selected, {n:,.0f} {f.unit} "
-          "short of the budget.")  # fmt: skip
 
 RULES: dict[type, tuple[Rule, ...]] = {
     FitFacts: (
@@ -137,7 +131,8 @@ RULES: dict[type, tuple[Rule, ...]] = {
         Rule("unparsed", "", lambda f, _: f.unparsed / max(1, f.read), ">", 0.001,
             "{f.unparsed:,} of {f.read:,} rows of raw do not parse and were left out ({n:.1%}).",
             "Look at the files: one may be of another format, or not one JSON object a line."),
-        Rule("copies", "", lambda f, _: f.copies / max(1, f.copies + f.candidates), ">", 0.05,
+        Rule("copies", "",
+            lambda f, _: f.copies / max(1, f.copies + f.over + f.candidates), ">", 0.05,
             "{n:.0%} of the documents are copies of others and were left out.",
             "Texts that differ in a few words pass: cluster near-duplicates and give "
             "max_per_group."),
@@ -186,7 +181,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
             "the target's own {t.target_length:,.0f} in the mean.",
             "Give min_example_length, method match or normalize ngram."),
         Rule("shortfall", "",
-            lambda f, _: _missing(f), ">", 0.0, _SHORT,
+            lambda f, _: f.shortfall.share, ">", _SHORT, "{f.missing}",
             "Give more raw text, or look in the funnel where documents were lost."),
     ),
     ScoreFacts: (
@@ -216,7 +211,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
             lambda f, c: _share_of_first(c), ">", 0.9, _DOMINATES,
             "If that is not wanted, give quotas on {about}, or normalize_within it."),
         Rule("too_few", "",
-            lambda f, _: _missing(f), ">", 0.0, _SHORT,
+            lambda f, _: f.shortfall.share, ">", _SHORT, "{f.missing}",
             "Give more rows, or look in the funnel where they were lost."),
     ),
 }  # fmt: skip

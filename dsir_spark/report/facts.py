@@ -89,6 +89,7 @@ class Composition:
     column: str
     # value, raw, raw_share, candidates (None where nobody counted), selected, selected_share
     rows: tuple[Mapping[str, Any], ...]
+    values: int  # that the column has, of which the rows are the first
 
     @property
     def first(self) -> str:
@@ -113,6 +114,7 @@ class WeightFacts:
     method: str
     candidates: int
     copies: int
+    over: int  # rows above `max_per_group`
     read: int
     unparsed: int
     targets: tuple[WeightTarget, ...]
@@ -165,7 +167,9 @@ class TargetFacts(OfTarget):
         kl, random, share = self.kl_reduction, self.kl_reduction_random, self.share_of_bound
         if kl is None:
             return f"{who} is empty."
-        if random is not None and kl <= random:
+        if random is not None and kl == random:  # the same documents, where all were selected
+            return f"{who} is no nearer to the target than a random one of equal size."
+        if random is not None and kl < random:
             return f"{who} is further from the target than a random one of equal size."
         if kl <= 0:
             return f"{who} is further from the target than raw is."
@@ -182,12 +186,46 @@ class TargetFacts(OfTarget):
 
 
 @dataclass(frozen=True)
+class Shortfall:
+    """What is missing to the budget."""
+
+    number: int
+    unit: str  # what the budget counts
+    wanted: int  # the budget; 0: not known
+
+    @property
+    def share(self) -> float:
+        """Of the budget."""
+        return max(0, self.number) / max(1, self.wanted)
+
+    def sentence(self, selected: int, candidates: int) -> str:
+        """What is said of it where so many of the candidates were selected; nothing of none."""
+        if self.number <= 0:
+            return ""
+        short = f"{self.number:,} {self.unit} short"
+        if selected >= candidates:
+            return f"Fewer candidates than asked for: all {selected:,} were selected, {short}."
+        return (f"{short} of the budget: the next document would cross it, or quotas, groups or "
+                "copies leave it open.")  # fmt: skip
+
+    def to_dict(self, selected: int, candidates: int) -> dict[str, Any]:
+        """As JSON has it."""
+        return {**asdict(self), "sentence": self.sentence(selected, candidates)}
+
+
+def shortfall_of(row: Mapping[str, Any]) -> Shortfall:
+    """Of a row of `runs`, as far as it is known."""
+    config, sized = json.loads(row["config"]), row.get("num_tokens_to_sample")
+    unit = "documents" if sized is None else config.get("size_column") or "tokens"
+    return Shortfall(row["shortfall"], unit, sized or row.get("num_to_sample") or 0)
+
+
+@dataclass(frozen=True)
 class SelectionFacts:
     """What is known when the documents are written."""
 
     method: str
-    shortfall: int  # what is missing to the budget
-    unit: str  # what the budget counts
+    shortfall: Shortfall
     candidates: int
     selected: int
     median_length: float  # of the candidates, tokens
@@ -196,12 +234,7 @@ class SelectionFacts:
     @property
     def missing(self) -> str:
         """A sentence where the budget is not filled, else nothing."""
-        if self.shortfall <= 0:
-            return ""
-        short, number = f"{self.shortfall:,} {self.unit} short", f"{self.selected:,}"
-        if self.selected == self.candidates:
-            return f"Fewer candidates than asked for: all {number} were selected, {short}."
-        return f"{short} of the budget: the next document would cross it, or quotas leave it open."
+        return self.shortfall.sentence(self.selected, self.candidates)
 
 
 @dataclass(frozen=True)
@@ -218,6 +251,7 @@ class Run:
     min_example_length: int
     match: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # steps, as in `runs`
     classifier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # as in `runs`
+    unit: str = "documents"  # what is weighed and selected: these, or chunks of them
 
 
 def run_of(row: Mapping[str, Any]) -> Run:
@@ -227,6 +261,7 @@ def run_of(row: Mapping[str, Any]) -> Run:
         row["run_id"], row["command"], f"{started:%Y-%m-%d %H:%M}", config["method"], row["seed"],
         row["model_fingerprint"], row["dsir_spark_version"], config["min_example_length"],
         json.loads(row.get("match") or "{}"), json.loads(row.get("classifier") or "{}"),
+        "chunks" if config.get("chunk_words") else "documents",
     )  # fmt: skip
 
 
@@ -266,6 +301,9 @@ class Facts:
                 for stage, label in LABELS.items()
                 if stage in self.funnel and (self.funnel[stage] or stage in ENDS)
             ],
+            "shortfall": self.selection.shortfall.to_dict(
+                self.selection.selected, self.selection.candidates
+            ),
             "contaminated": [
                 {"text": text, "documents": number}
                 for text, number in self.weights.contaminated.items()

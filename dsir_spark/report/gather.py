@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from dsir_spark import labels
@@ -36,6 +36,7 @@ from dsir_spark.selection import Selection
 
 Frames = Mapping[str, DataFrame]
 _VALUES = 1_000  # of a column, those with most selected documents first
+_NULL = "(null)"  # as a value of a column
 _TEXTS = 100  # that documents are contaminated by, named in the report
 _COUNTED = ("raw", "candidates", "selected")
 
@@ -92,10 +93,11 @@ def gather_weights(
     if selection.pool.ids_from_content:
         chosen = chosen.dropDuplicates([selection.pool.id_column])
     composition = compositions(columns, weights, chosen, selection.is_candidate())
-    rows = {"unparsed": 0, **selection.funnel}
+    rows = {"unparsed": 0, "over_max_per_group": 0, **selection.funnel}
     return WeightFacts(
-        selection.options.method, rows["candidates"], rows["duplicate_text"], rows["read"],
-        rows["unparsed"], tuple(found), composition, sample, _contaminated(weights),
+        selection.options.method, rows["candidates"], rows["duplicate_text"],
+        rows["over_max_per_group"], rows["read"], rows["unparsed"], tuple(found), composition,
+        sample, _contaminated(weights),
     )  # fmt: skip
 
 
@@ -144,12 +146,10 @@ def gather(
         known_texts = fit.texts if examples else {}
         details = detail.details(model, spectrum, shown, documents, known_texts)
         found = [replace(t, detail=d) for t, d in zip(found, details, strict=True)]
-    options, funnel = selection.options, selection.funnel
-    unit = (options.size_column or "tokens") if options.sized else "documents"
-    median = spectrum.bins(candidates.LENGTH).median()
+    funnel, median = selection.funnel, spectrum.bins(candidates.LENGTH).median()
     chosen = facts.SelectionFacts(
-        options.method, run["shortfall"], unit, funnel["candidates"], funnel["selected"], median,
-        tuple(found),
+        selection.options.method, facts.shortfall_of(run), funnel["candidates"],
+        funnel["selected"], median, tuple(found),
     )  # fmt: skip
     warnings = tuple(check for part in (fit, weighed, chosen) for check in checks.found(part))
     return Facts(facts.run_of(run), run["funnel"], fit, weighed, chosen, warnings)
@@ -184,10 +184,14 @@ def _count_selected(selection: Selection, weights: DataFrame, marked: DataFrame)
 
 
 def compositions(
-    columns: Sequence[str], before: DataFrame, after: DataFrame, candidate: Column | None
-) -> tuple[facts.Composition, ...]:
+    columns: Sequence[str], before: DataFrame, after: DataFrame, candidate: Column | None,
+    times: Column | None = None,
+) -> tuple[facts.Composition, ...]:  # fmt: skip
     """The values of columns of all rows and of those selected, counted in one query; candidates
-    only where it is known which rows of `before` are."""
+    only where it is known which rows of `before` are.
+
+    times : how often a row of `after` is selected; None: once
+    """
     if not columns:
         return ()
     own = [
@@ -198,23 +202,40 @@ def compositions(
     known = none if candidate is None else candidate.cast("int")
     each = [
         frame.select(F.explode(F.array(*own)).alias("of"), *numbers).toDF("of", *_COUNTED)
-        for frame, numbers in ((before, (one, known, none)), (after, (none, none, one)))
-    ]
-    # With the rows of whole columns, which come first.
-    sums = each[0].union(each[1]).select("of.*", *_COUNTED).rollup("column", "value").agg(
-        F.grouping_id().alias("level"), *[F.sum(name).alias(name) for name in _COUNTED]
+        for frame, numbers in (
+            (before, (one, known, none)), (after, (none, none, one if times is None else times))
+        )
+    ]  # fmt: skip
+    sums = each[0].union(each[1]).select("of.*", *_COUNTED).groupBy("column", "value").agg(
+        *[F.sum(name).alias(name) for name in _COUNTED]
     )  # fmt: skip
-    order = (F.desc("level"), F.desc("selected"), F.desc("raw"), F.asc("value"))
-    rows = sums.where("level < 3").orderBy(*order).limit((_VALUES + 1) * len(columns)).collect()
-    whole = {r["column"]: r for r in rows if r["level"]}
+    falling = (F.desc("selected"), F.desc("raw"), F.asc("value"))
+    # Spark keeps so many rows of a column before any are sent to where they are ranked.
+    place = F.row_number().over(Window.partitionBy("column").orderBy(*falling)).alias("n")
+    first = sums.select("*", place, F.lit(0).alias("values")).where(F.col("n") <= _VALUES)
+    whole = sums.groupBy("column").agg(
+        F.lit(None).cast("string"), *[F.sum(name) for name in _COUNTED],
+        F.lit(0), F.count("*").cast("int"),
+    )  # fmt: skip
     found: list[list[dict[str, Any]]] = [[] for _ in columns]
-    for i, value, _, raw, counted, selected in rows[len(whole) :]:
+    values, of_all = [0] * len(columns), (1, 1)
+    for i, value, *counts, n, distinct in sorted(first.union(whole).collect(), key=_by_place):
+        raw, eligible, selected = counts
+        if not n:
+            values[i], of_all = distinct, (max(1, raw), max(1, selected))
+            continue
         found[i].append({
-            "value": str(value), "raw": raw, "raw_share": raw / max(1, whole[i]["raw"]),
-            "candidates": None if candidate is None else counted,
-            "selected": selected, "selected_share": selected / max(1, whole[i]["selected"]),
+            "value": _NULL if value is None else value, "raw": raw, "raw_share": raw / of_all[0],
+            "candidates": None if candidate is None else eligible,
+            "selected": selected, "selected_share": selected / of_all[1],
         })  # fmt: skip
-    return tuple(facts.Composition(c, tuple(own)) for c, own in zip(columns, found, strict=True))
+    return tuple(
+        facts.Composition(*own) for own in zip(columns, map(tuple, found), values, strict=True)
+    )
+
+
+def _by_place(row: Row) -> tuple[int, int]:
+    return row["column"], row["n"]
 
 
 def _count(model: Model, selected: DataFrame) -> dict[str, BucketCounts]:

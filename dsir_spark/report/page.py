@@ -16,11 +16,13 @@ import jinja2
 import markupsafe
 from pyspark.sql import DataFrame, SparkSession
 
+from dsir_spark.errors import TableError
 from dsir_spark.report import checks, comparison
 from dsir_spark.report.facts import Check, Facts, visible
 from dsir_spark.report.score_facts import ScoreFacts, shown
 
 _MANY = 3  # more targets than this are folded
+_APART = ("duplicate_text", "over_max_per_group")  # of candidates, known from all rows only
 _PICTURED = 24  # targets with pictures; drawing one takes a quarter of a second
 
 
@@ -31,13 +33,21 @@ def write(facts: Facts | ScoreFacts, output: str, html: str | None = None) -> st
     ----------
     html : by default `report.html` under a local output, else `dsir-report.html` in the current
         folder
+
+    Raises
+    ------
+    TableError
+        It cannot be written there.
     """
     if html is None:
         local = Path(output).is_dir()
         html = str(Path(output) / "report.html") if local else "dsir-report.html"
-    page = Path(html)
-    page.write_text(render(facts.to_dict()), encoding="utf-8", errors="replace")
-    page.with_suffix(".json").write_text(facts.to_json(), encoding="utf-8")
+    page, text = Path(html), render(facts.to_dict())
+    try:
+        page.write_text(text, encoding="utf-8", errors="replace")
+        page.with_suffix(".json").write_text(facts.to_json(), encoding="utf-8")
+    except OSError as error:
+        raise TableError(f"cannot write the page {html}: {error.strerror or error}") from None
     return html
 
 
@@ -46,6 +56,12 @@ def as_frame(spark: SparkSession, facts: Facts | ScoreFacts) -> DataFrame:
     row = (facts.run.id, datetime.datetime.now(datetime.timezone.utc), facts.to_json())
     schema = "run_id string, written_at timestamp, facts string"
     return spark.createDataFrame([row], schema).coalesce(1)
+
+
+def _missing(facts: Mapping[str, Any]) -> str:
+    """What is said of a budget that is not filled, where no warning says it."""
+    said = str(facts.get("shortfall", {}).get("sentence", ""))
+    return "" if any(said in w["sentence"] for w in facts["warnings"]) else said
 
 
 def _signed(x: float | None, n: int = 3) -> str:
@@ -97,10 +113,9 @@ def render(facts: Mapping[str, Any]) -> str:
         groups=checks.grouped(Check(**w) for w in facts["warnings"]),
         contaminated=facts.get("contaminated", []),
         funnel=[{**f, "share": f["count"] / largest} for f in facts["funnel"]],
-        composition=[
-            {**c, "picture": drawn(pictures.composition_figure(c["column"], c["rows"]))}
-            for c in facts["composition"]
-        ],
+        composition=[{"values": len(c["rows"]), **c} for c in facts["composition"]],
+        apart=[f["label"] for f in facts["funnel"] if f["stage"] in _APART],
+        missing=_missing(facts),
         scores=[
             {**s, "picture": drawn(pictures.weights_figure(s["histogram"]))}
             for s in scores

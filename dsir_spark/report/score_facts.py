@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from dsir_spark.report.facts import ENDS, LABELS, Check, Composition
+from dsir_spark.report.facts import ENDS, LABELS, Check, Composition, Shortfall
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class OfScore:
     selected_low: float | None
     selected_high: float | None
     mean: float | None  # of the candidates; None: there are none, or it is infinite
-    selected_mean: float | None
+    selected_mean: float | None  # each document as often as it was selected
+    amount: int | None  # of the budget, where documents may be selected more than once
     tied: int  # candidates with the score of the worst that was selected
     tied_selected: int
     spread: float  # standard deviation of what is sampled by, in a random sample; nats
@@ -35,6 +36,10 @@ class OfScore:
     def called(self) -> str:
         """As sentences name it."""
         return "the score" if self.name == "score" else f"score {self.name}"
+
+    def repeated(self, unit: str) -> str:
+        """What is selected with each document as often as it was, as sentences go on."""
+        return "" if self.amount is None else f"; {self.amount:,} {unit}, repetitions among them"
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,13 @@ class ScoreFacts:
     funnel: Mapping[str, int]
     scores: tuple[OfScore, ...]
     composition: tuple[Composition, ...]
-    shortfall: int  # what is missing to the budget
-    unit: str  # what the budget counts
+    shortfall: Shortfall
     warnings: tuple[Check, ...] = ()
+
+    @property
+    def missing(self) -> str:
+        """A sentence where the budget is not filled, else nothing."""
+        return self.shortfall.sentence(self.selected, self.candidates)
 
     @property
     def candidates(self) -> int:
@@ -100,7 +109,8 @@ class ScoreFacts:
         if not one.documents:
             return f"Nothing was selected{who}."
         share = one.documents / max(1, self.candidates)
-        return f"{one.documents:,} documents were selected{who}, {share:.1%} of the candidates."
+        said = f"{one.documents:,} documents were selected{who}, {share:.1%} of the candidates"
+        return f"{said}{one.repeated(self.shortfall.unit)}."
 
     def stages(self) -> list[dict[str, Any]]:
         """The funnel, without stages where nothing was lost."""
@@ -118,6 +128,7 @@ class ScoreFacts:
             "targets": [],
             "warnings": [asdict(w) for w in self.warnings],
             "funnel": self.stages(),
+            "shortfall": self.shortfall.to_dict(self.selected, self.candidates),
             "composition": [asdict(c) for c in self.composition],
             "scores": [self._of(one) for one in self.scores],
         }
@@ -128,7 +139,7 @@ class ScoreFacts:
                 "selected_to": one.selected_high}  # fmt: skip
         # As texts: JSON has no infinity.
         own = asdict(one) | {name: shown(number) for name, number in ends.items()}
-        own |= {"sentence": self.sentence(one), "how": self.run.how, "unit": self.unit}
+        own |= {"sentence": self.sentence(one), "how": self.run.how, "unit": self.shortfall.unit}
         return {n: v for n, v in own.items() if n not in (
             "low", "high", "selected_low", "selected_high")}  # fmt: skip
 

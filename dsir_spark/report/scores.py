@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from dsir_spark.columns import TARGET, found, quoted
+from dsir_spark.columns import COPIES, TARGET, found, quoted
 from dsir_spark.job_options import SelectJobOptions
 from dsir_spark.local_rows import to_arrow
 from dsir_spark.report import checks, facts
@@ -43,9 +44,10 @@ def gather_scores(
     given = [
         quoted("score" if name is None else f"score_{name}") for name in selection.targets
     ]
-    sample = _draw(selection, rows, given)
+    times = F.col(COPIES) if selection.repeats_rows else F.lit(1)
+    sample = _draw(selection, rows, chosen if page and examples else None, given)
     edges = [_edges(sample["scores"][:, t]) for t in range(len(given))]
-    counted = _counted(selection, rows, chosen, given, edges)
+    counted = _counted(selection, rows, chosen.withColumn(_TIMES, times), given, edges)
     tied = _tied(selection, rows, chosen, given, counted)
     texts = {}
     if page and examples:
@@ -54,6 +56,8 @@ def gather_scores(
     expressions = [*options.score.values()] or ["random"]
     for t, name in enumerate(selection.targets):
         before, after = counted.get((CANDIDATE, t), _NONE), counted.get((SELECTED, t), _NONE)
+        if not options.score:  # a random selection has none
+            before = after = _NONE
         worst = after["high" if options.lower_is_better else "low"]
         kept = np.isfinite(sample["ranks"][:, t])
         own.append(OfScore(
@@ -63,15 +67,16 @@ def gather_scores(
             candidates=selection.funnel["candidates"], low=before["low"], high=before["high"],
             selected_low=after["low"], selected_high=after["high"],
             mean=_mean(before), selected_mean=_mean(after),
+            amount=selection.amount if selection.repeats_rows else None,
             tied=tied.get((TIED, t), 0), tied_selected=tied.get((TIED_SELECTED, t), 0),
             spread=float(sample["ranks"][kept, t].std()) if kept.sum() > 2 else 0.0,
             histogram=_histogram(edges[t], before, after, worst if _has_line(options) else None),
             examples=tuple(texts.get(t, ())),
         ))  # fmt: skip
-    unit = str(options.size_column) if options.sized else "documents"
     gathered = ScoreFacts(
         score_run_of(run), run["funnel"], tuple(own),
-        compositions(composition, rows, chosen, selection.is_candidate()), run["shortfall"], unit,
+        compositions(composition, rows, chosen, selection.is_candidate(), times),
+        facts.shortfall_of(run),
     )  # fmt: skip
     return gathered.warned(checks.found(gathered))
 
@@ -81,18 +86,29 @@ def _has_line(options: SelectJobOptions) -> bool:
     return options.method == "top_k" and options.normalize_within is None
 
 
-def _draw(selection: Selection, rows: DataFrame, given: Sequence[Column]) -> dict[str, Any]:
-    """Some five thousand candidates by the noise of their ids, those of most noise first."""
+def _draw(
+    selection: Selection, rows: DataFrame, chosen: DataFrame | None, given: Sequence[Column]
+) -> dict[str, Any]:
+    """Some five thousand candidates by the noise of their ids, those of most noise first; for which
+    target those of them are selected that are `chosen`."""
     number = selection.funnel["candidates"]
     least = max(0.0, 1.0 - (SAMPLED + 5 * math.sqrt(SAMPLED)) / max(1, number))
-    noise = selection.uniform_key()
-    drawn = rows.where(selection.is_candidate() & (noise >= F.lit(least))).select(
-        quoted(selection.pool.id_column).alias("id"), noise.alias("noise"),
-        F.array(*given).alias("scores"), F.array(*selection.keys()).alias("keys"),
-        F.array(*selection.ranks()).alias("ranks"),
-    )  # fmt: skip
-    held = sorted(to_arrow(drawn).to_pylist(), key=lambda r: (-r["noise"], str(r["id"])))
+    noise, nobody = selection.uniform_key(), F.lit(-1)
+    frames = [(rows.where(selection.is_candidate()), nobody)]
+    frames += [] if chosen is None else [(chosen, position(selection))]
+    parts = [
+        frame.where(noise >= F.lit(least)).select(
+            quoted(selection.pool.id_column).alias("id"), noise.alias("noise"),
+            F.array(*given).alias("scores"), F.array(*selection.keys()).alias("keys"),
+            F.array(*selection.ranks()).alias("ranks"), target.alias("target"),
+        )
+        for frame, target in frames
+    ]  # fmt: skip
+    both = to_arrow(functools.reduce(DataFrame.union, parts)).to_pylist()
+    held = sorted((row for row in both if row["target"] < 0),
+                  key=lambda r: (-r["noise"], str(r["id"])))  # fmt: skip
     found: dict[str, Any] = {"ids": [row["id"] for row in held]}
+    found["selected"] = {row["id"]: row["target"] for row in both if row["target"] >= 0}
     for name in ("scores", "keys", "ranks"):
         numbers = [row[name] for row in held]
         found[name] = np.array(numbers, np.float64).reshape(len(held), len(given))
@@ -113,6 +129,7 @@ def _edges(scores: Float64) -> list[float]:
 
 
 _NONE: dict[str, Any] = {"bins": {}, "low": None, "high": None, "n": 0, "sum": 0.0}
+_TIMES = "__dsir_times"  # how often a row is selected
 
 
 def _counted(
@@ -120,16 +137,17 @@ def _counted(
     edges: Sequence[Sequence[float]],
 ) -> dict[tuple[int, int], dict[str, Any]]:  # fmt: skip
     """Rows in bins and in all, and the smallest, the largest and the sum of their scores, of
-    candidates and selected by target."""
+    candidates and selected by target; in `n` and the sum each as often as it is selected."""
     lows = F.array(*[F.lit(e[0]) for e in edges])
     steps = F.array(*[F.lit(e[1] - e[0]) for e in edges])
     last = F.array(*[F.lit(len(e) - 2) for e in edges])
     scores, t, of = F.array(*given), F.col("t"), position(selection)
     every = F.explode(F.sequence(F.lit(0), F.lit(len(given) - 1)))
-    before = rows.where(selection.is_candidate()).select(every.alias("t"), scores.alias("scores"))
-    after = chosen.select(of.alias("t"), scores.alias("scores"))
+    eligible, once = rows.where(selection.is_candidate()), F.lit(1).alias(_TIMES)
+    before = eligible.select(every.alias("t"), scores.alias("scores"), once)
+    after = chosen.select(of.alias("t"), scores.alias("scores"), _TIMES)
     kinds = [
-        frame.select(F.lit(kind).alias("kind"), t, F.col("scores")[t].alias("x"))
+        frame.select(F.lit(kind).alias("kind"), t, F.col("scores")[t].alias("x"), _TIMES)
         for kind, frame in ((CANDIDATE, before), (SELECTED, after))
     ]
     at = F.floor((F.col("x") - lows[t]) / steps[t])
@@ -137,13 +155,15 @@ def _counted(
     at = F.when(F.abs("x") < math.inf, F.greatest(F.lit(0), F.least(at, last[t])))
     groups = kinds[0].union(kinds[1]).groupBy("kind", "t", at.alias("bin"))
     result: dict[tuple[int, int], dict[str, Any]] = {}
-    told = groups.agg(F.count("*"), F.min("x"), F.max("x"), F.sum("x")).collect()
-    for kind, target, bin_, n, low, high, total in told:
+    told = groups.agg(
+        F.count("*"), F.sum(_TIMES), F.min("x"), F.max("x"), F.sum(F.col("x") * F.col(_TIMES))
+    ).collect()  # fmt: skip
+    for kind, target, bin_, rows_in, n, low, high, total in told:
         own = result.setdefault((kind, target), {**_NONE, "bins": {}, "low": low, "high": high})
         own["low"], own["high"] = min(own["low"], low), max(own["high"], high)
         own["n"], own["sum"] = own["n"] + n, own["sum"] + total
         if bin_ is not None:
-            own["bins"][bin_] = n
+            own["bins"][bin_] = rows_in
     return result
 
 
@@ -190,10 +210,11 @@ def _texts(
     if column is None or not sample["ids"]:
         return {}
     places: dict[int, list[tuple[str, int]]] = {}
-    for t, cut in enumerate(selection.cuts):
+    for t in range(len(selection.cuts)):
         falling = np.argsort(-sample["keys"][:, t], kind="stable").tolist()
-        inside = [i for i in falling if cut.key is not None and sample["keys"][i, t] > cut.key]
-        outside = falling[len(inside) :]
+        of = [sample["selected"].get(sample["ids"][i]) for i in range(len(falling))]
+        inside = [i for i in falling if of[i] == t]
+        outside = [i for i in falling if of[i] is None]
         near = [("just above the cut", i) for i in inside[number:][-number:]]
         places[t] = [("best", i) for i in inside[:number]] + near
         places[t] += [("below the cut", i) for i in outside[:number]]

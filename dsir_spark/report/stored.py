@@ -19,6 +19,7 @@ from dsir_spark.report.facts import (
     WeightFacts,
     WeightTarget,
     run_of,
+    shortfall_of,
 )
 from dsir_spark.report.score_facts import OfScore, ScoreFacts, score_run_of
 
@@ -46,14 +47,14 @@ def as_stored(
     notes = (Check(_NAME, 1.0, 0.0, said, "Its numbers are those of that time."),
              *[check for check in warned if check.name != _NAME])  # fmt: skip
     composition = tuple(
-        Composition(c["column"], tuple(c["rows"])) for c in kept.get("composition", ())
+        Composition(c["column"], tuple(c["rows"]), c.get("values", len(c["rows"])))
+        for c in kept.get("composition", ())
     )
     if run["command"] != "select":
         return _facts(run, kept, notes, composition, examples)
     scores = tuple(_of_score(s, examples) for s in kept.get("scores", ()))
-    unit = next((s["unit"] for s in kept.get("scores", ())), "documents")
     return ScoreFacts(
-        score_run_of(run), run["funnel"], scores, composition, run["shortfall"], unit, notes
+        score_run_of(run), run["funnel"], scores, composition, shortfall_of(run), notes
     )
 
 
@@ -74,21 +75,19 @@ def _facts(
     )
     beside = [details.get(t.name, {}) for t in targets]
     weights = WeightFacts(
-        config["method"], funnel["candidates"], funnel["duplicate_text"], funnel["read"],
-        funnel.get("unparsed", 0),
+        config["method"], funnel["candidates"], funnel["duplicate_text"],
+        funnel.get("over_max_per_group", 0), funnel["read"], funnel.get("unparsed", 0),
         tuple(WeightTarget(t.name, of.get("spread", 0.0), of.get("correlation", 0.0))
               for t, of in zip(targets, beside, strict=True)),
         composition,
         SimpleNamespace(ids=range(next((of["sample"] for of in beside if of), 0))),
         run.get("contaminated") or {},
     )  # fmt: skip
-    sized = run["num_tokens_to_sample"] is not None
-    unit = (config["size_column"] or "tokens") if sized else "documents"
+    short = shortfall_of(run)
     chosen = SelectionFacts(
-        config["method"], run["shortfall"], unit, funnel["candidates"], funnel["selected"], 0.0,
-        targets,
-    )  # fmt: skip
-    fit = FitFacts((), False, config["tokenizer"], 0.0, 0.0, unit)
+        config["method"], short, funnel["candidates"], funnel["selected"], 0.0, targets
+    )
+    fit = FitFacts((), False, config["tokenizer"], 0.0, 0.0, short.unit)
     return Facts(run_of(run), funnel, fit, weights, chosen, notes)
 
 

@@ -21,7 +21,8 @@ def summary(facts: Facts | ScoreFacts) -> str:
     """Funnel, KL reduction, and warnings not told before, of the selection: what `run` prints."""
     if isinstance(facts, ScoreFacts):
         return _of_scores(facts)
-    return _joined(_head(facts), _notes(facts, checks.found(facts.selection)))
+    chosen = facts.selection
+    return _joined(_head(facts), _notes(chosen.missing, checks.found(chosen)))
 
 
 def full(facts: Facts | ScoreFacts) -> str:
@@ -31,9 +32,9 @@ def full(facts: Facts | ScoreFacts) -> str:
     examples = [(t.name, t.detail["examples"]) for t in facts.selection.targets if t.detail]
     return _joined(
         _head(facts),
-        _notes(facts, facts.warnings),
+        _notes(facts.selection.missing, facts.warnings),
         _contaminated(facts.weights.contaminated),
-        *[_composition(c) for c in facts.weights.composition],
+        *[_composition(c, facts.run.unit) for c in facts.weights.composition],
         *[_examples(name, shown) for name, shown in examples if shown],
     )
 
@@ -50,7 +51,8 @@ def _of_scores(facts: ScoreFacts) -> str:
         "Funnel (documents)",
         *[f"  {name:<28}{count:>14,}" for name, count in rows],
     ]
-    what = "share" if facts.unit == "documents" else visible(facts.unit)
+    unit = facts.shortfall.unit
+    what = "share" if unit == "documents" else visible(unit)
     head_of = ("score", "documents", what, "selected from", "to", "candidates from", "to")
     lines: list[tuple[str, ...]] = [head_of]
     for s in facts.scores:
@@ -58,8 +60,8 @@ def _of_scores(facts: ScoreFacts) -> str:
         ends = (s.selected_low, s.selected_high, s.low, s.high)
         lines.append((visible(s.name), f"{s.documents:,}", share, *map(number, ends)))
     numbers = ["Score", *table(lines)]
-    notes = [line for group in checks.grouped(facts.warnings)
-             for line in _wrapped(f"Note: {visible(group)}", "", "  ")]  # fmt: skip
+    numbers += [f"  {visible(s.name)}{s.repeated(unit)}" for s in facts.scores if s.amount]
+    notes = _notes(facts.missing, facts.warnings)
     return _joined(head, numbers, notes, *[_composition(c) for c in facts.composition])
 
 
@@ -79,7 +81,7 @@ def _head(facts: Facts) -> list[str]:
         f"Run {run.id} ({run.command}, {run.started_at} UTC)",
         f"  method {run.method}, seed {run.seed}, model {run.model}",
         "",
-        "Funnel (documents)",
+        f"Funnel ({run.unit})",
         *[f"  {name:<28}{count:>14,}" for name, count in rows],
         "",
         "KL reduction (nats an n-gram: KL(target || raw) - KL(target || selected))",
@@ -156,9 +158,10 @@ def _match_steps(learnt: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _notes(facts: Facts, warnings: Iterable[Check]) -> list[str]:
-    notes = [facts.selection.missing] if facts.selection.missing else []
-    notes += [str(g) for g in checks.grouped(warnings) if g.worst.name != "shortfall"]
+def _notes(missing: str, warnings: Iterable[Check]) -> list[str]:
+    """What is warned of; and what is `missing` to the budget, where that is too little for it."""
+    notes = [str(group) for group in checks.grouped(warnings)]
+    notes += [missing] if missing and not any(missing in note for note in notes) else []
     return [line for note in notes for line in _wrapped("Note: " + visible(note), "", "  ")]
 
 
@@ -175,16 +178,18 @@ def _contaminated(found: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _composition(column: Composition) -> list[str]:
+def _composition(column: Composition, unit: str = "documents") -> list[str]:
     """Share of each value of a column in raw and in the selection, most selected first."""
-    name, more = visible(column.column), len(column.rows) - _VALUES
+    if unit != "documents" and any(v["candidates"] is None for v in column.rows):
+        unit = f"raw: documents, selected: {unit}"  # weights, which have the chunks, lack it
+    name, more = visible(column.column), column.values - _VALUES
     rows = [
         (_one_line(v["value"], 40), f"{v['raw']:,}", f"{v['raw_share']:.1%}",
          f"{v['selected']:,}", f"{v['selected_share']:.1%}")
         for v in column.rows[:_VALUES]
     ]  # fmt: skip
     return [
-        f"Composition by {name} (documents)",
+        f"Composition by {name} ({unit})",
         *table([(name, "raw", "share", "selected", "share"), *rows]),
         *([f"  ... and {more} further values"] if more > 0 else []),
     ]
