@@ -125,8 +125,10 @@ def _last_change(rows: Sequence[Mapping[str, Any]]) -> Version:
     for row in rows:
         if row["version"] > at or row["operation"] in _MAINTENANCE:
             continue
-        if row["operation"] == "RESTORE":  # what was restored is what that commit wrote
-            at = int(row["operationParameters"]["version"])
+        restored = (row["operationParameters"] or {}).get("version")
+        # What was restored is what that commit wrote; of a time it is not told which one that was.
+        if row["operation"] == "RESTORE" and restored is not None:
+            at = int(restored)
             continue
         found = row
         break

@@ -242,6 +242,9 @@ def test_the_log_on_this_machine_tells_what_spark_tells(spark, tmp_path, monkeyp
         assert both()["data"] == 1
     tables.restore(spark, place, 0)
     assert (both()["data"], both()["rows"]) == (0, 5)
+    at = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 2").collect()[1]["timestamp"]
+    spark.sql(f"RESTORE TABLE {name} TO TIMESTAMP AS OF '{at}'").collect()
+    assert both()["data"] == both()["latest"] > 1 and both()["rows"] is None
     spark.sql(f"DELETE FROM {name} WHERE id = 1").collect()
     assert both()["data"] == both()["latest"] and both()["record"] == {}
     tables.write(spark.range(3), place, overwrite=True)
