@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import dataclasses
 import datetime
 import gzip
@@ -267,12 +268,27 @@ def test_a_store_is_no_path_of_this_machine(spark, store):
         raw.check_unchanged()
 
 
+CLOCK = r"\w+\(\) is another at each pass: write the date itself"
+
+
 @pytest.mark.parametrize(
-    "predicate", ["rand() < 0.5", "uuid() > 'a'", "monotonically_increasing_id() > 1"]
-)
-def test_predicates_that_change_are_refused(spark, tmp_path, predicate):
-    made(tmp_path, {"r.jsonl": JSONL})
-    with pytest.raises(ColumnError, match="it is not deterministic"):
+    ("predicate", "said"),
+    [
+        *[(p, "it is not deterministic")
+          for p in ("rand() < 0.5", "uuid() > 'a'", "monotonically_increasing_id() > 1")],
+        *[(p, CLOCK) for p in (
+            "now() > text", "day < CURRENT_DATE - 30", "'2020' < Current_Timestamp",
+            "unix_timestamp() > 5", "curdate() > day", "id = 'it\\'s' or localtimestamp() > day")],
+        *[(p, None) for p in (
+            "text != 'now()'", "text like \"it's now() %\"", "`current_time` > 0",
+            "current_time > 0", "unix_timestamp(day) > 5")],
+    ],
+)  # fmt: skip
+def test_predicates_that_change_are_refused(spark, tmp_path, predicate, said):
+    rows = [{"id": "d", "text": "a", "current_time": 1, "day": "2020-01-01 00:00:00"}]
+    made(tmp_path, {"r.jsonl": lines(rows)})
+    met = contextlib.nullcontext() if said is None else pytest.raises(ColumnError, match=said)
+    with met:
         inputs.open_input(spark, str(tmp_path / "r.jsonl"), None, "raw", predicate)
 
 
