@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import io
 import logging
+import os
 import re
 import runpy
 import subprocess
@@ -613,6 +615,24 @@ def test_what_a_command_shows(job, capsys, monkeypatch):
     assert out == ["out ('a', 'b') 20"]
     code, out, _ = ended(capsys)
     assert code == 0 and "run " in "".join(out)
+
+
+@pytest.mark.parametrize("command", [["report", "--output", "raw"], ["--help"]])
+def test_a_reader_that_is_gone_stops_no_command(job, monkeypatch, command):
+    """As of `| head -1`; click's own help is all that ends by it."""
+    pages, told, write = [], [], job.write_report
+    job.write_report = lambda *of: pages.append(of) or write(*of)
+    monkeypatch.setattr(cli.jvm, "ended", lambda well: told.append(well))
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as nobody, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", nobody)
+        with contextlib.suppress(SystemExit) if command == ["--help"] else contextlib.nullcontext():
+            cli.main(command)
+        patch.undo()
+        progress.os.dup2(1, writing)  # where that help is flushed at last
+    ends = command != ["--help"]
+    assert (len(pages), told) == (int(ends), [ends])
 
 
 def test_a_mistake_is_told_without_spark_or_compiled_code(tmp_path):
