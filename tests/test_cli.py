@@ -346,6 +346,13 @@ def test_flags_mean_what_keys_mean(job, capsys, flags, meant):
     assert name == "run_all" and options.model_dump(exclude_unset=True) == {**places, **meant}
 
 
+def test_a_place_below_home_is_looked_for_there(job, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ended(capsys, "fit", "--raw=~/raw", "--target=~/t", "--output=~/out")[0] == 0
+    _, _, err = ended(capsys, "fit", "--raw=~/none", "--target=~/t", "--output=~/out")
+    assert err == ["error: raw: there is nothing at ~/none"]
+
+
 def test_a_folder_named_like_a_pair_is_a_path(job, capsys):
     places = ["--raw", "raw", "--target", "source=wiki", "--output", "out"]
     assert ended(capsys, "fit", *places)[0] == 0

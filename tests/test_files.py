@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dsir_spark import files, inputs, places, tables
-from dsir_spark.errors import ColumnError, DataError, DSIRError, TableError
+from dsir_spark import files, inputs, places, preflight, tables
+from dsir_spark.errors import ColumnError, ConfigError, DataError, DSIRError, TableError
+from dsir_spark.job_options import JobOptions
 
 pytestmark = pytest.mark.spark
 
@@ -250,6 +251,25 @@ def test_the_log_on_this_machine_tells_what_spark_tells(spark, tmp_path, monkeyp
     assert both()["data"] == both()["latest"] and both()["record"] == {}
     tables.write(spark.range(3), place, overwrite=True)
     assert both()["rows"] == 3
+
+
+@pytest.mark.parametrize(
+    ("raw", "output", "meet"),
+    [
+        ("p", "p/out", True), ("p", "pout", False), ("p/*", "p/out", True),
+        ("p/*", "p/out/deep", True), ("link", "p/out", True), ("link/*", "p/out", True),
+        ("p", "link/out", True), ("p/{a,o*}", "p/out", True), ("p/{a,b}", "p/out", False),
+        ("p/*/*", "p/out", True), ("p/*.parquet", "p/out", False), ("p/*/*.jsonl", "p/out", False),
+        ("p/[ab]", "p/[ab]/out", True), ("p/[ab]", "p/a/out", False), ("p/out/*", "p/out", True),
+    ],
+)  # fmt: skip
+def test_an_output_that_would_be_read_is_refused(spark, tmp_path, raw, output, meet):
+    (tmp_path / "p" / "[ab]").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "p")
+    given = JobOptions(raw=f"{tmp_path}/{raw}", output=f"{tmp_path}/{output}")
+    refused = pytest.raises(ConfigError, match="lie one in the other")
+    with refused if meet else contextlib.nullcontext():
+        preflight.resolved(spark, given)
 
 
 def test_a_store_is_no_path_of_this_machine(spark, store):
