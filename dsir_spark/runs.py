@@ -251,9 +251,8 @@ class Run:
                     "raw changed while it was read, or its ids do; run again on data that stands "
                     "still"
                 )
-        except DSIRError:
-            before = self.there[name]
-            tables.restore(self.spark, self.place(name), before.latest if before else None)
+        except DSIRError as error:
+            _put_back(self.spark, self.place(name), self.there[name], error)
             raise
         self.facts[f"{name}_version"] = version.data
         self.there[name] = version
@@ -311,6 +310,16 @@ class Run:
         own = {tables.RUN_ID: self.run_id, "command": self.command, "state": state}
         tables.append(frame, self.place(RUNS), {**own, "attempt": self._attempt})
         return row
+
+
+def _put_back(
+    spark: SparkSession, place: str, before: tables.Version | None, error: DSIRError
+) -> None:  # fmt: skip
+    """Put back what was at a place before; where that cannot be, the error says so too."""
+    try:
+        tables.restore(spark, place, before.latest if before else None)
+    except TableError as refused:
+        raise type(error)(f"{error}; what was written stays: {refused}") from None
 
 
 def _differ(version: tables.Version, rows: int | None) -> bool:
