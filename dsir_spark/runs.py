@@ -94,6 +94,7 @@ class Run:
     )
     unfinished: dict[str, Any] | None = None
     there: dict[str, tables.Version | None] = field(default_factory=dict)
+    _stage: tuple[str, float] | None = None  # the one that goes on, and when it began
     _attempt: str = field(default_factory=lambda: uuid.uuid4().hex)
     _began: int = -1
 
@@ -209,11 +210,18 @@ class Run:
     def stage(self, name: str, label: str, rows: int | None = None) -> Iterator[None]:
         """One stage, of so many rows, if they are known: shown while it runs, named in Spark's own
         pages, timed and logged."""
-        begin = time.monotonic()
+        self._stage = name, time.monotonic()
         with self.progress(label, rows), labels.described(self.spark, label):
             yield
-        self.seconds[name] = round(time.monotonic() - begin, 3)
+        self.seconds, self._stage = self._seconds(), None
         _log.info("%s: %.1f s", label, self.seconds[name])
+
+    def _seconds(self) -> dict[str, float]:
+        """Of all stages, of the one that goes on so far: by the record that its commit holds."""
+        if self._stage is None:
+            return self.seconds
+        name, begin = self._stage
+        return {**self.seconds, name: round(time.monotonic() - begin, 3)}
 
     def place(self, name: str) -> str:
         """Where a table of this run is."""
@@ -296,7 +304,8 @@ class Run:
     def record(self) -> dict[str, Any]:
         """What a commit of this run holds."""
         row = {k: v for k, v in self.row().items() if k in _NAMES}
-        return {**row, "started_at": self.started_at.isoformat(), tables.RUN_ID: self.run_id}
+        own = {"started_at": self.started_at.isoformat(), "seconds": self._seconds()}
+        return {**row, **own, tables.RUN_ID: self.run_id}
 
     def finish(self) -> dict[str, Any]:
         """Append the run's last row; the row."""
