@@ -80,6 +80,7 @@ class Run:
     seconds : of each stage that ended
     unfinished : the row of the latest run of this command that has not ended, if it was the last
     there : tables under the output when it began, or as it wrote them
+    raw_latest : version of a Delta table up to which its rows are those of raw's identity
     """
 
     spark: SparkSession
@@ -94,6 +95,7 @@ class Run:
     )
     unfinished: dict[str, Any] | None = None
     there: dict[str, tables.Version | None] = field(default_factory=dict)
+    raw_latest: int | None = None
     _stage: tuple[str, float] | None = None  # the one that goes on, and when it began
     _attempt: str = field(default_factory=lambda: uuid.uuid4().hex)
     _began: int = -1
@@ -304,8 +306,10 @@ class Run:
     def record(self) -> dict[str, Any]:
         """What a commit of this run holds."""
         row = {k: v for k, v in self.row().items() if k in _NAMES}
-        own = {"started_at": self.started_at.isoformat(), "seconds": self._seconds()}
-        return {**row, **own, tables.RUN_ID: self.run_id}
+        return {
+            **row, "started_at": self.started_at.isoformat(), "seconds": self._seconds(),
+            "raw_latest": self.raw_latest, tables.RUN_ID: self.run_id,
+        }  # fmt: skip
 
     def finish(self) -> dict[str, Any]:
         """Append the run's last row; the row."""
