@@ -76,7 +76,8 @@ def _meaning(error: Exception, place: str, after: int) -> DSIRError | None:
     refused = re.search(r"\[DELTA_\w+\][^\n]*", text)
     if refused is None or failures.told(error):
         return None
-    return TableError(f"what came to {place} after version {after} cannot be read ({refused[0]})")
+    said = f"what came to {place} after version {after} cannot be read ({refused[0]})"
+    return TableError(f"{said}: give --overwrite instead of --incremental")
 
 
 def all_since(spark: SparkSession, place: str, after: int, last: int) -> DataFrame:

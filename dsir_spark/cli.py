@@ -197,7 +197,7 @@ def explain(ids: tuple[str, ...], number: int, **flags: Any) -> None:
     with _starting(**where) as started:
         from dsir_spark import job
     functions = options.allow_functions
-    click.echo(job.explain(started.result(), str(options.output), ids, number, functions))
+    progress.say(job.explain(started.result(), str(options.output), ids, number, functions))
 
 
 @cli.command()
@@ -210,7 +210,7 @@ def runs(**flags: Any) -> None:
         from dsir_spark import runs as record
     spark = started.result()
     for line in record.listing(spark, places.resolved(spark, str(options.output))):
-        click.echo(line)
+        progress.say(line)
 
 
 @cli.command()
@@ -242,7 +242,7 @@ def demo(output: str, num_to_sample: int, seed: int, max_mb: float) -> None:
         if not started.done():  # a first start looks for jars, and nothing is compiled yet
             job.compile_kernels(options)
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in data.kinds.items())
-    click.echo(
+    progress.say(
         f"raw: {data.documents:,} documents, {data.bytes / 1e6:.1f} MB of text from this Python "
         f"installation ({kinds})\ntargets, from packages left out of raw: {', '.join(data.targets)}"
     )
@@ -251,10 +251,10 @@ def demo(output: str, num_to_sample: int, seed: int, max_mb: float) -> None:
     _show(spark, str(options.output), row["facts"], text.full)
     with progress.of(spark)("selecting as DSIR was published, to compare"):
         lines = published.beside(spark, options, row)
-    click.echo("\n".join(("", *lines, "")))
-    click.echo(f"tables: {', '.join(job.written_places(str(options.output), row))}")
-    click.echo(f"done in {time.monotonic() - begin:.0f} s; look again with: "
-               f"dsir-spark report --output {options.output} --composition kind")  # fmt: skip
+    progress.say("\n".join(("", *lines, "")))
+    progress.say(f"tables: {', '.join(job.written_places(str(options.output), row))}")
+    progress.say(f"done in {time.monotonic() - begin:.0f} s; look again with: "
+                 f"dsir-spark report --output {options.output} --composition kind")  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -286,7 +286,7 @@ def _do(command: str, **flags: Any) -> None:
     row = getattr(job, _STAGES[command][0])(spark, options, progress.of(spark))
     if "facts" in row:
         _show(spark, str(options.output), row["facts"], text.summary, page=options.report)
-    click.echo(f"tables: {', '.join(job.written_places(str(options.output), row))}")
+    progress.say(f"tables: {', '.join(job.written_places(str(options.output), row))}")
 
 
 for _name, (_, _text) in _STAGES.items():
@@ -300,14 +300,14 @@ def _show(
     """Print what was selected, and write the page of it; `opened`: in the browser."""
     from dsir_spark import job
 
-    click.echo(template(facts))
+    progress.say(template(facts))
     if page:
         with progress.stage("writing the report page", progress.of(spark)):
             written = job.write_report(spark, facts, output, html)
         there, note = Path(written), ""
         if opened and not (there.is_file() and webbrowser.open(there.resolve().as_uri())):
             note = " (no browser here that could open it)"
-        click.echo(f"page: {written}{note}")
+        progress.say(f"page: {written}{note}")
 
 
 def _read(command: str, flags: dict[str, Any]) -> tuple[JobOptions, dict[str, Any]]:
@@ -370,3 +370,6 @@ def main(arguments: list[str] | None = None) -> None:
         code, line = _outcome(error)
         click.echo(line, err=True)
         sys.exit(code)
+    except SystemExit:  # click's, where nobody reads its help
+        jvm.ended(well=False)
+        raise

@@ -6,6 +6,7 @@ there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -31,6 +32,10 @@ COPIES = "copies"  # how often a document is selected (int)
 NUM_CHUNKS_SELECTED = "num_selected_chunks"  # of a whole document (bigint)
 
 _STRINGS = (T.StringType, T.VarcharType, T.CharType)
+# What reads the clock, which Spark takes for constants: calls as it writes them, and words of SQL.
+_CLOCK = re.compile(r"\b(now|current_date|current_time(stamp)?|localtime(stamp)?)\(")
+_CLOCK_WORDS = re.compile(r"(?i)\b(now|curdate|current_(date|time)|localtime|unix_timestamp)")
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|`[^`]*`", re.DOTALL)
 
 
 def column_name(target: str | None) -> str:
@@ -101,13 +106,13 @@ def check_expression(df: DataFrame, expression: Column | str, said: str) -> T.Da
     Raises
     ------
     ColumnError
-        It does not hold for `df`, or changes from one reading to the next (`rand()`, `uuid()`).
+        It does not hold for `df`, or changes from one reading to the next (`rand()`, `now()`).
     """
     try:
         # (Spark 3.5 parses at once, later ones when the schema is asked for.)
         column = F.expr(expression) if isinstance(expression, str) else expression
         # Under Connect, only the schema has it analysed.
-        kind = df.select(column.alias("it")).schema["it"].dataType
+        it, named = df.select(column.alias("it"), column).schema.fields[:2]
         # Spark aggregates nothing that changes, and says so.
         df.agg(F.count(column)).schema  # noqa: B018
     except (AnalysisException, ParseException) as error:
@@ -115,7 +120,20 @@ def check_expression(df: DataFrame, expression: Column | str, said: str) -> T.Da
         if "NONDETERMINISTIC" in message or "nondeterministic" in message:
             message = "it is not deterministic, and every pass would see other rows"
         raise ColumnError(f"{said}: {message}") from None
-    return kind
+    if call := _clock(expression, named.name):
+        raise ColumnError(f"{said}: {call} is another at each pass: write the date itself")
+    return it.dataType
+
+
+def _clock(expression: Column | str, named: str) -> str | None:
+    """The call by which an expression reads the clock, if it does.
+
+    Spark names a column by its expression: all calls have brackets, but texts have no quotes. In
+    the user's words texts have quotes, but what has no brackets may be a column.
+    """
+    worded = not isinstance(expression, str) or _CLOCK_WORDS.search(_QUOTED.sub("", expression))
+    call = _CLOCK.search(named) if worded else None
+    return None if call is None else f"{call[1]}()"
 
 
 def check_text_column(df: DataFrame, name: str, owner: str) -> None:

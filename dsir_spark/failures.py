@@ -36,6 +36,7 @@ _READERS = (r"at org\.apache\.(parquet\.|hadoop\.io\.compress\.|spark\.sql\.exec
 _PYTHON = re.compile(r"PythonException.*^(?!org\.|java)(?:\w+\.)*(\w+(?:Error|Exception))\b",
                      re.S | re.M)  # fmt: skip
 _OF_DISK = ("OSError", "PermissionError", "FileNotFoundError", "MemoryError")
+_DELTA = re.compile(r"(?:[\w.]+: )?(\[DELTA_\w+\][^\n]{,300})")
 _GONE = "the JVM is gone"
 # The first that fits, from the special to the general.
 _KINDS = (
@@ -47,6 +48,8 @@ _KINDS = (
           "ask for the right to read, or to write there"),
     _Kind(r"Relative path in absolute URI", "a file's name holds a colon, which Hadoop cannot read",
           "rename it"),
+    _Kind(r"DELTA_CANNOT_MODIFY_APPEND_ONLY", "rows of the table may only be added to",
+          "set its property delta.appendOnly to false, or give another --output"),
     _Kind(r"CANNOT_CREATE_LOG_PATH|ParentNotDirectory|NotDirectoryException|Read-only file system"
           r"|Mkdirs failed|FileAlreadyExists|DELTA_PATH_DOES_NOT_EXIST.*write",
           "no table can be made there",
@@ -101,6 +104,12 @@ def told(error: BaseException) -> str | None:
     said = f"{where or 'a file'} {kind.said}" if kind.said.startswith(("has", "is ")) else kind.said
     at = f" ({where})" if where and where not in said else ""
     return f"{said.strip()}{at}: {kind.remedy}"
+
+
+def of_delta(error: BaseException) -> str | None:
+    """What Delta says where it refuses a write, with the name that it has for it."""
+    found = map(_DELTA.match, _messages(error))
+    return next((said[1] for said in found if said), None)
 
 
 def _messages(error: BaseException) -> Iterator[str]:

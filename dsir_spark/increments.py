@@ -72,7 +72,7 @@ def weigh(run: Run, model: DSIRModel) -> dict[str, Any]:
     )  # fmt: skip
     adding.refuse_unlike(raw.frame, weights)
     run.begin()
-    _add(run, raw, json.loads(earlier["raw"]), WEIGHTS, adding)
+    _add(run, raw, earlier, WEIGHTS, adding)
     return run.finish()
 
 
@@ -115,7 +115,7 @@ def fit(run: Run) -> dict[str, Any]:
     check_columns(run, raw, model.config, model.names)
     run.begin()
     adding = Fitting(raw.identity, run.options.where, place, _base(run, MODEL), model=model)
-    _add(run, raw, json.loads(earlier["raw"]), MODEL, adding)
+    _add(run, raw, earlier, MODEL, adding)
     return run.finish()
 
 
@@ -172,8 +172,9 @@ def _base(run: Run, name: str) -> tables.Version:
     return there
 
 
-def _add(run: Run, raw: Input, known: Mapping[str, Any], name: str, adding: Adding) -> None:
-    """Add what came to raw since `known`, where this run has not done it already."""
+def _add(run: Run, raw: Input, earlier: Mapping[str, Any], name: str, adding: Adding) -> None:
+    """Add what came to raw since the earlier run, where this one has not done it already."""
+    known = json.loads(earlier["raw"])
     if run.done(name) or raw.identity == known:
         run.facts[f"{name}_version"] = adding.base.data
         _log.info("nothing is new in raw")
@@ -183,7 +184,8 @@ def _add(run: Run, raw: Input, known: Mapping[str, Any], name: str, adding: Addi
     with run.stage(MAKING[name], f"adding what is new in raw to the {name}"):
         try:
             if "delta_version" in known:
-                _follow(run, raw, known["delta_version"], name, adding)
+                after = earlier.get("raw_latest") or known["delta_version"]
+                _follow(run, raw, after, name, adding)
             else:
                 adding.add(raw.frame)
                 _put_back_if_changed(run, raw, name, adding)
@@ -198,12 +200,12 @@ def _add(run: Run, raw: Input, known: Mapping[str, Any], name: str, adding: Addi
 
 def _follow(run: Run, raw: Input, after: int, name: str, adding: Adding) -> None:
     """Add what commits to a Delta table brought, and follow what they took."""
-    spark, place, last = run.spark, raw.identity["place"], raw.identity["delta_version"]
-    now = tables.delta_version(spark, place)
+    spark, place = run.spark, raw.identity["place"]
+    last = tables.version_to_read(spark, place, raw.identity["delta_version"])
     # Maintenance passes by a folder of such a name. A run that died has its id again, and so its
     # stream; no other goes on with it, nor this one over rows that were put back.
     folder = run.options.checkpoints or f"{changes.location(spark, adding.place)}/_checkpoints"
-    own = f"{run.run_id}-{adding.base.latest}-{now.latest if now else last}"
+    own = f"{run.run_id}-{adding.base.latest}-{last}"
     try:
         changes.added(spark, place, after, f"{folder}/{own}", adding)
     except changes.RowsChanged as changed:

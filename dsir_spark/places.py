@@ -7,6 +7,7 @@ in any case, and so is what exists on this machine.
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from collections.abc import Iterator
@@ -47,16 +48,42 @@ def resolved(spark: SparkSession, place: str) -> str:
         place = re.sub("^file:/*", "/", place)
     if not _SCHEME.match(place):
         if _on_this_machine(spark):
-            return os.path.abspath(place)
+            return os.path.abspath(at_home(place))
         if not place.startswith("/"):
             return _listed_folder(spark, place) or place
     return place if place == "/" else place.rstrip("/")
 
 
 def contains(outer: str, inner: str) -> bool:
-    """Is the resolved path `inner` the path `outer` or below it?"""
-    both = is_path(outer) and is_path(inner)
-    return inner == outer or (both and inner.startswith(outer.rstrip("/") + "/"))
+    """Is the resolved path `inner` the path `outer`, or one that it stands for, or below it?
+
+    By where links lead to.
+    """
+    if not is_path(outer) or not is_path(inner):
+        return inner == outer
+    outer, inner = (os.path.realpath(p) if p.startswith("/") else p for p in (outer, inner))
+    if f"{inner}/".startswith(outer.rstrip("/") + "/"):
+        return True
+    if os.path.exists(outer):  # its stars are those of names
+        return False
+    patterns = [pattern.split("/") for pattern in _alternatives(outer)]
+    parts = [inner.split("/")[: len(pattern)] for pattern in patterns]
+    return any(len(p) == len(of) and all(map(fnmatch.fnmatchcase, p, of))
+               for p, of in zip(parts, patterns, strict=True))  # fmt: skip
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """A pattern of files for each of what stands in braces."""
+    found = re.search(r"\{([^{}]*)\}", pattern)
+    if found is None:
+        return [pattern]
+    start, end = pattern[: found.start()], pattern[found.end() :]
+    return [one for text in found[1].split(",") for one in _alternatives(start + text + end)]
+
+
+def at_home(place: str) -> str:
+    """A place with `~/` read as shells do, but for that of `--raw=~/x` and of YAML."""
+    return os.path.expanduser(place) if place.startswith("~/") else place
 
 
 def nothing_at(spark: SparkSession, place: str, within: str = "") -> bool:

@@ -60,12 +60,19 @@ def resolved(spark: SparkSession, options: JobOptions) -> JobOptions:
     inputs = {n: given.get(n) for n in ("raw", "scores", "decontaminate")}
     inputs |= {f"target {name}": place for name, place in targets.items()}
     for owner, place in inputs.items():
-        if output and place and (places.contains(place, output) or places.contains(output, place)):
+        if output and place and _meet(place, output):
             raise ConfigError(
                 f"output {output} and {owner} {place} lie one in the other: give an --output apart"
             )
     more = {"target": targets} if "target" in options.given else {}
     return options.model_copy(update={**given, **more})
+
+
+def _meet(place: str, output: str) -> bool:
+    """Is one of the two in the other?"""
+    # A pattern may stand for no more than files of a table.
+    part = f"{output}/{WEIGHTS}/part-0.parquet" if places.is_path(output) else output
+    return places.contains(place, part) or places.contains(output, place)
 
 
 def check_columns(
@@ -174,7 +181,10 @@ def _held_out(options: JobOptions, targets: Mapping[str, Input]) -> dict[str, fl
 
 def put_on_record(run: Run, opened: Mapping[str, Input]) -> None:
     """Raw's identity, and what was left out of the inputs, which is told too."""
-    run.facts["raw"] = json.dumps(opened["raw"].identity, sort_keys=True)
+    identity = opened["raw"].identity
+    run.facts["raw"] = json.dumps(identity, sort_keys=True)
+    if (data := identity.get("delta_version")) is not None:
+        run.raw_latest = tables.version_to_read(run.spark, identity["place"], data)
     run.facts["notes"] = [note for one in opened.values() for note in one.notes]
     for note in run.facts["notes"]:
         warnings.warn(note, UserWarning, stacklevel=2)

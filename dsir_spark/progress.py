@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -14,6 +15,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import IO, Any
+
+import click
 
 _LOG = logging.getLogger("dsir_spark")
 
@@ -44,6 +47,15 @@ def told() -> Iterator[None]:
     finally:
         _LOG.removeHandler(handler)
         _LOG.setLevel(level)
+
+
+def say(text: str) -> None:
+    """Print a line. Where nobody reads on (`| head -1`), the command goes on all the same."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        # What comes, and the flush at Python's end, would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Line(logging.Formatter):

@@ -80,6 +80,7 @@ class Run:
     seconds : of each stage that ended
     unfinished : the row of the latest run of this command that has not ended, if it was the last
     there : tables under the output when it began, or as it wrote them
+    raw_latest : version of a Delta table up to which its rows are those of raw's identity
     """
 
     spark: SparkSession
@@ -94,6 +95,8 @@ class Run:
     )
     unfinished: dict[str, Any] | None = None
     there: dict[str, tables.Version | None] = field(default_factory=dict)
+    raw_latest: int | None = None
+    _stage: tuple[str, float] | None = None  # the one that goes on, and when it began
     _attempt: str = field(default_factory=lambda: uuid.uuid4().hex)
     _began: int = -1
 
@@ -209,11 +212,18 @@ class Run:
     def stage(self, name: str, label: str, rows: int | None = None) -> Iterator[None]:
         """One stage, of so many rows, if they are known: shown while it runs, named in Spark's own
         pages, timed and logged."""
-        begin = time.monotonic()
+        self._stage = name, time.monotonic()
         with self.progress(label, rows), labels.described(self.spark, label):
             yield
-        self.seconds[name] = round(time.monotonic() - begin, 3)
+        self.seconds, self._stage = self._seconds(), None
         _log.info("%s: %.1f s", label, self.seconds[name])
+
+    def _seconds(self) -> dict[str, float]:
+        """Of all stages, of the one that goes on so far: by the record that its commit holds."""
+        if self._stage is None:
+            return self.seconds
+        name, begin = self._stage
+        return {**self.seconds, name: round(time.monotonic() - begin, 3)}
 
     def place(self, name: str) -> str:
         """Where a table of this run is."""
@@ -251,9 +261,8 @@ class Run:
                     "raw changed while it was read, or its ids do; run again on data that stands "
                     "still"
                 )
-        except DSIRError:
-            before = self.there[name]
-            tables.restore(self.spark, self.place(name), before.latest if before else None)
+        except DSIRError as error:
+            _put_back(self.spark, self.place(name), self.there[name], error)
             raise
         self.facts[f"{name}_version"] = version.data
         self.there[name] = version
@@ -297,7 +306,10 @@ class Run:
     def record(self) -> dict[str, Any]:
         """What a commit of this run holds."""
         row = {k: v for k, v in self.row().items() if k in _NAMES}
-        return {**row, "started_at": self.started_at.isoformat(), tables.RUN_ID: self.run_id}
+        return {
+            **row, "started_at": self.started_at.isoformat(), "seconds": self._seconds(),
+            "raw_latest": self.raw_latest, tables.RUN_ID: self.run_id,
+        }  # fmt: skip
 
     def finish(self) -> dict[str, Any]:
         """Append the run's last row; the row."""
@@ -311,6 +323,16 @@ class Run:
         own = {tables.RUN_ID: self.run_id, "command": self.command, "state": state}
         tables.append(frame, self.place(RUNS), {**own, "attempt": self._attempt})
         return row
+
+
+def _put_back(
+    spark: SparkSession, place: str, before: tables.Version | None, error: DSIRError
+) -> None:  # fmt: skip
+    """Put back what was at a place before; where that cannot be, the error says so too."""
+    try:
+        tables.restore(spark, place, before.latest if before else None)
+    except TableError as refused:
+        raise type(error)(f"{error}; what was written stays: {refused}") from None
 
 
 def _differ(version: tables.Version, rows: int | None) -> bool:

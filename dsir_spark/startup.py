@@ -73,7 +73,7 @@ def look_for_places(command: str, options: JobOptions) -> None:
 
     def missing(place: str | None) -> bool:
         looked_for = place and not _SCHEME_OR_GLOB.match(place) and places.is_path(place)
-        return bool(looked_for and not os.path.exists(str(place)))
+        return bool(looked_for and not os.path.exists(places.at_home(str(place))))
 
     given = {
         "raw": options.raw, "scores": getattr(options, "scores", None),

@@ -125,8 +125,10 @@ def _last_change(rows: Sequence[Mapping[str, Any]]) -> Version:
     for row in rows:
         if row["version"] > at or row["operation"] in _MAINTENANCE:
             continue
-        if row["operation"] == "RESTORE":  # what was restored is what that commit wrote
-            at = int(row["operationParameters"]["version"])
+        restored = (row["operationParameters"] or {}).get("version")
+        # What was restored is what that commit wrote; of a time it is not told which one that was.
+        if row["operation"] == "RESTORE" and restored is not None:
+            at = int(restored)
             continue
         found = row
         break
@@ -151,12 +153,19 @@ def records(spark: SparkSession, place: str, after: int = -1) -> list[tuple[int,
 
 
 def restore(spark: SparkSession, place: str, version: int | None) -> None:
-    """Put back the rows of a version; None: there was no table, and an empty one is left."""
+    """Put back the rows of a version; None: there was no table, and an empty one is left.
+
+    Raises
+    ------
+    TableError
+        Delta refuses it.
+    """
     name = places.sql_name(spark, place)
-    if version is None:
-        spark.sql(f"DELETE FROM {name}").collect()
-    else:
-        spark.sql(f"RESTORE TABLE {name} TO VERSION AS OF {version}").collect()
+    with _writing(place):
+        if version is None:
+            spark.sql(f"DELETE FROM {name}").collect()
+        else:
+            spark.sql(f"RESTORE TABLE {name} TO VERSION AS OF {version}").collect()
 
 
 def read(
@@ -266,7 +275,8 @@ def write(
     if needed and over:
         # The writer's options set properties of new tables only.
         properties = f"SET TBLPROPERTIES ({', '.join(needed)})"
-        spark.sql(f"ALTER TABLE {places.sql_name(spark, place)} {properties}").collect()
+        with _writing(place):
+            spark.sql(f"ALTER TABLE {places.sql_name(spark, place)} {properties}").collect()
     _save(writer, place)
     if not over and not counted:
         return Version(0, 0, record or {})
@@ -294,14 +304,21 @@ def _writer(frame: DataFrame, record: Mapping[str, Any] | None) -> DataFrameWrit
 
 
 def _save(writer: DataFrameWriter, place: str) -> None:
-    try:
+    with _writing(place):
         if places.is_path(place):
             writer.save(place)
         else:
             writer.saveAsTable(places.quoted_name(place))
+
+
+@contextlib.contextmanager
+def _writing(place: str) -> Iterator[None]:
+    """What Spark and Delta say against a write, as a `TableError`."""
+    try:
+        yield
     except Exception as error:
         # A path's folder, or a catalog's: what is wrong with it has many classes.
-        said = failures.told(error)
+        said = failures.told(error) or failures.of_delta(error)
         if said is None and not isinstance(error, AnalysisException):
             raise
         output = place.rpartition(".")[0]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import io
 import logging
+import os
 import re
 import runpy
 import subprocess
@@ -344,6 +346,13 @@ def test_flags_mean_what_keys_mean(job, capsys, flags, meant):
     assert name == "run_all" and options.model_dump(exclude_unset=True) == {**places, **meant}
 
 
+def test_a_place_below_home_is_looked_for_there(job, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ended(capsys, "fit", "--raw=~/raw", "--target=~/t", "--output=~/out")[0] == 0
+    _, _, err = ended(capsys, "fit", "--raw=~/none", "--target=~/t", "--output=~/out")
+    assert err == ["error: raw: there is nothing at ~/none"]
+
+
 def test_a_folder_named_like_a_pair_is_a_path(job, capsys):
     places = ["--raw", "raw", "--target", "source=wiki", "--output", "out"]
     assert ended(capsys, "fit", *places)[0] == 0
@@ -615,6 +624,24 @@ def test_what_a_command_shows(job, capsys, monkeypatch):
     assert out == ["out ('a', 'b') 20"]
     code, out, _ = ended(capsys)
     assert code == 0 and "run " in "".join(out)
+
+
+@pytest.mark.parametrize("command", [["report", "--output", "raw"], ["--help"]])
+def test_a_reader_that_is_gone_stops_no_command(job, monkeypatch, command):
+    """As of `| head -1`; click's own help is all that ends by it."""
+    pages, told, write = [], [], job.write_report
+    job.write_report = lambda *of: pages.append(of) or write(*of)
+    monkeypatch.setattr(cli.jvm, "ended", lambda well: told.append(well))
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as nobody, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", nobody)
+        with contextlib.suppress(SystemExit) if command == ["--help"] else contextlib.nullcontext():
+            cli.main(command)
+        patch.undo()
+        progress.os.dup2(1, writing)  # where that help is flushed at last
+    ends = command != ["--help"]
+    assert (len(pages), told) == (int(ends), [ends])
 
 
 def test_a_mistake_is_told_without_spark_or_compiled_code(tmp_path):

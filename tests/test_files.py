@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import dataclasses
 import datetime
 import gzip
@@ -12,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dsir_spark import files, inputs, places, tables
-from dsir_spark.errors import ColumnError, DataError, DSIRError, TableError
+from dsir_spark import files, inputs, places, preflight, tables
+from dsir_spark.errors import ColumnError, ConfigError, DataError, DSIRError, TableError
+from dsir_spark.job_options import JobOptions
 
 pytestmark = pytest.mark.spark
 
@@ -242,10 +244,32 @@ def test_the_log_on_this_machine_tells_what_spark_tells(spark, tmp_path, monkeyp
         assert both()["data"] == 1
     tables.restore(spark, place, 0)
     assert (both()["data"], both()["rows"]) == (0, 5)
+    at = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 2").collect()[1]["timestamp"]
+    spark.sql(f"RESTORE TABLE {name} TO TIMESTAMP AS OF '{at}'").collect()
+    assert both()["data"] == both()["latest"] > 1 and both()["rows"] is None
     spark.sql(f"DELETE FROM {name} WHERE id = 1").collect()
     assert both()["data"] == both()["latest"] and both()["record"] == {}
     tables.write(spark.range(3), place, overwrite=True)
     assert both()["rows"] == 3
+
+
+@pytest.mark.parametrize(
+    ("raw", "output", "meet"),
+    [
+        ("p", "p/out", True), ("p", "pout", False), ("p/*", "p/out", True),
+        ("p/*", "p/out/deep", True), ("link", "p/out", True), ("link/*", "p/out", True),
+        ("p", "link/out", True), ("p/{a,o*}", "p/out", True), ("p/{a,b}", "p/out", False),
+        ("p/*/*", "p/out", True), ("p/*.parquet", "p/out", False), ("p/*/*.jsonl", "p/out", False),
+        ("p/[ab]", "p/[ab]/out", True), ("p/[ab]", "p/a/out", False), ("p/out/*", "p/out", True),
+    ],
+)  # fmt: skip
+def test_an_output_that_would_be_read_is_refused(spark, tmp_path, raw, output, meet):
+    (tmp_path / "p" / "[ab]").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "p")
+    given = JobOptions(raw=f"{tmp_path}/{raw}", output=f"{tmp_path}/{output}")
+    refused = pytest.raises(ConfigError, match="lie one in the other")
+    with refused if meet else contextlib.nullcontext():
+        preflight.resolved(spark, given)
 
 
 def test_a_store_is_no_path_of_this_machine(spark, store):
@@ -264,12 +288,27 @@ def test_a_store_is_no_path_of_this_machine(spark, store):
         raw.check_unchanged()
 
 
+CLOCK = r"\w+\(\) is another at each pass: write the date itself"
+
+
 @pytest.mark.parametrize(
-    "predicate", ["rand() < 0.5", "uuid() > 'a'", "monotonically_increasing_id() > 1"]
-)
-def test_predicates_that_change_are_refused(spark, tmp_path, predicate):
-    made(tmp_path, {"r.jsonl": JSONL})
-    with pytest.raises(ColumnError, match="it is not deterministic"):
+    ("predicate", "said"),
+    [
+        *[(p, "it is not deterministic")
+          for p in ("rand() < 0.5", "uuid() > 'a'", "monotonically_increasing_id() > 1")],
+        *[(p, CLOCK) for p in (
+            "now() > text", "day < CURRENT_DATE - 30", "'2020' < Current_Timestamp",
+            "unix_timestamp() > 5", "curdate() > day", "id = 'it\\'s' or localtimestamp() > day")],
+        *[(p, None) for p in (
+            "text != 'now()'", "text like \"it's now() %\"", "`current_time` > 0",
+            "current_time > 0", "unix_timestamp(day) > 5")],
+    ],
+)  # fmt: skip
+def test_predicates_that_change_are_refused(spark, tmp_path, predicate, said):
+    rows = [{"id": "d", "text": "a", "current_time": 1, "day": "2020-01-01 00:00:00"}]
+    made(tmp_path, {"r.jsonl": lines(rows)})
+    met = contextlib.nullcontext() if said is None else pytest.raises(ColumnError, match=said)
+    with met:
         inputs.open_input(spark, str(tmp_path / "r.jsonl"), None, "raw", predicate)
 
 

@@ -328,6 +328,25 @@ def test_what_cannot_be_told_is_refused_in_a_line(spark, tmp_path):
         grown.stage(job.fit, num_tokens_to_fit=1000, incremental=True)
 
 
+def test_raw_that_was_restored_before_is_followed_from_there(spark, tmp_path, model):
+    grown = Grown(spark, tmp_path)
+    grown.add(300)
+    grown.add(50)
+    grown.sql("RESTORE TABLE {raw} TO VERSION AS OF 0")
+    with_model(model, grown.out)
+    grown.target = model.parent / "target.parquet"
+    grown.weigh()
+    grown.add(10)
+    grown.weigh()
+    assert commits(spark, grown.out) == [10, 300]
+    assert rows_of(spark, grown.out) == rows_of(spark, grown.whole())
+    grown.sql("ALTER TABLE {raw} SET TBLPROPERTIES ('delta.columnMapping.mode' = 'name')")
+    grown.sql("ALTER TABLE {raw} RENAME COLUMN topic TO subject")
+    grown.sql("INSERT INTO {raw} VALUES ('n1', 'salt and soup', 'none')")
+    with pytest.raises(TableError, match=r"cannot be read \(\[DELTA_.*: give --overwrite ins"):
+        grown.weigh()
+
+
 def test_files_that_changed_are_refused(spark, tmp_path, model):
     grown = Grown(spark, tmp_path, "parquet").begun(300, model)
     grown.add(10)

@@ -74,7 +74,7 @@ def test_a_run_that_died_is_gone_on_with(
     assert bits(spark, tmp_path / "out") == undisturbed
     for table in kept:
         assert len(tables.records(spark, str(tmp_path / "out" / table))) == 1
-    assert {"fit", "weigh", "cut", "select"} - set(facts["seconds"]) <= {"fit", "weigh", "select"}
+    assert facts["seconds"].keys() >= {"fit", "write_model", "weigh", "cut", "select"}
     (line,) = runs.listing(spark, str(tmp_path / "out"))
     assert "ended after" in line and "50 selected" in line and facts["run_id"] in line
 
@@ -161,8 +161,17 @@ def test_what_was_there_is_put_back_when_other_rows_are_written(
     def put_back(*_):
         raise Killed
 
+    def refuse(*_):
+        raise TableError("cannot write it")
+
     with monkeypatch.context() as patch:
         patch.setattr(job.resampling, "selected_rows", lambda *a, **k: rows_of(*a, **k).limit(3))
+        with monkeypatch.context() as refused, pytest.raises(
+            DataError, match=r"3 rows came to .*; what was written stays: cannot write it"
+        ):
+            refused.setattr(tables, "restore", refuse)
+            again(spark, tmp_path / "out", **BUDGET)
+        tables.restore(spark, str(tmp_path / "out" / "selected"), 0)
         with pytest.raises(DataError, match="3 rows came to be written to selected where 20 were"):
             again(spark, tmp_path / "out", **BUDGET)
         assert texts_of(spark, tmp_path / "out") == good
@@ -184,6 +193,15 @@ def test_what_was_there_is_put_back_when_other_rows_are_written(
         with pytest.raises(DataError, match="changed while they were read"):
             run(spark, chosen)
     assert delta(spark, tmp_path / "new" / "selected").count() == 0
+
+
+def test_a_table_that_may_only_be_added_to_is_told_of(spark, finished):  # noqa: F811
+    place = str(finished / "selected")
+    spark.sql(f"ALTER TABLE delta.`{place}` SET TBLPROPERTIES (delta.appendOnly = true)").collect()
+    for write in (lambda: again(spark, finished, **BUDGET),
+                  lambda: tables.restore(spark, place, None)):  # fmt: skip
+        with pytest.raises(TableError, match=r"cannot write .*selected: rows of the table may onl"):
+            write()
 
 
 def test_maintenance_leaves_a_run_as_it_is(spark, data, tmp_path):  # noqa: F811
@@ -247,8 +265,9 @@ def test_places_in_any_spelling_are_one(spark, data, tmp_path, monkeypatch):  # 
     facts = again(spark, chosen["output"], raw=f"file:{data}/parquet",
                   target=f"file:{data}/cooking.parquet", **BUDGET)  # fmt: skip
     monkeypatch.chdir("/")
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert json.loads(facts["raw"])["place"] == str(data / "parquet")
-    assert job.explain(spark, chosen["output"], ["c1"])
+    assert job.explain(spark, chosen["output"].replace(str(tmp_path), "~"), ["c1"])
 
 
 def test_what_is_not_ours_is_left_alone(spark, data, tmp_path):  # noqa: F811
