@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark import files, labels, places, tables
+from dsir_spark import files, labels, places, reading, tables
 from dsir_spark.columns import check_expression, quoted, setting
 from dsir_spark.errors import ColumnError, DataError, TableError
 
@@ -91,16 +91,16 @@ def open_input(
         found = files.find(spark, place, kind, owner)
         if known is not None and "listing" in known:
             found = files.newer(spark, found, known, owner)
-        read, notes = files.read(spark, found, owner)
+        read, notes = reading.read(spark, found, owner)
         identity, notes = {"place": place, "format": found.kind, **found.facts}, found.notes + notes
     read = _without_void(read)
     dropped, frame = {}, read
-    if files.UNPARSED in read.columns:
+    if reading.UNPARSED in read.columns:
         # Spark refuses to ask for that column alone: a condition that always holds names another.
-        other = next(name for name in read.columns if name != files.UNPARSED)
+        other = next(name for name in read.columns if name != reading.UNPARSED)
         beside = F.hash(quoted(other)) >= F.lit(-(1 << 31))
-        dropped["unparsed"] = F.col(files.UNPARSED).isNotNull() & beside
-        frame = frame.where(F.col(files.UNPARSED).isNull() & beside).drop(files.UNPARSED)
+        dropped["unparsed"] = F.col(reading.UNPARSED).isNotNull() & beside
+        frame = frame.where(F.col(reading.UNPARSED).isNull() & beside).drop(reading.UNPARSED)
     if where is not None:
         frame = _kept(frame, where, owner)
         dropped["filtered"] = ~F.coalesce(F.expr(where), F.lit(False))
