@@ -42,6 +42,7 @@ class Files:
     keys : columns that come from folders named key=value
     options : of Spark's reader, so that it reads these files and no others
     notes : what is left out, in sentences
+    folders : that the data files lie in
     after : rows of files that changed later than this are read, in microseconds since 1970; the
         columns are those of all files
     """
@@ -52,6 +53,7 @@ class Files:
     keys: tuple[str, ...]
     options: dict[str, str]
     notes: list[str] = field(default_factory=list)
+    folders: frozenset[str] = frozenset()
     after: int | None = None
 
 
@@ -123,7 +125,8 @@ def find(spark: SparkSession, place: str, kind: str | None, owner: str) -> Files
     facts = {name: sum(g[name] for g in chosen) for name in ("files", "bytes")}
     facts["listing"] = reduce(lambda a, b: a ^ b, (group["listing"] for group in chosen))
     own = next(iter(keys), ())
-    return Files(place, found, facts, own, options, notes)
+    folders = frozenset().union(*(group["folders"] for group in chosen))
+    return Files(place, found, facts, own, options, notes, folders)
 
 
 def _by_ending(spark: SparkSession, place: str) -> list[dict[str, Any]]:
@@ -143,12 +146,13 @@ def _by_ending(spark: SparkSession, place: str) -> list[dict[str, Any]]:
         found = re.search(_ENDING, name, re.IGNORECASE)
         ending = found.group(1).lower() if found and found.group(1).lower() in FORMATS else ""
         none = {"files": 0, "bytes": 0, "listing": 0, "first": name, "nested": False}
-        sets: dict[str, Any] = {"endings": set(), "keys": set()}
+        sets: dict[str, Any] = {"endings": set(), "keys": set(), "folders": set()}
         group = groups.setdefault(ending, {"ending": ending, **none, **sets})
         group["files"] += 1
         group["bytes"] += length
         group["listing"] ^= hashed
         group["first"] = min(group["first"], name)
+        group["folders"].add(path[: -len(name) - 1])
         if found and ending:
             group["endings"].add(found.group(0))
         keyed = [folder for folder in folders if re.match("[^=]+=.", folder)]

@@ -248,6 +248,33 @@ def test_the_log_on_this_machine_tells_what_spark_tells(spark, tmp_path, monkeyp
     assert both()["rows"] == 3
 
 
+@pytest.fixture(scope="module")
+def lake(spark, store):
+    """The path on this machine, and that of a store, of a table, `t`, with a deleted row."""
+    link = "fs.viewfs.mounttable.default.link./store"
+    folder = spark.sparkContext._jsc.hadoopConfiguration().get(link).removeprefix("file:")
+    rows = spark.range(4).selectExpr("id", "id % 2 as k").coalesce(1)
+    rows.write.format("delta").partitionBy("k").save(f"{folder}/lake/t")
+    spark.sql(f"DELETE FROM delta.`{folder}/lake/t` WHERE id = 3").collect()
+    rows.write.partitionBy("k").parquet(f"{folder}/plain/p")
+    return folder, store
+
+
+@pytest.mark.parametrize("place, kind", [
+    ("lake", None), ("lake/*", None), ("lake/t*", None), ("lake/t/k=1", None),
+    ("lake/t/*/*.parquet", None), ("lake/t", "parquet"), ("lake/t/k=1", "parquet"),
+])  # fmt: skip
+def test_files_of_a_table_are_not_read_without_its_log(spark, lake, place, kind):
+    for top in lake:
+        assert inputs.open_input(spark, f"{top}/plain", None, "raw").frame.count() == 4
+        if top.startswith("viewfs") and (place, kind) == ("lake/t/k=1", None):
+            # Asked for a part of a table, Delta itself reads it by the log.
+            assert inputs.open_input(spark, f"{top}/{place}", kind, "raw").frame.count() == 1
+            continue
+        with pytest.raises(TableError, match=r"has files of a Delta table .*: name the table"):
+            inputs.open_input(spark, f"{top}/{place}", kind, "raw")
+
+
 def test_a_store_is_no_path_of_this_machine(spark, store):
     table, parquet = f"{store}/table", f"{store}/parquet"
     assert tables.write(spark.range(5), table).rows == 5
