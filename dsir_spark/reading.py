@@ -16,11 +16,17 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dsir_spark import failures, quotes
+from dsir_spark.columns import setting
 from dsir_spark.errors import DSIRError, TableError
 from dsir_spark.files import Files, escaped, listed, literal, reason
 
 UNPARSED = "__dsir_unparsed"  # the line of a row that does not parse (string); else null
 
+_LOOKED = 10_000  # lines of JSON that are looked at for what Spark leaves out of them
+# A second object (within a text, a quote of a key would stand behind a backslash); or, at the
+# line's end, what is none.
+_AFTER = r'\}\s*\{\s*"[^"\\]*"\s*:|\}\s*([^\s}\],"]|,)[^}\]"]*$'
+_NULL = r"^\s*null\s*$"
 _NAMED = 1_000  # files that may be named one by one to Spark
 _COMPARED = 200  # files whose schemas are compared, to name two that differ
 
@@ -62,9 +68,29 @@ def _read(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame, lis
                 f"{owner}: {found.place} is not JSON lines, one object a line: write it so, e.g. "
                 f"by jq -c '.[]'"
             )
-        return _typed(reader, place, schema, found), []
+        return _typed(reader, place, schema, found), _lost_of_json(spark, found, owner)
     frame = _typed(reader, place, reader.load(place).schema, found)
     return (frame.withColumnRenamed("value", "text") if found.kind == "text" else frame), []
+
+
+def _lost_of_json(spark: SparkSession, found: Files, owner: str) -> list[str]:
+    """What Spark leaves out of JSON lines, and does not tell: it reads the first value of each.
+
+    The first lines are looked at, for all of them would be one more reading of raw.
+    """
+    line = F.col("value")
+    # A line that is cut off is among those that do not parse.
+    lost = (line.rlike(_AFTER) & F.get_json_object(line, "$").isNotNull()) | line.rlike(_NULL)
+    path = F.when(lost, F.col("_metadata.file_path")).alias("path")
+    lines = spark.read.options(**found.options).text(literal(found.place)).select(path)
+    looked = [row["path"] for row in lines.take(_LOOKED)]
+    paths = [unquote(path) for path in looked if path is not None]
+    if not paths:
+        return []
+    return [
+        f"{owner}: of the {len(looked)} lines looked at {len(paths)} are null or go on after an "
+        f"object ({paths[0]}), which is not read: write one object a line"
+    ]
 
 
 def _typed(
@@ -106,7 +132,7 @@ def _paths(spark: SparkSession, found: Files, n: int) -> list[str]:
     """The first data files of more than 0 bytes, by name."""
     rows = listed(spark, found.place).where("length > 0").orderBy("path").limit(n).collect()
     endings = tuple(found.options.get("pathGlobFilter", "").strip("*{}").split(","))
-    return [path for row in rows if (path := unquote(row["path"])).endswith(endings)]
+    return [path for row in rows if (path := row["path"]).endswith(endings)]
 
 
 def _difference(spark: SparkSession, found: Files, owner: str) -> str | None:
@@ -178,13 +204,17 @@ def _by_header(
                          f"and so have more than {_NAMED} files: write them alike")  # fmt: skip
     base = {"basePath": literal(found.place)} if found.keys else {}
     names = [next(csv.reader([r["header"].lstrip("\ufeff")]), []) for r in headers]
-    every = list(dict.fromkeys(name for header in names for name in header))
+    exact = setting(spark, "spark.sql.caseSensitive").lower() == "true"
+    same = str if exact else str.lower  # as Spark unites them
+    every = {same(name): name for header in reversed(names) for name in reversed(header)}
+    lacking = [every.keys() - map(same, header) for header in names]
     notes = [
-        f"{owner}: {unquote(row['first'])} has no column {', '.join(missing)}, which other files "
+        f"{owner}: {unquote(row['first'])} has no column "
+        f"{', '.join(name for key, name in every.items() if key in missing)}, which other files "
         "have: null in its rows"
-        for row, header in zip(headers, names, strict=True)
-        if (missing := [name for name in every if name not in header])
-    ]  # fmt: skip
+        for row, missing in zip(headers, lacking, strict=True)
+        if missing
+    ]
     paths = [[escaped(unquote(path)) for path in row["paths"]] for row in headers]
     return [_parsed_csv(spark, found, own, **base) for own in paths], notes
 

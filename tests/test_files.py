@@ -76,6 +76,8 @@ READ = {
     "Parquet, a field that one lacks": (
         {"r/a.parquet": parquet([{"m": {"a": 1}}]), "r/b.parquet": parquet([{"m": {"b": "x"}}])},
         "r", 2, ["m"], None),
+    "columns in another case": ({"r/a.csv": "id,text\na,b\n", "r/b.csv": "ID,Text\nc,d\n"},
+                                "r", 2, ["id", "text"], None),
     "a BOM": ({"r.csv": "\ufeff" + csv(NAMES)}, "r.csv", 8, NAMES, None),
     "line ends in a text": ({"r.csv": 'id,text\na,"b\nc"\n'}, "r.csv", 1, ["id", "text"], None),
     "line ends and quotes in texts": ({"r.csv": PROPER}, "r.csv", 4, ["id", "text"], None),
@@ -89,6 +91,17 @@ READ = {
     "an array on a line": ({"r.json": json.dumps(ROWS)}, "r.json", 8, NAMES, None),
     "an empty file that is not the first": (
         {"r/a.parquet": PARQUET, "r/b.parquet": PARQUET, "r/z.parquet": b""},
+        "r", 16, NAMES, r"z\.parquet .*left out"),
+    "objects that share a line": (
+        {"r.jsonl": JSONL[:-1] + lines(ROWS[:1]) + '{"id": "x"}, y\n{"id": "z"} {"id": "z"}\nnull'},
+        "r.jsonl", None, NAMES, r"of the 11 lines looked at 4 are null or go on .*r\.jsonl"),
+    "braces in texts": (
+        {"r.jsonl": r'''{"a": "\\frac{x}{\"y\":}{"}
+{"a": "}{", "b": {"c": [{"x": 1}, {}]}, "d": null}
+[{"a": "} x"}, {"a": "y"}]
+{"a": "cut {} off'''}, "r.jsonl", 4, ["a", "b", "d"], None),
+    "percent signs in names": (
+        {"r/a%41.parquet": PARQUET, "r/b%20c.parquet": PARQUET, "r/z.parquet": b""},
         "r", 16, NAMES, r"z\.parquet .*left out"),
     "odd names": ({"r 5% [v1] {a,b} #2/x ?&é.jsonl": JSONL}, "r 5% [v1] {a,b} #2", 8, NAMES, None),
     "nothing in a column": ({"r.parquet": parquet([{"text": "a", "n": None, "l": [None]}])},

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "failures": "",
     "quotes": "",
     "files": "errors local_rows",
-    "reading": "errors failures quotes files",
+    "reading": "errors columns failures quotes files",
     "places": "columns files",
     "tables": "errors columns failures files places",
     "history": "errors places tables",
