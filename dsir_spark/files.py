@@ -101,6 +101,9 @@ def find(spark: SparkSession, place: str, kind: str | None, owner: str) -> Files
         groups = _by_ending(spark, place)
     except PySparkException as error:
         raise TableError(f"{owner}: there is nothing at {place} ({reason(error)})") from None
+    if not groups and os.path.basename(place).startswith(("_", ".")) and extension(place):
+        raise TableError(f"{owner}: {place} is not read: Spark skips files whose names begin with "
+                         "_ or a dot: rename it")  # fmt: skip
     if not groups:
         raise TableError(f"{owner}: {place} holds no files, or empty ones only")
     chosen, found = _data(groups, place, kind, owner)

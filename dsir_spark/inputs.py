@@ -20,6 +20,7 @@ from dsir_spark.columns import check_expression, quoted, setting
 from dsir_spark.errors import ColumnError, DataError, TableError
 
 _PARTS = 16  # of the ids that are counted, at least: a local session has two for all else
+_NAMED = 3  # files and folders that Spark skips, in the note of them
 _LOOKED = 20  # folders of a store that are looked at for a table's log
 
 
@@ -96,6 +97,9 @@ def open_input(
         _refuse_files_of_tables(spark, found, owner)
         if known is not None and "listing" in known:
             found = files.newer(spark, found, known, owner)
+        if hidden := places.passed_over(spark, place):
+            few = ", ".join(hidden[:_NAMED]) + (", ..." if len(hidden) > _NAMED else "")
+            found.notes.append(f"{owner}: what begins with _ under {place} is left out ({few})")
         read, notes = reading.read(spark, found, owner)
         identity, notes = {"place": place, "format": found.kind, **found.facts}, found.notes + notes
     read = _without_void(read)
