@@ -62,10 +62,12 @@ def select(
         problems = ["score must be one score or a mapping of names to scores; got none"]
     if problems:
         raise ConfigError.from_problems(problems)
+    if "duplicates" in options and copies is None:
+        raise ConfigError("duplicates is for copies: give the column that is equal for them")
     checked = _shared(ScoreOptions.checked(options, names))
     added = ([TARGET] if several else []) + ([COPIES] if checked.max_copies > 1 else [])
     refuse_columns(pool, added)
-    scores.check_scores(pool, given)
+    scores.check_scores(pool, given, constant=checked.method == "random")
     if checked.normalize_within is not None:
         check_column(pool, checked.normalize_within, "the pool", "normalize_within")
     as_given = {name: f"__dsir_given_{i}" for i, name in enumerate(given)}
