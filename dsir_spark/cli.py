@@ -270,6 +270,11 @@ def _starting(writes: bool = False, **where: Any) -> Iterator[Future[Any]]:
             session.warm(spark)
         return spark
 
+    # Here, for two threads that enter pyspark by different doors find it half imported.
+    try:
+        import pyspark.sql  # noqa: F401
+    except ImportError:
+        start()  # which says so
     with ThreadPoolExecutor(1) as aside:
         yield aside.submit(start)
 

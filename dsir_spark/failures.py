@@ -16,7 +16,10 @@ _FILE = re.compile(r"((?:file|s3a?|abfss?|gs|hdfs|dbfs|wasbs?):/[^\s,;]+)")
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of failure: what its messages hold, what it is, and what to do."""
+    """A kind of failure: what its messages hold, what it is, and what to do.
+
+    Groups of the pattern may stand in what it is, by name.
+    """
 
     pattern: str
     said: str
@@ -57,8 +60,9 @@ _KINDS = (
     _Kind(r"FileNotFoundException|FILE_NOT_EXIST|does not exist|NoSuchKey|DELTA_FILE_NOT_FOUND",
           "a file is gone, deleted while it was read or, of an older version of a table, by VACUUM",
           "run again on data that stands still"),
-    _Kind(r"COLUMN_ALREADY_EXISTS|Found duplicate column", "two columns differ in case only",
-          "give --conf spark.sql.caseSensitive=true, or rename one"),
+    _Kind(r"(?:COLUMN_ALREADY_EXISTS|Found duplicate column)(?:[^`]*?(?P<name> `[^`]*`))?",
+          "two columns of a row are named{name}, in one spelling or in upper and lower case",
+          "take one out; of two spellings --conf spark.sql.caseSensitive=true keeps both"),
     _Kind(r"native zStandard|native ?[Ss]nappy|CODEC_NOT_AVAILABLE|codec .*not available",
           "is compressed in a way that this Spark does not read", "unpack it, or use Spark 4.1"),
     _Kind(r"PARQUET_COLUMN_DATA_TYPE_MISMATCH|SchemaColumnConvertNotSupported|PARQUET_TYPE_ILLEGAL"
@@ -101,7 +105,9 @@ def told(error: BaseException) -> str | None:
         return None
     named = _FILE.search(next((m for m in messages if _FILE.search(m)), ""))
     where = named.group(1).rstrip(".:)]") if named else ""
-    said = f"{where or 'a file'} {kind.said}" if kind.said.startswith(("has", "is ")) else kind.said
+    held = re.search(kind.pattern, whole)
+    said = kind.said.format(**held.groupdict("")) if held else kind.said
+    said = f"{where or 'a file'} {said}" if said.startswith(("has", "is ")) else said
     at = f" ({where})" if where and where not in said else ""
     return f"{said.strip()}{at}: {kind.remedy}"
 

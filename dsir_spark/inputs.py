@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark import files, labels, places, tables
+from dsir_spark import files, labels, places, reading, tables
 from dsir_spark.columns import check_expression, quoted, setting
 from dsir_spark.errors import ColumnError, DataError, TableError
 
 _PARTS = 16  # of the ids that are counted, at least: a local session has two for all else
+_NAMED = 3  # files and folders that Spark skips, in the note of them
+_LOOKED = 20  # folders of a store that are looked at for a table's log
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def open_input(
     Raises
     ------
     TableError
-        Nothing is there, or Spark cannot read it.
+        Nothing is there, Spark cannot read it, or files of a table were named, not the table.
     ColumnError
         `where` does not hold for its columns.
     """
@@ -89,24 +94,54 @@ def open_input(
     else:
         traces = places.traces(spark, place)
         found = files.find(spark, place, kind, owner)
+        _refuse_files_of_tables(spark, found, owner)
         if known is not None and "listing" in known:
             found = files.newer(spark, found, known, owner)
-        read, notes = files.read(spark, found, owner)
+        if hidden := places.passed_over(spark, place):
+            few = ", ".join(hidden[:_NAMED]) + (", ..." if len(hidden) > _NAMED else "")
+            found.notes.append(f"{owner}: what begins with _ under {place} is left out ({few})")
+        read, notes = reading.read(spark, found, owner)
         identity, notes = {"place": place, "format": found.kind, **found.facts}, found.notes + notes
     read = _without_void(read)
     dropped, frame = {}, read
-    if files.UNPARSED in read.columns:
+    if reading.UNPARSED in read.columns:
         # Spark refuses to ask for that column alone: a condition that always holds names another.
-        other = next(name for name in read.columns if name != files.UNPARSED)
+        other = next(name for name in read.columns if name != reading.UNPARSED)
         beside = F.hash(quoted(other)) >= F.lit(-(1 << 31))
-        dropped["unparsed"] = F.col(files.UNPARSED).isNotNull() & beside
-        frame = frame.where(F.col(files.UNPARSED).isNull() & beside).drop(files.UNPARSED)
+        dropped["unparsed"] = F.col(reading.UNPARSED).isNotNull() & beside
+        frame = frame.where(F.col(reading.UNPARSED).isNull() & beside).drop(reading.UNPARSED)
     if where is not None:
         frame = _kept(frame, where, owner)
         dropped["filtered"] = ~F.coalesce(F.expr(where), F.lit(False))
         if "unparsed" in dropped:
             dropped["filtered"] &= ~dropped["unparsed"]
     return Input(frame, identity, read, dropped, notes, traces)
+
+
+def _refuse_files_of_tables(spark: SparkSession, found: files.Files, owner: str) -> None:
+    """Raise a `TableError` where Parquet files are those of a Delta table.
+
+    A table keeps the files of rows that were deleted or overwritten; only its log tells them.
+    """
+    table = _table_around(spark, found) if found.kind == "parquet" else None
+    if table is not None:
+        raise TableError(
+            f"{owner}: {found.place} has files of a Delta table ({table}), which hold rows that "
+            "were deleted too: name the table itself; --where keeps a part of raw"
+        )
+
+
+def _table_around(spark: SparkSession, found: files.Files) -> str | None:
+    """A Delta table that has one of the files; None where none is known of."""
+    if places.local(spark, found.place) is None:
+        # Delta looks at the folders above too. Each look is a message or more to a store.
+        tops = sorted({re.sub("(/[^/=]+=[^/]*)+$", "", folder) for folder in found.folders})
+        with contextlib.suppress(TableError):  # it may have no right to look there
+            return next((top for top in tops[:_LOOKED] if tables.exists(spark, top)), None)
+        return None
+    own = [Path(re.sub("^file:/*", "/", folder)) for folder in found.folders]
+    folders = sorted({folder for one in own for folder in (one, *one.parents)})
+    return next((str(f) for f in folders if os.path.isdir(f / "_delta_log")), None)
 
 
 def refuse_repeated(ids: DataFrame, id_column: str, owner: str) -> None:

@@ -31,6 +31,8 @@ _input = functools.partial(option, commands=(*READING, "select"))
 _resample = functools.partial(option, commands=SELECTING)
 _selecting = functools.partial(option, commands=(*SELECTING, "select"))
 _score = functools.partial(option, commands=("select",))
+# Of `select`: options that change nothing without another.
+_ONLY_WITH = {"duplicates": "copies_column", "scores_format": "scores", "target_format": "target"}
 ALONE = "score"  # name of a score that was given without one
 
 Format = Literal["delta", "parquet", "json", "text", "csv"]
@@ -183,8 +185,8 @@ class SelectJobOptions(ScoreOptions, JobOptions):  # type: ignore[misc]
     scores_format: Literal["delta", "parquet", "json", "csv"] | None = _score(
         None, "Of scores, if names do not tell.")
     copies_column: Text | None = _score(
-        None, "Of rows of equal value (the text, or a hash of it) only the one with the smallest "
-        "id may be selected.", _COLUMN)
+        None, "A column that is equal for copies (the text, or a hash of it): see duplicates.",
+        _COLUMN)
 
     @property
     def names(self) -> tuple[str | None, ...]:
@@ -201,6 +203,10 @@ class SelectJobOptions(ScoreOptions, JobOptions):  # type: ignore[misc]
             found.append("--score is missing: give it as a flag or in the config")
         if self.id_column is None:
             found.append("select needs an id_column")
+        found += [
+            f"{name} is for {other}: give {other} too" for name, other in _ONLY_WITH.items()
+            if name in self.given and getattr(self, name) is not None and not getattr(self, other)
+        ]
         fields = type(self).model_fields
         return found + [
             f"{name} is no option of select" for name in sorted(self.given)

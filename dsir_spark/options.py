@@ -151,7 +151,7 @@ class SelectOptions(Options):
     allocation: Literal["joint", "sequential"] = _select(
         "joint", "A document goes to one target at most. joint: pairs of document and target by "
         "falling key, whatever the order of the targets. sequential: target after target.")
-    duplicates: Literal["drop", "keep"] = _select(
+    duplicates: Literal["drop", "keep"] = _resample(
         "drop", "drop: of texts that are equal but for case and white space only the one with the "
         "smallest id may be selected.")
     group_column: Text | None = _select(

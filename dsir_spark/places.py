@@ -20,6 +20,7 @@ from dsir_spark.columns import setting
 
 _NAME_PART = r"(?:`(?:[^`]|``)+`|[^\s/\\:*?.`]+)"
 _TABLE_NAME = re.compile(rf"{_NAME_PART}(?:\.{_NAME_PART}){{1,2}}")
+_OF_SPARK = re.compile("_(delta_|change_data|spark_metadata|symlink_|temporary)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -125,6 +126,17 @@ def _visible(top: str) -> Iterator[str]:
     for folder, folders, names in os.walk(top, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (os.path.join(folder, name) for name in names if not name.startswith("."))
+
+
+def passed_over(spark: SparkSession, place: str) -> list[str]:
+    """Names of data below a path of this machine that Spark skips, as they begin with _."""
+    top, found = local(spark, place), []
+    for _, folders, names in os.walk(top or "", followlinks=True):
+        hidden = [name for name in folders if name.startswith("_") and "=" not in name]
+        found += [name for name in hidden if not _OF_SPARK.match(name)]
+        found += [name for name in names if name.startswith("_") and files.extension(name)]
+        folders[:] = [name for name in folders if name not in hidden and not name.startswith(".")]
+    return sorted(found)
 
 
 def local(spark: SparkSession, place: str) -> str | None:

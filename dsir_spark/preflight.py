@@ -87,7 +87,7 @@ def check_columns(
     )
     added += [NUM_CHUNKS_SELECTED] if options.whole_documents is not None else []
     # In a weights table columns of these names are taken for ours, whatever the options ask for.
-    kept = (*options.keep, *options.needed_columns)
+    kept = kept_columns(raw.frame, options)
     added += rejected.ADDED if options.rejected else ()
     added += [c for c in (TEXT_HASH, CONTAMINATED_BY) if c in map(str.lower, kept)]
     refuse_columns(raw.frame, added, owner)
@@ -105,6 +105,12 @@ def check_named_columns(frame: DataFrame, options: JobOptions, owner: str, *name
             check_column(frame, column, owner, option)
     if options.size_column is not None:
         check_size_column(frame, options.size_column, owner)
+
+
+def kept_columns(frame: DataFrame, options: JobOptions, *more: str) -> tuple[str, ...]:
+    """The columns that a table of weights keeps, and more, each once, as the frame spells them."""
+    names = (*options.keep, *options.needed_columns, *more)
+    return tuple(dict.fromkeys(found(frame, name) or name for name in names))
 
 
 def refuse_unwritable(frame: DataFrame, owner: str) -> None:
@@ -237,7 +243,7 @@ def weighed(
 ) -> DataFrame:  # fmt: skip
     """The weights of rows of raw with the columns that the options ask for, and more."""
     return model.weigh(
-        rows, (*options.keep, *options.needed_columns, *more),
+        rows, kept_columns(rows, options, *more),
         text_hash=options.duplicates == "drop", quality=options.quality is not None,
     )  # fmt: skip
 

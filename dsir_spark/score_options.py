@@ -30,6 +30,9 @@ class ScoreOptions(SelectOptions):
         "sample", "sample: without replacement in proportion to exp(score) (Gumbel top-k). top_k: "
         "the largest scores. random: any rows that have a score. pareto: rows whose draw of "
         "Pareto(9) exceeds 1 - score (GPT-3); with a budget, those that exceed it most.")
+    duplicates: Literal["drop", "keep"] = _score(
+        "drop", "drop: of rows of equal value in copies_column (in Python: copies) only the one "
+        "with the smallest id may be selected.")
     lower_is_better: bool = _score(
         False, "The smallest scores are the best: losses, perplexities.")
     normalize_score: Literal["none", "z", "rank"] = _score(

@@ -670,6 +670,25 @@ assert not {"numba", "matplotlib", "dsir_spark.job"} & set(sys.modules)
     assert len(lines) == 4 and lines[-1].startswith("error: raw: there is nothing at x")
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_pyspark_is_imported_before_a_second_thread_asks_for_it(tmp_path, there):
+    code = f"""
+import sys
+from dsir_spark import cli, session
+if not {there}:
+    sys.modules["pyspark"] = None
+    cli.main(["runs", "--output", "x", "--master", "spark://x:1"])
+session.build_session = lambda: "pyspark.sql" in sys.modules
+with cli._starting() as started:
+    assert started.result()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == (0 if there else 2), done.stderr
+    assert there or done.stderr.startswith("error: pyspark is not installed")
+
+
 def test_the_package_is_the_command():
     done = subprocess.run([sys.executable, "-m", "dsir_spark", "--version"], capture_output=True)
     assert done.returncode == 0 and done.stdout.startswith(b"dsir-spark, version")

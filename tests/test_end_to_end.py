@@ -14,10 +14,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from dsir_spark import DSIRModel, cli, history, job, tables
+from dsir_spark import DSIRModel, cli, history, job, preflight, tables
 from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
 from dsir_spark.job_options import JobOptions
 from dsir_spark.report import text as printed
+from dsir_spark.selection import Pool
 
 pytestmark = pytest.mark.spark
 
@@ -481,3 +482,11 @@ def test_stages_one_by_one_give_what_run_gives(
     other = {**rest, "raw": str(data / "good.parquet"), "overwrite": True}
     run(spark, other, job.weigh)
     assert delta(spark, tmp_path / "stages" / "weights").count() == 501
+
+
+def test_columns_are_kept_once_whatever_their_case(spark):
+    given = {"keep": ["ID", "Source"], "quota_column": "SOURCE", "quotas": "raw"}
+    own = JobOptions.from_mapping(given)
+    rows = spark.range(1).selectExpr("id", "id as source")
+    assert preflight.kept_columns(rows, own, "id", "more") == ("id", "source", "more")
+    Pool("id", {}, noise="none").check(rows, own.model_copy(update={"duplicates": "keep"}))

@@ -58,6 +58,9 @@ READ = {
                   "r/*", 8, NAMES, None),
     "a manifest beside lines": ({"r/a.jsonl": JSONL * 3, "r/manifest.json": '{\n "kept": 1\n}'},
                                 "r", 24, NAMES, r"1 file under .* is left out.*manifest\.json"),
+    "what begins with _": (
+        {"r/a.jsonl": JSONL, "r/_b.jsonl": JSONL, "r/_old/c.jsonl": JSONL, "r/_SUCCESS": "x",
+         "r/_delta_index/x": "y"}, "r", 8, NAMES, r"begins with _ under .* \(_b\.jsonl, _old\)"),
     "a readme beside Parquet": ({"r/a.parquet": PARQUET, "r/README.md": "#", "r/license.json": "[]",
                                  "r/NOTICE": "x", "r/_SUCCESS": "", "r/.a.crc": "x"},
                                 "r", 8, NAMES, r"3 files under .*left out.*NOTICE, license\."),
@@ -78,6 +81,8 @@ READ = {
     "Parquet, a field that one lacks": (
         {"r/a.parquet": parquet([{"m": {"a": 1}}]), "r/b.parquet": parquet([{"m": {"b": "x"}}])},
         "r", 2, ["m"], None),
+    "columns in another case": ({"r/a.csv": "id,text\na,b\n", "r/b.csv": "ID,Text\nc,d\n"},
+                                "r", 2, ["id", "text"], None),
     "a BOM": ({"r.csv": "\ufeff" + csv(NAMES)}, "r.csv", 8, NAMES, None),
     "line ends in a text": ({"r.csv": 'id,text\na,"b\nc"\n'}, "r.csv", 1, ["id", "text"], None),
     "line ends and quotes in texts": ({"r.csv": PROPER}, "r.csv", 4, ["id", "text"], None),
@@ -91,6 +96,17 @@ READ = {
     "an array on a line": ({"r.json": json.dumps(ROWS)}, "r.json", 8, NAMES, None),
     "an empty file that is not the first": (
         {"r/a.parquet": PARQUET, "r/b.parquet": PARQUET, "r/z.parquet": b""},
+        "r", 16, NAMES, r"z\.parquet .*left out"),
+    "objects that share a line": (
+        {"r.jsonl": JSONL[:-1] + lines(ROWS[:1]) + '{"id": "x"}, y\n{"id": "z"} {"id": "z"}\nnull'},
+        "r.jsonl", None, NAMES, r"of the 11 lines looked at 4 are null or go on .*r\.jsonl"),
+    "braces in texts": (
+        {"r.jsonl": r'''{"a": "\\frac{x}{\"y\":}{"}
+{"a": "}{", "b": {"c": [{"x": 1}, {}]}, "d": null}
+[{"a": "} x"}, {"a": "y"}]
+{"a": "cut {} off'''}, "r.jsonl", 4, ["a", "b", "d"], None),
+    "percent signs in names": (
+        {"r/a%41.parquet": PARQUET, "r/b%20c.parquet": PARQUET, "r/z.parquet": b""},
         "r", 16, NAMES, r"z\.parquet .*left out"),
     "odd names": ({"r 5% [v1] {a,b} #2/x ?&é.jsonl": JSONL}, "r 5% [v1] {a,b} #2", 8, NAMES, None),
     "nothing in a column": ({"r.parquet": parquet([{"text": "a", "n": None, "l": [None]}])},
@@ -108,10 +124,13 @@ REFUSED = {
         "r", r"column m\.u is string in .*a\.parquet and bigint in"),
     "two formats": ({"r/a.parquet": PARQUET, "r/b.jsonl": JSONL * 20}, "r", "files by a pattern"),
     "no endings": ({"r/a": JSONL}, "r", "give --raw-format"),
+    "a name that begins with _": ({"_r.jsonl": JSONL}, "_r.jsonl", "Spark skips files whose names"),
     "nothing": ({}, "r", "there is nothing at"),
     "JSON that is not lines": ({"r.json": json.dumps(ROWS, indent=1)}, "r.json", "not JSON lines"),
     "keys that differ in case": ({"r.jsonl": '{"a": {"b": 1, "B": 2}}\n'}, "r.jsonl",
-                                 "two columns differ in case only: give --conf spark.sql.caseSens"),
+                                 r"named `b`, .* upper and lower case: .*caseSensitive=true keeps"),
+    "a key twice": ({"r.jsonl": JSONL + '{"id": "a", "id": "b"}\n'}, "r.jsonl",
+                    "two columns of a row are named `id`, in one spelling or"),
     "nanoseconds": ({"r.parquet": TIMES}, "r.parquet", "nanoseconds.*--conf spark.sql.legacy"),
     "a cut-off Parquet file": ({"r/a.parquet": PARQUET, "r/b.parquet": PARQUET[:-9]}, "r",
                                r"b\.parquet is broken or not of its format"),
@@ -270,6 +289,33 @@ def test_an_output_that_would_be_read_is_refused(spark, tmp_path, raw, output, m
     refused = pytest.raises(ConfigError, match="lie one in the other")
     with refused if meet else contextlib.nullcontext():
         preflight.resolved(spark, given)
+
+
+@pytest.fixture(scope="module")
+def lake(spark, store):
+    """The path on this machine, and that of a store, of a table, `t`, with a deleted row."""
+    link = "fs.viewfs.mounttable.default.link./store"
+    folder = spark.sparkContext._jsc.hadoopConfiguration().get(link).removeprefix("file:")
+    rows = spark.range(4).selectExpr("id", "id % 2 as k").coalesce(1)
+    rows.write.format("delta").partitionBy("k").save(f"{folder}/lake/t")
+    spark.sql(f"DELETE FROM delta.`{folder}/lake/t` WHERE id = 3").collect()
+    rows.write.partitionBy("k").parquet(f"{folder}/plain/p")
+    return folder, store
+
+
+@pytest.mark.parametrize("place, kind", [
+    ("lake", None), ("lake/*", None), ("lake/t*", None), ("lake/t/k=1", None),
+    ("lake/t/*/*.parquet", None), ("lake/t", "parquet"), ("lake/t/k=1", "parquet"),
+])  # fmt: skip
+def test_files_of_a_table_are_not_read_without_its_log(spark, lake, place, kind):
+    for top in lake:
+        assert inputs.open_input(spark, f"{top}/plain", None, "raw").frame.count() == 4
+        if top.startswith("viewfs") and (place, kind) == ("lake/t/k=1", None):
+            # Asked for a part of a table, Delta itself reads it by the log.
+            assert inputs.open_input(spark, f"{top}/{place}", kind, "raw").frame.count() == 1
+            continue
+        with pytest.raises(TableError, match=r"has files of a Delta table .*: name the table"):
+            inputs.open_input(spark, f"{top}/{place}", kind, "raw")
 
 
 def test_a_store_is_no_path_of_this_machine(spark, store):

@@ -7,6 +7,7 @@ of whole numbers, so that no partitioning shows in a bit. Only numbers are shuff
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -31,14 +32,34 @@ _STEPS = 1 << 40  # of the range of scores, in which sums for means are taken
 _RANK_STEPS = 65_536.0  # of the fourth root of a score: what is within one, a task orders
 
 
-def check_scores(pool: DataFrame, scores: Mapping[str | None, Score]) -> None:
-    """Raise a `ColumnError` unless all scores are numbers, the same at each reading."""
+def check_scores(
+    pool: DataFrame, scores: Mapping[str | None, Score], constant: bool = False
+) -> None:  # fmt: skip
+    """Raise a `ColumnError` unless all scores are numbers, the same at each reading.
+
+    constant : may they name no column?
+    """
     for name, score in scores.items():
         who = "score" if name is None else f"score {name}"
         shown = f" {score!r}" if isinstance(score, str) else ""
         kind = check_expression(pool, score, f"{who}{shown} does not hold for the pool")
         if not isinstance(kind, T.NumericType):
             raise ColumnError(f"{who} must be numeric; it is {kind.simpleString()}: cast it")
+        if isinstance(score, str) and not constant and not _names_a_column(pool, score):
+            raise ColumnError(
+                f"{who}{shown} names no column, and is the same for all rows; NAME=EXPR names a "
+                "score: write a comparison as int(a = 1)"
+            )
+
+
+def _names_a_column(pool: DataFrame, expression: str) -> bool:
+    """Does a column's name stand in an expression?
+
+    Spark would tell what one refers to by an exception only, which it logs.
+    """
+    told = expression.replace("``", "`").lower()
+    names = (*map(str.lower, pool.columns), "_metadata")
+    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", told) for name in names)
 
 
 def is_number(score: Column) -> Column:

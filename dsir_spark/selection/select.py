@@ -62,10 +62,10 @@ def select(
         problems = ["score must be one score or a mapping of names to scores; got none"]
     if problems:
         raise ConfigError.from_problems(problems)
-    checked = _shared(ScoreOptions.checked(options, names))
+    checked = _shared(ScoreOptions.checked(options, names), copies)
     added = ([TARGET] if several else []) + ([COPIES] if checked.max_copies > 1 else [])
     refuse_columns(pool, added)
-    scores.check_scores(pool, given)
+    scores.check_scores(pool, given, constant=checked.method == "random")
     if checked.normalize_within is not None:
         check_column(pool, checked.normalize_within, "the pool", "normalize_within")
     as_given = {name: f"__dsir_given_{i}" for i, name in enumerate(given)}
@@ -80,8 +80,10 @@ def select(
     return found.filter(rows, rows).drop(*as_given.values(), *ranked_by.values())
 
 
-def _shared(options: ScoreOptions) -> ScoreOptions:
-    """The options with what `group_share` means."""
+def _shared(options: ScoreOptions, copies: str | None) -> ScoreOptions:
+    """The options with what `group_share` means; `duplicates` means something of `copies` only."""
+    if "duplicates" in options.model_fields_set and copies is None:
+        raise ConfigError("duplicates is for copies: give the column that is equal for them")
     shares = options.group_share
     if shares is None:
         return options

@@ -1,0 +1,229 @@
+"""Rows of files, united by the names of their columns, and what is to be said of them.
+
+Spark gives all files the columns of the first, keeps still about quotes that stay open, and names
+no file where types differ.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from urllib.parse import unquote
+
+from pyspark.sql import DataFrame, DataFrameReader, Row, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from dsir_spark import failures, quotes
+from dsir_spark.columns import setting
+from dsir_spark.errors import DSIRError, TableError
+from dsir_spark.files import Files, escaped, listed, literal, reason
+
+UNPARSED = "__dsir_unparsed"  # the line of a row that does not parse (string); else null
+
+_LOOKED = 1_000  # lines of JSON that are looked at for what Spark leaves out of them
+# A second object (within a text, a quote of a key would stand behind a backslash); or, at the
+# line's end, what is none.
+_AFTER = r'\}\s*\{\s*"[^"\\]*"\s*:|\}\s*([^\s}\],"]|,)[^}\]"]*$'
+_NULL = r"^\s*null\s*$"
+_NAMED = 1_000  # files that may be named one by one to Spark
+_COMPARED = 200  # files whose schemas are compared, to name two that differ
+
+
+def read(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame, list[str]]:
+    """The rows of the files, united by the names of their columns; and what is to be said of them.
+
+    Rows that do not parse have their line in UNPARSED, a column that is there only if there may be
+    such rows. Values of folders named key=value stay texts (00, 1e3).
+
+    Raises
+    ------
+    TableError
+        Spark cannot read the files, or a column is of types that cannot be united.
+    """
+    try:
+        return _read(spark, found, owner)
+    except Exception as error:  # of a footer that is read, classic sessions raise one of py4j's
+        if isinstance(error, DSIRError) or not failures.is_of_spark(error):
+            raise
+        said = failures.told(error) or f"cannot be read as {found.kind} ({reason(error)})"
+        place = "" if found.place in said else f" {found.place}:"
+        raise TableError(f"{owner}:{place} {said}") from None
+
+
+def _read(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame, list[str]]:
+    reader = spark.read.format(found.kind).options(**found.options)
+    place = literal(found.place)
+    if found.kind == "csv":
+        return _read_csv(spark, found, owner)
+    if found.kind == "parquet":
+        schema, notes = _merged(spark, found, owner)
+        return _typed(reader, place, schema, found), notes
+    if found.kind == "json":
+        reader = reader.option("columnNameOfCorruptRecord", UNPARSED)
+        schema = reader.load(place).schema
+        if schema.names == [UNPARSED]:
+            raise TableError(
+                f"{owner}: {found.place} is not JSON lines, one object a line: write it so, e.g. "
+                f"by jq -c '.[]'"
+            )
+        return _typed(reader, place, schema, found), _lost_of_json(spark, found, owner)
+    frame = _typed(reader, place, reader.load(place).schema, found)
+    return (frame.withColumnRenamed("value", "text") if found.kind == "text" else frame), []
+
+
+def _lost_of_json(spark: SparkSession, found: Files, owner: str) -> list[str]:
+    """What Spark leaves out of JSON lines, and does not tell: it reads the first value of each.
+
+    The first lines are looked at, for all of them would be one more reading of raw.
+    """
+    line = F.col("value")
+    # A line that is cut off is among those that do not parse.
+    lost = (line.rlike(_AFTER) & F.get_json_object(line, "$").isNotNull()) | line.rlike(_NULL)
+    path = F.when(lost, F.col("_metadata.file_path")).alias("path")
+    lines = spark.read.options(**found.options).text(literal(found.place)).select(path)
+    looked = [row["path"] for row in lines.take(_LOOKED)]
+    paths = [unquote(path) for path in looked if path is not None]
+    if not paths:
+        return []
+    return [
+        f"{owner}: of the {len(looked)} lines looked at {len(paths)} are null or go on after an "
+        f"object ({paths[0]}), which is not read: write one object a line"
+    ]
+
+
+def _typed(
+    reader: DataFrameReader, place: str | list[str], schema: T.StructType, found: Files
+) -> DataFrame:
+    """Read by a schema, with the columns that come from folders as texts."""
+    fields = [
+        T.StructField(f.name, T.StringType()) if f.name in found.keys else f for f in schema.fields
+    ]
+    frame = reader.schema(T.StructType(fields)).load(place)
+    if found.after is None:
+        return frame
+    # Spark does not open the files that this rules out.
+    return frame.where(F.unix_micros("_metadata.file_modification_time") > found.after)
+
+
+def _merged(spark: SparkSession, found: Files, owner: str) -> tuple[T.StructType, list[str]]:
+    """The columns of all Parquet files; only their footers are read."""
+    place = literal(found.place)
+
+    def schema(merge: bool, *paths: str) -> T.StructType:
+        reader = spark.read.options(**found.options).option("mergeSchema", merge)
+        return reader.parquet(*paths).schema
+
+    try:
+        return schema(found.facts["files"] > 1, place), []
+    except Exception as error:
+        if not failures.is_of_spark(error):
+            raise
+        if difference := _difference(spark, found, owner):
+            raise TableError(difference) from None
+        # A file of 0 bytes has no footer and no rows: Spark reads on, unless it is the first.
+        schema(False, place)
+        named = [escaped(path) for path in _paths(spark, found, _NAMED)]
+        return schema(True, *named), [f"{owner}: {failures.told(error)}; it is left out"]
+
+
+def _paths(spark: SparkSession, found: Files, n: int) -> list[str]:
+    """The first data files of more than 0 bytes, by name."""
+    rows = listed(spark, found.place).where("length > 0").orderBy("path").limit(n).collect()
+    endings = tuple(found.options.get("pathGlobFilter", "").strip("*{}").split(","))
+    return [path for row in rows if (path := row["path"]).endswith(endings)]
+
+
+def _difference(spark: SparkSession, found: Files, owner: str) -> str | None:
+    """Two files and the column that they have of different types; None where there are none."""
+    seen: dict[str, tuple[str, str]] = {}
+    for path in _paths(spark, found, _COMPARED):
+        try:
+            fields = spark.read.parquet(escaped(path)).schema.fields
+        except Exception as error:
+            if not failures.is_of_spark(error):
+                raise
+            return f"{owner}: {failures.told(error) or reason(error)}"
+        for name, kind in _leaves(fields):
+            first, before = seen.setdefault(name.lower(), (path, kind))
+            if kind != before:
+                return (
+                    f"{owner}: column {name} is {before} in {first} and {kind} in {path}: write "
+                    "all files with one type, or name those of one type by a pattern"
+                )
+    return None
+
+
+def _read_csv(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame, list[str]]:
+    """CSV with a header in each file, whose columns may stand in another order in each."""
+    lines = spark.read.options(**found.options).text(literal(found.place))
+    line = F.col("value")
+    # Rows of a file's first part stand in one partition, in the file's order.
+    number = F.when(F.col("_metadata.file_block_start") == 0, F.monotonically_increasing_id())
+    numbered = lines.select(
+        F.col("_metadata.file_path").alias("path"), line, number.alias("n"), *quotes.marks(line)
+    )
+    of_files = numbered.groupBy("path").agg(
+        F.min_by("value", "n").alias("header"), F.count("*").alias("lines"),
+        (F.sum("odd") % 2).alias("odd"), F.sum("open").alias("open"),
+    )  # fmt: skip
+    wrong = F.when((F.col("odd") == 1) | (F.col("open") > 0), F.struct("path", "open", "lines"))
+    headers = of_files.groupBy("header").agg(
+        F.count("*").alias("files"), F.min("path").alias("first"),
+        F.count(wrong).alias("wrong"), F.min(wrong).alias("opened"),
+        F.slice(F.collect_list("path"), 1, _NAMED).alias("paths"),
+    ).orderBy("first").collect()  # fmt: skip
+    notes = [
+        f"{owner}: {quotes.said(unquote(path), opened, lines, r['wrong'] - 1)}"
+        for r in headers if r["wrong"] for path, opened, lines in [r["opened"]]
+    ]  # fmt: skip
+    if len(headers) <= 1:
+        return _parsed_csv(spark, found, literal(found.place)), notes
+    frames, more = _by_header(spark, headers, found, owner)
+    return reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), frames), notes + more
+
+
+def _parsed_csv(
+    spark: SparkSession, found: Files, place: str | list[str], **more: str
+) -> DataFrame:  # fmt: skip
+    reader = spark.read.format("csv").options(**found.options, **more)
+    reader = reader.options(header=True, multiLine=True, escape='"')
+    schema = reader.option("columnNameOfCorruptRecord", UNPARSED).load(place).schema
+    marked = T.StructType([*schema.fields, T.StructField(UNPARSED, T.StringType())])
+    return _typed(reader, place, marked, found)
+
+
+def _by_header(
+    spark: SparkSession, headers: list[Row], found: Files, owner: str
+) -> tuple[list[DataFrame], list[str]]:
+    """A frame for the files of each header."""
+    if sum(r["files"] for r in headers) > _NAMED:
+        first, second = (unquote(r["first"]) for r in headers[:2])
+        raise TableError(f"{owner}: {first} and {second} have other columns, or in another order, "
+                         f"and so have more than {_NAMED} files: write them alike")  # fmt: skip
+    base = {"basePath": literal(found.place)} if found.keys else {}
+    names = [next(csv.reader([r["header"].lstrip("\ufeff")]), []) for r in headers]
+    exact = setting(spark, "spark.sql.caseSensitive").lower() == "true"
+    same = str if exact else str.lower  # as Spark unites them
+    every = {same(name): name for header in reversed(names) for name in reversed(header)}
+    lacking = [every.keys() - map(same, header) for header in names]
+    notes = [
+        f"{owner}: {unquote(row['first'])} has no column "
+        f"{', '.join(name for key, name in every.items() if key in missing)}, which other files "
+        "have: null in its rows"
+        for row, missing in zip(headers, lacking, strict=True)
+        if missing
+    ]
+    paths = [[escaped(unquote(path)) for path in row["paths"]] for row in headers]
+    return [_parsed_csv(spark, found, own, **base) for own in paths], notes
+
+
+def _leaves(fields: Sequence[T.StructField], within: str = "") -> Iterator[tuple[str, str]]:
+    """Names and types of columns, those in structs too."""
+    for f in fields:
+        if isinstance(f.dataType, T.StructType):
+            yield within + f.name, "struct"
+            yield from _leaves(f.dataType.fields, f"{within}{f.name}.")
+        else:
+            yield within + f.name, f.dataType.simpleString()
