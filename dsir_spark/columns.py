@@ -22,7 +22,8 @@ PROBABILITY = "probability"  # that of these log odds (double)
 NUM_TOKENS = "num_tokens"  # tokens of the document (bigint); null where the text is null
 TARGET = "target"  # name of the target that a document was selected for (string)
 TEXT_HASH = "text_hash"  # of the text after folding case and blanks (struct of two bigints)
-QUALITY = ("most_frequent", "informative", "digits")  # tokens of each document (bigint)
+QUALITY = ("most_frequent", "informative", "digits")  # `wordpunct` tokens (bigint)
+NUM_WORDPUNCT = "num_wordpunct"  # all of them (bigint), where `num_tokens` are of another tokenizer
 CONTAMINATED_BY = "contaminated_by"  # id of a text that the document shares an n-gram with (string)
 CONTENT_ID = "content_id"  # the id that is made from the text where the data has none (string)
 CHUNK_ID = "chunk_id"  # the document's id, #, the chunk's number (string)
@@ -49,6 +50,11 @@ def match_columns(target: str | None) -> tuple[str, str]:
     ranks by, and the mean score under the last gradient (double both)."""
     end = "" if target is None else f"_{target}"
     return f"match_key{end}", f"match_score{end}"
+
+
+def quality_columns(tokenizer: str) -> tuple[str, ...]:
+    """What the quality rule goes by beside `num_tokens`, which tell its length if `wordpunct`."""
+    return QUALITY if tokenizer == "wordpunct" else (*QUALITY, NUM_WORDPUNCT)
 
 
 def quoted(name: str) -> Column:

@@ -218,8 +218,8 @@ class DSIRModel(Model):
         text_hash : bool
             Add `text_hash` (struct of two bigints), by which copies of a text are found.
         quality : bool
-            Add `most_frequent`, `informative` and `digits` (tokens, bigint), by which the paper's
-            quality rule goes.
+            Add `most_frequent`, `informative` and `digits` (`wordpunct` tokens, bigint), by which
+            the paper's quality rule goes; where the model splits otherwise, `num_wordpunct` too.
         """
         all_of_raw = documents(raw, self.config)
         for name in keep:

@@ -39,7 +39,7 @@ Quotas = Annotated[dict[str, Share | Bounds], Field(min_length=1)]
 
 @dataclass(frozen=True)
 class QualityRule:
-    """The paper's quality rule (DSIR, appendix): all bounds are strict.
+    """The paper's quality rule (DSIR, appendix): all bounds are strict, tokens `wordpunct`.
 
     tokens : between `min_tokens` and `max_tokens`
     share of the most frequent token : between `min_repeated` and `max_repeated`
@@ -251,7 +251,8 @@ class ResampleOptions(SelectOptions):
     min_example_length: Whole = _resample(
         100, "Documents of fewer tokens are no candidates.", "a whole number of tokens >= 0", ge=0)
     quality: Annotated[Literal["paper"] | dict[str, Number] | None, ByText] = _resample(
-        None, f"The paper's quality rule, or with other bounds of {', '.join(_BOUNDS)}.",
+        None, "The paper's quality rule, over wordpunct tokens, or with other bounds of "
+        f"{', '.join(_BOUNDS)}.",
         "paper, or a mapping of bounds to numbers")
     normalize: Literal["none", "ngram"] = _resample(
         "none", "Rank by the sum of a document's log ratios, or (ngram) by their mean.")

@@ -10,11 +10,14 @@ import oracle
 import pytest
 from pyspark.sql import functions as F
 
-from dsir_spark import DSIR, ngram_counts, resampling
+from dsir_spark import DSIR, DSIRModel, ngram_counts, resampling
+from dsir_spark.errors import ColumnError, TableError
+from dsir_spark.features import batches
+from dsir_spark.features.quality import STOP_WORDS
 from dsir_spark.options import ResampleOptions
 from dsir_spark.resampling import find_selection, selected_rows, whole_documents
 from dsir_spark.scoring import distributions, documents
-from dsir_spark.scoring.documents import united
+from dsir_spark.scoring.documents import num_ngrams, united
 
 pytestmark = pytest.mark.spark
 SCHEMA = "id string, text string, source string"
@@ -176,6 +179,32 @@ def test_columns_of_any_name(frames):
     same(other.resample(named[0], **hardly), model.resample(easy[0], **options))
     counted = ngram_counts(easy[0], num_buckets=97)
     same(ngram_counts(named[0], text_column=hard["text"], num_buckets=97), counted)
+
+
+@pytest.mark.parametrize("tokenizer", ["wordpunct", "wordpunct_cjk", "bytes"])
+def test_the_quality_rule_goes_by_words_whatever_the_tokenizer(spark, frames, tokenizer):
+    raw = frames[0].union(spark.createDataFrame([("han", "\u6f22\u5b57" * 9, "x")], SCHEMA))
+    texts = {r["id"]: r["text"] for r in raw.collect()}
+    model = DSIR(num_buckets=97, tokenizer=tokenizer).fit(raw, frames[1])
+    weights = model.weigh(raw, quality=True)
+    assert ("num_wordpunct" in weights.columns) == (tokenizer != "wordpunct")
+    for low in (20, -1):  # of no words at all there are no shares
+        rule = {"min_tokens": low, "max_tokens": 40, "min_repeated": -1, "max_informative": 1.1}
+        options = {"num_to_sample": 999, "method": "top_k", "duplicates": "keep", "quality": rule,
+                   "min_example_length": 0}  # fmt: skip
+        kept = set()
+        for name, text in texts.items():
+            most, informative, _, n = oracle.quality_facts(text or "", set(STOP_WORDS.split()))
+            some = max(n, 1)
+            if low < n < 40 and most / some < 0.2 and 0.3 < informative / some:
+                kept.add(name)
+        assert 10 < len(kept) < 110
+        with pytest.warns(UserWarning, match="are candidates"):
+            chosen = model.resample(raw, **options)
+        assert {r["id"] for r in chosen.select("id").collect()} == kept
+    if tokenizer != "wordpunct":
+        with pytest.raises(ColumnError, match=r"no column num_wordpunct; .*weigh again"):
+            model.resample(raw, weights=weights.drop("num_wordpunct"), **options)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from dsir_spark.columns import (
     check_text_column,
     classifier_columns,
     column_name,
+    quality_columns,
     match_columns,
     refuse_columns,
 )
@@ -174,7 +175,7 @@ class Model:
         texts = self.decontamination if contaminated else None
         added = [*names, *(p for _, p in odds), NUM_TOKENS]
         added += [TEXT_HASH] if text_hash else []
-        added += QUALITY if quality else ()
+        added += quality_columns(config.tokenizer) if quality else ()
         refuse_columns(df, added if texts is None else [*added, CONTAMINATED_BY])
         found = passes.with_scores(
             df, config.text_column, scorers.joined(scoring), names, spec_of(config),
