@@ -32,7 +32,7 @@ def as_frame(model: Model, spark: SparkSession) -> DataFrame:
     Columns: `name`, `counts` (array<bigint>, n-grams by bucket), totals, `facts` (JSON), and of a
     model that has classifiers `classifier` (array<double>, by bucket).
     """
-    facts = json.dumps(model.facts(), sort_keys=True)
+    facts = json.dumps(model.facts(), sort_keys=True, allow_nan=False)
     parts = [model.raw, *model.targets.values()]
     columns: dict[str, Any] = {
         "position": pa.array(range(len(parts)), pa.int32()),
