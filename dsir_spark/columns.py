@@ -71,6 +71,14 @@ def found(df: DataFrame, name: str) -> str | None:
     return alike[0] if len(alike) == 1 and not exact else None
 
 
+def distinct(df: DataFrame, names: Sequence[str]) -> list[str]:
+    """The names as given; of those by which Spark finds one column, the first."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(found(df, name) or name, name)
+    return list(first.values())
+
+
 def setting(spark: SparkSession, name: str) -> str:
     """A setting of the session; empty where it has none, or does not tell.
 

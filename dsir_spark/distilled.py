@@ -21,6 +21,7 @@ from dsir_spark.columns import (
     check_column,
     check_size_column,
     check_text_column,
+    distinct,
     quoted,
     refuse_columns,
 )
@@ -82,9 +83,9 @@ class DistilledModel:
         rows = documents(raw, self.config)
         for name in keep:
             check_column(raw, name, "raw", "keep")
-        kept = list(dict.fromkeys((id_name(self.config), *keep)))
         text = self.config.text_column
-        needed = rows.select(*[quoted(c) for c in dict.fromkeys((*kept, text))])
+        kept = distinct(rows, (id_name(self.config), *keep))
+        needed = rows.select(*[quoted(c) for c in distinct(rows, (*kept, text))])
         return self.transform(needed, kept)
 
     def save(

@@ -23,6 +23,7 @@ from dsir_spark.columns import (
     TARGET,
     check_column,
     check_text_column,
+    distinct,
     quoted,
     refuse_columns,
 )
@@ -229,7 +230,7 @@ class DSIRModel(Model):
         chunks = CHUNK_COLUMNS[1:] if self.config.chunk_words is not None else ()
         own = (self.config.id_column or CONTENT_ID,) if chunks else ()
         first = (self.id_name, self.config.text_column)
-        others = [c for c in dict.fromkeys((*own, *chunks, *keep)) if c not in first]
+        others = distinct(all_of_raw, (*first, *own, *chunks, *keep))[2:]
         kept = (self.id_name, *others)
         needed = all_of_raw.select(*[quoted(c) for c in (*kept, self.config.text_column)])
         scored = self.scored(

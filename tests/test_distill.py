@@ -71,7 +71,7 @@ def test_a_rating_made_of_words_it_was_not_told(spark, rated, tmp_path):
     assert abs(facts["correlations"]["length"]) < 0.5 and facts["correlations"]["source"] < 0.5
     raw = rated.select("id", "text", "source").where("pmod(hash(id), 3) > 0")
     known = {i: rating for i, _, rating, _, _ in documents()}
-    scored = learnt.weigh(raw, keep=["source"])
+    scored = learnt.weigh(raw, keep=["source", "ID", "SOURCE"])  # as Spark finds them
     assert scored.columns == ["id", "source", "rating_distilled", "num_tokens"]
     rows = {r["id"]: r["rating_distilled"] for r in scored.collect()}
     assert held_out(scored, "rating_distilled", {i: known[i] for i in rows}) > 0.9

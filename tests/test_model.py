@@ -181,6 +181,37 @@ def test_columns_of_any_name(frames):
     same(ngram_counts(named[0], text_column=hard["text"], num_buckets=97), counted)
 
 
+@pytest.mark.parametrize(
+    "spelt, keep, columns",
+    [
+        ({"text": "Text"}, ["source"], ["id", "source"]),
+        ({"id": "ID"}, ["iD", "text"], ["id"]),
+        ({}, ["ID", "source", "SOURCE", "Text"], ["id", "source"]),
+        ({}, ["SOURCE"], ["id", "SOURCE"]),
+    ],
+)
+def test_columns_in_another_case(frames, capsys, spelt, keep, columns):
+    """Spark finds them, and so does whoever looks for the text, the id or what is kept."""
+    raw, target = frames
+    other = raw.withColumnsRenamed(spelt)
+    for chunks in (None, 8):
+        model = DSIR(num_buckets=97, chunk_words=chunks).fit(raw, target)
+        again = DSIR(num_buckets=97, chunk_words=chunks).fit(other, target)
+        assert again.fingerprint == model.fingerprint
+        expected, found = model.weigh(raw), model.weigh(other, keep)
+        assert [c for c in found.columns if c not in expected.columns[1 - bool(chunks):]] == [
+            c for c in columns if not chunks or c != "id"]  # fmt: skip
+        assert sorted(found.select(expected.columns).collect(), key=str) == sorted(
+            expected.collect(), key=str)  # fmt: skip
+    plain = DSIR(num_buckets=97).fit(raw, target)
+    plain.transform(other).explain()  # text that came back from Python may hang
+    assert "MapInArrow" not in capsys.readouterr().out
+    assert plain.transform(other).columns[:3] == other.columns
+    few = {"num_to_sample": 9, "min_example_length": 5, "method": "top_k"}
+    limited = plain.resample(other, **few, group_column="ID", max_per_group=1)
+    assert limited.count() == 9
+
+
 @pytest.mark.parametrize("tokenizer", ["wordpunct", "wordpunct_cjk", "bytes"])
 def test_the_quality_rule_goes_by_words_whatever_the_tokenizer(spark, frames, tokenizer):
     raw = frames[0].union(spark.createDataFrame([("han", "\u6f22\u5b57" * 9, "x")], SCHEMA))

@@ -62,6 +62,7 @@ def with_scores(
     keep : columns of `df` that the result has, all of which will be read; by default every one
     """
     batches.warn_of_other_unicode(unicode_version)
+    text_column = found(df, text_column) or text_column
     kept = list(df.columns if keep is None else keep)
     fields = batches.score_fields(len(names), text_hash, quality)
     struct = T.StructType()
@@ -103,6 +104,7 @@ def chunked(
     Adds CHUNK_ID (string; the document's id, #, the number), `chunk` (int, from 0), `num_chunks`
     (int), `chunk_start` and `chunk_end` (bigint, characters). A null text is one chunk, null.
     """
+    text_column = found(df, text_column) or text_column
     struct = T.StructType(
         [
             T.StructField("starts", T.ArrayType(T.LongType())),

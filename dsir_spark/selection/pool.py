@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from dsir_spark.columns import check_id_column, check_size_column, hashable, quoted
+from dsir_spark.columns import check_id_column, check_size_column, found, hashable, quoted
 from dsir_spark.errors import ColumnError
 from dsir_spark.options import SelectOptions
 from dsir_spark.selection import keys
@@ -152,7 +152,7 @@ class Pool:
 
     def check(self, rows: DataFrame, options: SelectOptions) -> None:
         """Raise a `ColumnError` unless the rows have what the options need."""
-        missing = [c for c in options.needed_columns if c not in rows.columns]
+        missing = [c for c in options.needed_columns if found(rows, c) is None]
         if missing:
             raise ColumnError(
                 f"the table selected from has no column {', '.join(missing)}; it has "
