@@ -239,6 +239,28 @@ def test_the_quality_rule_goes_by_words_whatever_the_tokenizer(spark, frames, to
 
 
 @pytest.mark.parametrize(
+    "change, said",
+    [
+        ("delete from {} where position = 1", "is damaged: its 1 rows are not the ones that"),
+        ("delete from {}", "is damaged: its 0 rows"),
+        ("update {} set position = null where position = 1", "is damaged"),
+        ("update {} set name = 'other' where position = 1", "is damaged"),
+        ("update {} set num_tokens = 5 where position = 0", "is damaged"),
+        ("update {} set counts = slice(counts, 1, 9) where position = 1", "is damaged"),
+        ("create or replace table {} using delta as select 'x' as facts, array(1D) as `table`",
+         "is not a model: it has columns facts, table"),
+    ],
+)  # fmt: skip
+def test_a_model_that_is_none_or_damaged_is_one_line(spark, plain, tmp_path, change, said):
+    place = str(tmp_path / "model")
+    plain.save(place, spark=spark)
+    assert DSIRModel.load(place, spark=spark).fingerprint == plain.fingerprint
+    spark.sql(change.format(f"delta.`{place}`"))
+    with pytest.raises(TableError, match=said):
+        DSIRModel.load(place, spark=spark)
+
+
+@pytest.mark.parametrize(
     "fit, options",
     [
         ({}, {"quality": {"min_tokens": 4, "max_informative": 1.1, "max_repeated": 0.9}}),
