@@ -27,12 +27,13 @@ from dsir_spark.columns import (
     quoted,
     refuse_columns,
 )
-from dsir_spark.errors import ConfigError, DataError, in_range
+from dsir_spark.errors import ConfigError, DataError
 from dsir_spark.features import FeatureSpec, tokenizers
 from dsir_spark.matchings import learn_matchings
 from dsir_spark.options import (
     FeatureOptions,
     FitOptions,
+    OverlapOptions,
     ResampleOptions,
     takes,
     target_name_problems,
@@ -252,13 +253,14 @@ class DSIRModel(Model):
 
         Raises
         ------
+        ConfigError
+            `ngram` is no whole number of tokens >= 1.
         ColumnError
             The text column is missing or of another type.
         DataError
             No text has `ngram` tokens, or there are more texts than tasks can be sent.
         """
-        if ngram < 1:
-            raise ConfigError(in_range("ngram", "a whole number of tokens >= 1", ngram))
+        ngram = OverlapOptions.checked({"ngram": ngram}).ngram
         known, notes = decontamination.read(texts, self.config, ngram)
         for note in notes:
             warnings.warn(note, UserWarning, stacklevel=2)

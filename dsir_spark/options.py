@@ -21,8 +21,9 @@ from dsir_spark.fields import ByText, Number, Options, Text, Whole, allowed, opt
 
 # A field is two or three lines here, so that all of them are seen at once.
 # fmt: off
-__all__ = ["READING", "SELECTING", "FeatureOptions", "FitOptions", "Options", "QualityRule",
-           "ResampleOptions", "SelectOptions", "allowed", "takes", "target_name_problems"]
+__all__ = ["READING", "SELECTING", "FeatureOptions", "FitOptions", "Options", "OverlapOptions",
+           "QualityRule", "ResampleOptions", "SelectOptions", "allowed", "takes",
+           "target_name_problems"]
 
 _COLUMN = "the name of a column"
 READING = ("run", "fit", "weigh", "resample")  # commands that read raw by a model
@@ -279,6 +280,13 @@ class ResampleOptions(SelectOptions):
         return found + [
             f"quality has no bound {k!r}; bounds are {known}" for k in given if k not in _BOUNDS
         ]
+
+
+class OverlapOptions(Options):
+    """What documents may not share with given texts."""
+
+    ngram: Whole = option(13, "Tokens of an n-gram.", "a whole number of tokens >= 1",
+                          commands=(), ge=1)
 
 
 def target_name_problems(names: tuple[str, ...]) -> list[str]:

@@ -238,6 +238,14 @@ def test_the_quality_rule_goes_by_words_whatever_the_tokenizer(spark, frames, to
             model.resample(raw, weights=weights.drop("num_wordpunct"), **options)
 
 
+@pytest.mark.parametrize("ngrams", [1, 2, 7, 1000])
+def test_number_of_ngrams_is_that_of_the_kernels(spark, ngrams):
+    lengths = [0, 1, 2, 6, 7, 8, 999, 1000, 1001, 3_000_000_000]
+    rows = spark.createDataFrame([(n,) for n in lengths], "n bigint")
+    found = [r["n"] for r in rows.select(num_ngrams(F.col("n"), ngrams).alias("n")).collect()]
+    assert found == batches.num_ngrams(np.array(lengths), ngrams).tolist()
+
+
 @pytest.mark.parametrize(
     "change, said",
     [
