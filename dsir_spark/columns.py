@@ -23,7 +23,8 @@ PROBABILITY = "probability"  # that of these log odds (double)
 NUM_TOKENS = "num_tokens"  # tokens of the document (bigint); null where the text is null
 TARGET = "target"  # name of the target that a document was selected for (string)
 TEXT_HASH = "text_hash"  # of the text after folding case and blanks (struct of two bigints)
-QUALITY = ("most_frequent", "informative", "digits")  # tokens of each document (bigint)
+QUALITY = ("most_frequent", "informative", "digits")  # `wordpunct` tokens (bigint)
+NUM_WORDPUNCT = "num_wordpunct"  # all of them (bigint), where `num_tokens` are of another tokenizer
 CONTAMINATED_BY = "contaminated_by"  # id of a text that the document shares an n-gram with (string)
 CONTENT_ID = "content_id"  # the id that is made from the text where the data has none (string)
 CHUNK_ID = "chunk_id"  # the document's id, #, the chunk's number (string)
@@ -56,6 +57,11 @@ def match_columns(target: str | None) -> tuple[str, str]:
     return f"match_key{end}", f"match_score{end}"
 
 
+def quality_columns(tokenizer: str) -> tuple[str, ...]:
+    """What the quality rule goes by beside `num_tokens`, which tell its length if `wordpunct`."""
+    return QUALITY if tokenizer == "wordpunct" else (*QUALITY, NUM_WORDPUNCT)
+
+
 def quoted(name: str) -> Column:
     """The column of exactly this name, dots and blanks included."""
     return F.col("`" + name.replace("`", "``") + "`")
@@ -68,6 +74,14 @@ def found(df: DataFrame, name: str) -> str | None:
     alike = [c for c in df.columns if c.lower() == name.lower()]
     exact = setting(df.sparkSession, "spark.sql.caseSensitive").lower() == "true"
     return alike[0] if len(alike) == 1 and not exact else None
+
+
+def distinct(df: DataFrame, names: Sequence[str]) -> list[str]:
+    """The names as given; of those by which Spark finds one column, the first."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(found(df, name) or name, name)
+    return list(first.values())
 
 
 def setting(spark: SparkSession, name: str) -> str:

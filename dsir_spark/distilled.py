@@ -21,6 +21,7 @@ from dsir_spark.columns import (
     check_column,
     check_size_column,
     check_text_column,
+    distinct,
     quoted,
     refuse_columns,
 )
@@ -33,7 +34,7 @@ from dsir_spark.scoring.documents import documents, id_name, spec_of
 
 __all__ = ["DistilledModel", "distill"]
 
-_LEAST, _MOST = 50, 100_000  # documents to learn from
+_MOST = 100_000  # documents to learn from
 _MOST_BYTES = 200_000_000  # of their text
 _LOW = 0.5  # a rank correlation below it is warned of
 _SCHEMA = "facts string, table array<double>"
@@ -82,9 +83,9 @@ class DistilledModel:
         rows = documents(raw, self.config)
         for name in keep:
             check_column(raw, name, "raw", "keep")
-        kept = list(dict.fromkeys((id_name(self.config), *keep)))
         text = self.config.text_column
-        needed = rows.select(*[quoted(c) for c in dict.fromkeys((*kept, text))])
+        kept = distinct(rows, (id_name(self.config), *keep))
+        needed = rows.select(*[quoted(c) for c in distinct(rows, (*kept, text))])
         return self.transform(needed, kept)
 
     def save(
@@ -159,7 +160,7 @@ def distill(
     ColumnError
         A column is missing or of another type.
     DataError
-        Fewer than 50 texts with a score, or all of one.
+        Fewer than 50 different texts with a score, none in a part of them, or all of one score.
     """
     FeatureOptions.checked(options)
     config = FitOptions.checked({**options, "id_column": id_column})
@@ -173,9 +174,12 @@ def distill(
     parts = [("", _drawn(sample, config, score))]
     examples, rows = classifier.collect(parts, config, score, *compare)[""]
     values = np.array([float(row[score]) for row in rows])
-    if len(values) < _LEAST or np.ptp(values) == 0:
-        raise DataError(f"score {score!r}: {len(values):,} texts have one, of "
-                        f"{len(np.unique(values)):,} values; it takes {_LEAST} texts, two values")
+    if not examples.enough or np.ptp(values) == 0:
+        raise DataError(
+            f"score {score!r}: {examples.num_texts:,} different texts have one, of "
+            f"{len(np.unique(values)):,} values; it takes {linear.LEAST} such texts, some of them "
+            "to choose by and some to hold out, by their hash, and two values"
+        )
     compared = {name: [row[name] for row in rows] for name in compare}
     learnt = linear.regress(examples, values, compared)
     _warn(score, learnt.facts)

@@ -23,15 +23,17 @@ from dsir_spark.columns import (
     TARGET,
     check_column,
     check_text_column,
+    distinct,
     quoted,
     refuse_columns,
 )
-from dsir_spark.errors import ConfigError, DataError, in_range
+from dsir_spark.errors import ConfigError, DataError
 from dsir_spark.features import FeatureSpec, tokenizers
 from dsir_spark.matchings import learn_matchings
 from dsir_spark.options import (
     FeatureOptions,
     FitOptions,
+    OverlapOptions,
     ResampleOptions,
     takes,
     target_name_problems,
@@ -218,8 +220,8 @@ class DSIRModel(Model):
         text_hash : bool
             Add `text_hash` (struct of two bigints), by which copies of a text are found.
         quality : bool
-            Add `most_frequent`, `informative` and `digits` (tokens, bigint), by which the paper's
-            quality rule goes.
+            Add `most_frequent`, `informative` and `digits` (`wordpunct` tokens, bigint), by which
+            the paper's quality rule goes; where the model splits otherwise, `num_wordpunct` too.
         """
         all_of_raw = documents(raw, self.config)
         for name in keep:
@@ -229,7 +231,7 @@ class DSIRModel(Model):
         chunks = CHUNK_COLUMNS[1:] if self.config.chunk_words is not None else ()
         own = (self.config.id_column or CONTENT_ID,) if chunks else ()
         first = (self.id_name, self.config.text_column)
-        others = [c for c in dict.fromkeys((*own, *chunks, *keep)) if c not in first]
+        others = distinct(all_of_raw, (*first, *own, *chunks, *keep))[2:]
         kept = (self.id_name, *others)
         needed = all_of_raw.select(*[quoted(c) for c in (*kept, self.config.text_column)])
         scored = self.scored(
@@ -251,13 +253,14 @@ class DSIRModel(Model):
 
         Raises
         ------
+        ConfigError
+            `ngram` is no whole number of tokens >= 1.
         ColumnError
             The text column is missing or of another type.
         DataError
             No text has `ngram` tokens, or there are more texts than tasks can be sent.
         """
-        if ngram < 1:
-            raise ConfigError(in_range("ngram", "a whole number of tokens >= 1", ngram))
+        ngram = OverlapOptions.checked({"ngram": ngram}).ngram
         known, notes = decontamination.read(texts, self.config, ngram)
         for note in notes:
             warnings.warn(note, UserWarning, stacklevel=2)

@@ -100,13 +100,17 @@ class DSIRTransformer(Model, DefaultParamsReadable, DefaultParamsWritable):  # t
         super().__init__()
         self.model = model
 
-    def _transform(self, dataset: DataFrame) -> DataFrame:
+    def _known(self) -> DSIRModel:
         if self.model is None:
             raise ConfigError("a DSIRTransformer needs a model: fit one, or load one")
-        return self.model.transform(dataset)
+        return self.model
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        return self._known().transform(dataset)
 
     def write(self) -> DefaultParamsWriter:
         """What saves Spark's metadata and, beside it, the model as a Delta table."""
+        self._known()  # before anything is written, or removed for it
         return _Writer(self)
 
     @classmethod

@@ -157,5 +157,5 @@ def _table(model: Model) -> pa.Table:
         "counts": pa.array([part.counts for part in parts], pa.list_(pa.int64())),
         "classifier": pa.array([None, *learnt], pa.list_(pa.float64())),
         "columns": pa.array([[], *own], pa.list_(pa.string())),
-        "facts": [json.dumps(model.facts(), sort_keys=True)] * len(parts),
+        "facts": [json.dumps(model.facts(), sort_keys=True, allow_nan=False)] * len(parts),
     })  # fmt: skip

@@ -21,8 +21,9 @@ from dsir_spark.fields import ByText, Number, Options, Text, Whole, allowed, opt
 
 # A field is two or three lines here, so that all of them are seen at once.
 # fmt: off
-__all__ = ["READING", "SELECTING", "FeatureOptions", "FitOptions", "Options", "QualityRule",
-           "ResampleOptions", "SelectOptions", "allowed", "takes", "target_name_problems"]
+__all__ = ["READING", "SELECTING", "FeatureOptions", "FitOptions", "Options", "OverlapOptions",
+           "QualityRule", "ResampleOptions", "SelectOptions", "allowed", "takes",
+           "target_name_problems"]
 
 _COLUMN = "the name of a column"
 READING = ("run", "fit", "weigh", "resample")  # commands that read raw by a model
@@ -39,7 +40,7 @@ Quotas = Annotated[dict[str, Share | Bounds], Field(min_length=1)]
 
 @dataclass(frozen=True)
 class QualityRule:
-    """The paper's quality rule (DSIR, appendix): all bounds are strict.
+    """The paper's quality rule (DSIR, appendix): all bounds are strict, tokens `wordpunct`.
 
     tokens : between `min_tokens` and `max_tokens`
     share of the most frequent token : between `min_repeated` and `max_repeated`
@@ -251,7 +252,8 @@ class ResampleOptions(SelectOptions):
     min_example_length: Whole = _resample(
         100, "Documents of fewer tokens are no candidates.", "a whole number of tokens >= 0", ge=0)
     quality: Annotated[Literal["paper"] | dict[str, Number] | None, ByText] = _resample(
-        None, f"The paper's quality rule, or with other bounds of {', '.join(_BOUNDS)}.",
+        None, "The paper's quality rule, over wordpunct tokens, or with other bounds of "
+        f"{', '.join(_BOUNDS)}.",
         "paper, or a mapping of bounds to numbers")
     normalize: Literal["none", "ngram"] = _resample(
         "none", "Rank by the sum of a document's log ratios, or (ngram) by their mean.")
@@ -278,6 +280,13 @@ class ResampleOptions(SelectOptions):
         return found + [
             f"quality has no bound {k!r}; bounds are {known}" for k in given if k not in _BOUNDS
         ]
+
+
+class OverlapOptions(Options):
+    """What documents may not share with given texts."""
+
+    ngram: Whole = option(13, "Tokens of an n-gram.", "a whole number of tokens >= 1",
+                          commands=(), ge=1)
 
 
 def target_name_problems(names: tuple[str, ...]) -> list[str]:

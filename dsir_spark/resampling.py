@@ -14,12 +14,14 @@ from dsir_spark.columns import (
     CONTENT_ID,
     NUM_CHUNKS_SELECTED,
     NUM_TOKENS,
+    NUM_WORDPUNCT,
     QUALITY,
     TARGET,
     TEXT_HASH,
     classifier_columns,
     column_name,
     match_columns,
+    quality_columns,
     quoted,
 )
 from dsir_spark.errors import ColumnError, ConfigError
@@ -45,7 +47,7 @@ def pool_of(model: Model, options: ResampleOptions, columns: Sequence[str] = ())
         # Before all that a selection chooses: the number is the same whatever is selected.
         *([("contaminated", contaminated)] if CONTAMINATED_BY in columns else []),
         ("too_short", tokens < options.min_example_length),
-        *_quality_stages(options.rule),
+        *_quality_stages(options.rule, model.config.tokenizer),
     ]
     matched = options.method == "match"
     scores = {}
@@ -67,13 +69,16 @@ def pool_of(model: Model, options: ResampleOptions, columns: Sequence[str] = ())
     )
 
 
-def _quality_stages(rule: QualityRule | None) -> list[tuple[str, Column]]:
+def _quality_stages(rule: QualityRule | None, tokenizer: str) -> list[tuple[str, Column]]:
     """Does a row break the rule on length, repetition, information, digits? Nothing breaks None."""
     names = ("quality_length", "quality_repeating", "quality_informative", "quality_numeric")
     if rule is None:
         return [(name, F.lit(False)) for name in names]
-    tokens = F.col(NUM_TOKENS)
-    repeated, informative, digits = (F.col(name) / tokens for name in QUALITY)
+    # Of the kind that is counted, whatever the model's are: of these a text may have none.
+    own = NUM_WORDPUNCT in quality_columns(tokenizer)
+    tokens = F.col(NUM_WORDPUNCT if own else NUM_TOKENS)
+    least = F.greatest(tokens, F.lit(1))
+    repeated, informative, digits = (F.col(name) / least for name in QUALITY)
     broken = (
         ~((tokens > rule.min_tokens) & (tokens < rule.max_tokens)),
         ~((repeated > rule.min_repeated) & (repeated < rule.max_repeated)),
@@ -101,11 +106,11 @@ def find_selection(
     """
     require_budget(options)
     refuse_mixed(model.config, options)
-    missing = [c for c in QUALITY if options.quality is not None and c not in weights.columns]
-    if missing:
+    needed = () if options.quality is None else quality_columns(model.config.tokenizer)
+    if missing := [c for c in needed if c not in weights.columns]:
         raise ColumnError(
             f"the weights table has no column {', '.join(missing)}; it has "
-            f"{', '.join(weights.columns)}: weigh with the same options"
+            f"{', '.join(weights.columns)}: weigh again with the same options"
         )
     if model.decontamination is not None and CONTAMINATED_BY not in weights.columns:
         raise ColumnError(
@@ -243,7 +248,7 @@ def added_columns(
         added += [c for target in targets for c in match_columns(target)]
     if config.scorer == "classifier":
         added += [c for target in targets for c in classifier_columns(target)]
-    added += QUALITY if options.quality is not None else ()
+    added += quality_columns(config.tokenizer) if options.quality is not None else ()
     added += [CONTAMINATED_BY] if contaminated else []
     added += [CONTENT_ID] if config.id_column is None else []
     added += CHUNK_COLUMNS if config.chunk_words is not None else ()

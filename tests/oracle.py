@@ -109,12 +109,14 @@ def text_hash(text):
 
 
 def quality_facts(text, stop_words):
-    """Occurrences of the most frequent token; tokens neither stop words nor punctuation; digits."""
+    """Occurrences of the most frequent token; tokens neither stop words nor punctuation; digits;
+    and all."""
     words = tokens(text)
     return (
         max((words.count(w) for w in words), default=0),
         sum(re.match(r"\w", w) is not None and w not in stop_words for w in words),
         sum(re.fullmatch("[0-9]+", w) is not None for w in words),
+        len(words),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -12,6 +13,7 @@ import oracle
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import functions as F
 
 from dsir_spark import DSIR, DSIRModel, job
 from dsir_spark.errors import ConfigError, DataError
@@ -155,6 +157,40 @@ def test_a_classifier_selects_and_is_kept(spark, frames, model, tmp_path):
             model.resample(raw, **{**options, **more})
     with pytest.raises(DataError, match=r"raw has \d+ and target 9: give more, or scorer dsir"):
         DSIR(num_buckets=BUCKETS, ngrams=2, scorer="classifier").fit(raw, target.limit(9))
+
+
+@pytest.mark.parametrize(
+    "hashes, enough",
+    [
+        (range(50), True),
+        (range(49), False),
+        ([*range(49), *range(49)], False),  # copies
+        ([10 * i + i % 8 + 2 for i in range(80)], False),  # none held out
+        ([10 * i + (0, 1, 3)[i % 3] for i in range(90)], False),  # none to choose by
+        ([10 * i + i % 3 for i in range(90)], False),  # none to learn from
+    ],
+)
+def test_a_part_of_few_texts_is_too_little(hashes, enough):
+    own = np.array(list(hashes), np.uint64)
+    assert linear.Examples(np.zeros((len(own), 1)), np.ones(len(own)), own).enough == enough
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("different", [1, 2, 5])
+def test_a_target_of_copies_is_one_line(frames, different):
+    raw, target = frames
+    copies = target.limit(different).withColumn("id", F.explode(F.sequence(F.lit(1), F.lit(60))))
+    with pytest.raises(DataError, match=rf"needs 50 different .* and target {different}: give"):
+        DSIR(num_buckets=BUCKETS, scorer="classifier").fit(raw, copies)
+
+
+@pytest.mark.spark
+def test_what_is_known_of_a_classifier_is_json(model):
+    known = dataclasses.replace(model.classifiers["target"], facts={"auc": math.nan})
+    broken = dataclasses.replace(model, classifiers={"target": known})
+    for name in ("classifier_facts", "fingerprint"):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            getattr(broken, name)
 
 
 def test_without_scikit_learn_it_is_one_line(monkeypatch):

@@ -119,6 +119,22 @@ def test_model_stays_away(spark, monkeypatch):
 
 
 @pytest.mark.spark
+@pytest.mark.parametrize(
+    "given, read", [(2.0, 2), ("3", 3), (True, None), (0, None), (2.5, None), ("x", None)]
+)
+def test_the_length_of_an_ngram_is_read_as_options_are(spark, given, read):
+    raw = spark.createDataFrame([*RAW[:9], ("short", "boil")], "id string, text string")
+    model = DSIR(num_buckets=97).fit(raw, raw)
+    if read is None:
+        with pytest.raises(ConfigError, match="ngram must be a whole number of tokens >= 1; got"):
+            model.decontaminate(raw, given)
+        return
+    with pytest.warns(UserWarning, match=f"fewer than {read} tokens"):
+        known = model.decontaminate(raw, given).decontamination
+    assert known.ngram == read and isinstance(known.ngram, int)
+
+
+@pytest.mark.spark
 @pytest.mark.slow
 def test_job_stays_away_and_says_so(spark, tmp_path, monkeypatch):
     def write(name, rows):

@@ -71,7 +71,7 @@ def test_a_rating_made_of_words_it_was_not_told(spark, rated, tmp_path):
     assert abs(facts["correlations"]["length"]) < 0.5 and facts["correlations"]["source"] < 0.5
     raw = rated.select("id", "text", "source").where("pmod(hash(id), 3) > 0")
     known = {i: rating for i, _, rating, _, _ in documents()}
-    scored = learnt.weigh(raw, keep=["source"])
+    scored = learnt.weigh(raw, keep=["source", "ID", "SOURCE"])  # as Spark finds them
     assert scored.columns == ["id", "source", "rating_distilled", "num_tokens"]
     rows = {r["id"]: r["rating_distilled"] for r in scored.collect()}
     assert held_out(scored, "rating_distilled", {i: known[i] for i in rows}) > 0.9
@@ -95,6 +95,21 @@ def test_a_rating_made_of_words_it_was_not_told(spark, rated, tmp_path):
         DistilledModel.load(str(tmp_path / "raw"), spark=spark)
 
 
+def test_copies_of_other_scores_in_any_order(spark):
+    rng, rows = random.Random(3), []
+    for text in [" ".join(rng.choices(GOOD + DULL + PLAIN, k=30)) for _ in range(70)]:
+        share = sum((w in GOOD) - (w in DULL) for w in text.split()) / 30
+        rows += [(text, 3 + 5 * share + rng.gauss(0, 1), rng.choice("ab")) for _ in range(5)]
+    tables = []
+    for given in (rows, rows[::-1]):
+        frame = spark.createDataFrame(given, "text string, rating double, site string")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            learnt = distill(frame, score="rating", compare=["site"], num_buckets=BUCKETS)
+        tables.append((learnt.linear.table.tobytes(), learnt.facts))
+    assert tables[0] == tables[1]
+
+
 def test_what_is_little_is_warned_of(spark, rated):
     """Chance is no score; and a score of the source is told as one."""
     chance = rated.selectExpr("text", "pmod(hash(id, 'x'), 997) as luck")
@@ -115,8 +130,9 @@ def test_what_is_little_is_warned_of(spark, rated):
         ({"score": "source"}, ColumnError, "score 'source' of the sample must be numeric"),
         ({"score": "rating", "compare": ["x"]}, ColumnError, "compare 'x' is not a column"),
         ({"score": "rating", "ngrams": 0}, ConfigError, "ngrams must be"),
-        ({"score": "same"}, DataError, "900 texts have one, of 1 values"),
-        ({"score": "few"}, DataError, "6 texts have one"),
+        ({"score": "same"}, DataError, "900 different texts have one, of 1 values"),
+        ({"score": "few"}, DataError, "6 different texts have one"),
+        ({"score": "length", "text_column": "source"}, DataError, "3 different texts have one"),
     ],
 )
 def test_mistakes_are_one_line(rated, options, error, said):

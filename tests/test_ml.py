@@ -102,3 +102,13 @@ def test_parameters_are_the_options(spark):
         DSIREstimator(target_column="wanted").fit(frame)
     with pytest.raises(ConfigError, match="needs a model"):
         DSIRTransformer().transform(frame)
+
+
+def test_a_stage_without_a_model_is_not_saved(spark, tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for save in (lambda: DSIRTransformer().save(str(tmp_path / "new")),
+                 lambda: DSIRTransformer().write().overwrite().save(str(kept))):  # fmt: skip
+        with pytest.raises(ConfigError, match="needs a model"):
+            save()
+    assert list(tmp_path.iterdir()) == [kept]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dsir_spark import DSIR, DSIRModel, job, served
+from dsir_spark import DSIR, DSIRModel, job, mlflow_model, served
 from dsir_spark.errors import ConfigError, TableError
 from dsir_spark.features.tokenizers import TokenizerError
 from dsir_spark.job_options import JobOptions
@@ -126,6 +126,28 @@ def test_a_run_is_logged_with_its_options_numbers_inputs_and_page(spark, frames,
     with monkey.context() as patch, pytest.raises(ConfigError, match=r"install 'dsir-spark\[mlf"):
         patch.setattr(importlib.util, "find_spec", lambda _: None)
         model.to_mlflow(spark=spark)
+
+
+@pytest.mark.parametrize(
+    "given, read",
+    [
+        (["ok", "a\ud83d", None], ["ok", "a?", None]),  # half a character, which has no UTF-8
+        ([None, float("nan")], [None, None]),
+        ([float("nan")], [None]),
+        ([], []),
+    ],
+)
+def test_texts_that_are_no_utf8_or_none_at_all(frames, tmp_path, given, read):
+    import pandas as pd
+
+    raw, targets = frames
+    model = DSIR(num_buckets=997).fit(raw, targets["a"])
+    pq.write_table(mlflow_model._table(model), tmp_path / "model.parquet")
+    of = served.load(str(tmp_path / "model.parquet"))
+    found = of.predict(pd.DataFrame({"text": given}))
+    expected = of.predict(pd.DataFrame({"text": pd.Series(read, dtype=object)}))
+    pd.testing.assert_frame_equal(found, expected)
+    assert found["num_tokens"].isna().tolist() == [text is None for text in read]
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,14 @@ import oracle
 import pytest
 from pyspark.sql import functions as F
 
-from dsir_spark import DSIR, ngram_counts, resampling
+from dsir_spark import DSIR, DSIRModel, ngram_counts, resampling
+from dsir_spark.errors import ColumnError, TableError
+from dsir_spark.features import batches
+from dsir_spark.features.quality import STOP_WORDS
 from dsir_spark.options import ResampleOptions
 from dsir_spark.resampling import find_selection, selected_rows, whole_documents
 from dsir_spark.scoring import distributions, documents
-from dsir_spark.scoring.documents import united
+from dsir_spark.scoring.documents import num_ngrams, united
 
 pytestmark = pytest.mark.spark
 SCHEMA = "id string, text string, source string"
@@ -176,6 +179,93 @@ def test_columns_of_any_name(frames):
     same(other.resample(named[0], **hardly), model.resample(easy[0], **options))
     counted = ngram_counts(easy[0], num_buckets=97)
     same(ngram_counts(named[0], text_column=hard["text"], num_buckets=97), counted)
+
+
+@pytest.mark.parametrize(
+    "spelt, keep, columns",
+    [
+        ({"text": "Text"}, ["source"], ["id", "source"]),
+        ({"id": "ID"}, ["iD", "text"], ["id"]),
+        ({}, ["ID", "source", "SOURCE", "Text"], ["id", "source"]),
+        ({}, ["SOURCE"], ["id", "SOURCE"]),
+    ],
+)
+def test_columns_in_another_case(frames, capsys, spelt, keep, columns):
+    """Spark finds them, and so does whoever looks for the text, the id or what is kept."""
+    raw, target = frames
+    other = raw.withColumnsRenamed(spelt)
+    for chunks in (None, 8):
+        model = DSIR(num_buckets=97, chunk_words=chunks).fit(raw, target)
+        again = DSIR(num_buckets=97, chunk_words=chunks).fit(other, target)
+        assert again.fingerprint == model.fingerprint
+        expected, found = model.weigh(raw), model.weigh(other, keep)
+        assert [c for c in found.columns if c not in expected.columns[1 - bool(chunks):]] == [
+            c for c in columns if not chunks or c != "id"]  # fmt: skip
+        assert sorted(found.select(expected.columns).collect(), key=str) == sorted(
+            expected.collect(), key=str)  # fmt: skip
+    plain = DSIR(num_buckets=97).fit(raw, target)
+    plain.transform(other).explain()  # text that came back from Python may hang
+    assert "MapInArrow" not in capsys.readouterr().out
+    assert plain.transform(other).columns[:3] == other.columns
+    few = {"num_to_sample": 9, "min_example_length": 5, "method": "top_k"}
+    limited = plain.resample(other, **few, group_column="ID", max_per_group=1)
+    assert limited.count() == 9
+
+
+@pytest.mark.parametrize("tokenizer", ["wordpunct", "wordpunct_cjk", "bytes"])
+def test_the_quality_rule_goes_by_words_whatever_the_tokenizer(spark, frames, tokenizer):
+    raw = frames[0].union(spark.createDataFrame([("han", "\u6f22\u5b57" * 9, "x")], SCHEMA))
+    texts = {r["id"]: r["text"] for r in raw.collect()}
+    model = DSIR(num_buckets=97, tokenizer=tokenizer).fit(raw, frames[1])
+    weights = model.weigh(raw, quality=True)
+    assert ("num_wordpunct" in weights.columns) == (tokenizer != "wordpunct")
+    for low in (20, -1):  # of no words at all there are no shares
+        rule = {"min_tokens": low, "max_tokens": 40, "min_repeated": -1, "max_informative": 1.1}
+        options = {"num_to_sample": 999, "method": "top_k", "duplicates": "keep", "quality": rule,
+                   "min_example_length": 0}  # fmt: skip
+        kept = set()
+        for name, text in texts.items():
+            most, informative, _, n = oracle.quality_facts(text or "", set(STOP_WORDS.split()))
+            some = max(n, 1)
+            if low < n < 40 and most / some < 0.2 and 0.3 < informative / some:
+                kept.add(name)
+        assert 10 < len(kept) < 110
+        with pytest.warns(UserWarning, match="are candidates"):
+            chosen = model.resample(raw, **options)
+        assert {r["id"] for r in chosen.select("id").collect()} == kept
+    if tokenizer != "wordpunct":
+        with pytest.raises(ColumnError, match=r"no column num_wordpunct; .*weigh again"):
+            model.resample(raw, weights=weights.drop("num_wordpunct"), **options)
+
+
+@pytest.mark.parametrize("ngrams", [1, 2, 7, 1000])
+def test_number_of_ngrams_is_that_of_the_kernels(spark, ngrams):
+    lengths = [0, 1, 2, 6, 7, 8, 999, 1000, 1001, 3_000_000_000]
+    rows = spark.createDataFrame([(n,) for n in lengths], "n bigint")
+    found = [r["n"] for r in rows.select(num_ngrams(F.col("n"), ngrams).alias("n")).collect()]
+    assert found == batches.num_ngrams(np.array(lengths), ngrams).tolist()
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ("delete from {} where position = 1", "is damaged: its 1 rows are not the ones that"),
+        ("delete from {}", "is damaged: its 0 rows"),
+        ("update {} set position = null where position = 1", "is damaged"),
+        ("update {} set name = 'other' where position = 1", "is damaged"),
+        ("update {} set num_tokens = 5 where position = 0", "is damaged"),
+        ("update {} set counts = slice(counts, 1, 9) where position = 1", "is damaged"),
+        ("create or replace table {} using delta as select 'x' as facts, array(1D) as `table`",
+         "is not a model: it has columns facts, table"),
+    ],
+)  # fmt: skip
+def test_a_model_that_is_none_or_damaged_is_one_line(spark, plain, tmp_path, change, said):
+    place = str(tmp_path / "model")
+    plain.save(place, spark=spark)
+    assert DSIRModel.load(place, spark=spark).fingerprint == plain.fingerprint
+    spark.sql(change.format(f"delta.`{place}`"))
+    with pytest.raises(TableError, match=said):
+        DSIRModel.load(place, spark=spark)
 
 
 @pytest.mark.parametrize(

@@ -121,11 +121,13 @@ class QualityFacts:
     most_frequent : how often its most frequent token occurs
     informative : tokens that are neither English stop words nor punctuation
     digits : tokens of the digits 0 to 9 only
+    num_wordpunct : tokens
     """
 
     most_frequent: Int64
     informative: Int64
     digits: Int64
+    num_wordpunct: Int64
 
 
 def quality_facts(texts: pa.Array) -> QualityFacts:

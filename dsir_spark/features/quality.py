@@ -14,7 +14,7 @@ from dsir_spark.features.splitting import split_words
 Int64 = npt.NDArray[np.int64]
 
 # Names of the facts, which are columns of the weights table too.
-QUALITY = ("most_frequent", "informative", "digits")
+QUALITY = ("most_frequent", "informative", "digits", "num_wordpunct")
 
 # English words without a meaning of their own, and what `wordpunct` leaves of contractions.
 STOP_WORDS = """
@@ -47,10 +47,11 @@ def _stop_tokens() -> Int64:
 
 
 def facts(documents: Documents) -> Int64:
-    """QUALITY of n documents, split by `split_words`: int64[n, 3]."""
+    """QUALITY of n documents, split by `split_words`: int64[n, 4]."""
     tokens, indptr = _tokens(documents)
     most = int(np.diff(indptr).max(initial=0))
     seen = np.zeros((3, 1 << (2 * most + 1).bit_length()), np.int64)
     found = np.zeros((len(indptr) - 1, len(QUALITY)), np.int64)
     words.gather(tokens, indptr, _stop_tokens(), seen, found)
+    found[:, 3] = np.diff(indptr)
     return found

@@ -46,9 +46,9 @@ def gather(tokens, indptr, stops, seen, facts):
     seen : int64[3, 2^k]
         Zeros; over twice as long as a document has tokens. An open hash table: a slot holds a
         token and how often it came; then, the slots in use.
-    facts : int64[n, 3]
-        Receives `quality.QUALITY`: the count of the most frequent token, tokens that are neither
-        stop words nor punctuation, and tokens of digits only.
+    facts : int64[n, 4]
+        Receives the first three of `quality.QUALITY`: the count of the most frequent token, tokens
+        that are neither stop words nor punctuation, and tokens of digits only.
     """
     table, counts, used = seen
     mask = table.shape[0] - 1

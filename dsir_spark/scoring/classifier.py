@@ -17,7 +17,7 @@ from dsir_spark.scoring import linear, passes
 from dsir_spark.scoring.counts import BucketCounts
 from dsir_spark.scoring.documents import content_id, documents, spec_of, united
 
-_LEAST, _MOST = 50, 50_000  # documents of a target
+_MOST = 50_000  # documents of a target
 _MOST_NGRAMS = 20_000_000  # of a target and of raw: 240 MB each in the driver's memory
 _RAW = ""  # no target has this name
 
@@ -33,7 +33,7 @@ def learn(
     Raises
     ------
     DataError
-        A target or raw has fewer than 50 documents with a token.
+        A target or raw has fewer than 50 different texts with a token, or none in a part of them.
     """
     shares = {name: _share(t, _MOST) for name, t in of_targets.items()}
     wanted = max(shares[name] * t.num_documents for name, t in of_targets.items())
@@ -47,14 +47,16 @@ def learn(
     found = collect(parts, config)
     learnt = {}
     for name in targets:
-        target, own = found[name][0], found[_RAW][0]
-        if min(len(target), len(own)) < _LEAST:
+        target = found[name][0]
+        own = found[_RAW][0].first(len(target))
+        if not (target.enough and own.enough):
             raise DataError(
-                f"scorer classifier needs {_LEAST} documents with a token of raw and of each "
-                f"target; raw has {len(own):,} and {name} {len(target):,}: give more, or scorer "
+                f"scorer classifier needs {linear.LEAST} different texts with a token of raw and "
+                "of each target, some of them to choose by and some to hold out, by their hash; "
+                f"raw has {own.num_texts:,} and {name} {target.num_texts:,}: give more, or scorer "
                 "dsir"
             )
-        learnt[name] = linear.classify(target, own.first(len(target)))
+        learnt[name] = linear.classify(target, own)
     return learnt
 
 
@@ -90,7 +92,9 @@ def collect(
     rows = with_arrays(vectors.drop("text").where(F.size("indices") > 0))
     found = {}
     for name, _ in parts:
-        own = [row for row in rows if row["name"] == name]
+        # Copies of a text, which have one hash, in an order of their own: that of their values.
+        own = sorted((row for row in rows if row["name"] == name),
+                     key=lambda row: [repr(row[f"c{i}"]) for i in range(len(more))])
         hashes, indices, counts = ([row[c] for row in own] for c in ("hash", "indices", "counts"))
         of, order = linear.examples(hashes, indices, counts, config.num_buckets)
         values = [{c: own[at][f"c{i}"] for i, c in enumerate(more)} for at in order]

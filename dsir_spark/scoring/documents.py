@@ -141,5 +141,6 @@ def _bytes_of(frame: DataFrame) -> int:
 
 def num_ngrams(num_tokens: Column, ngrams: int) -> Column:
     """N-grams of 1 to `ngrams` tokens in a document of so many tokens (bigint)."""
-    sizes = [F.greatest(num_tokens - n, F.lit(0).cast("bigint")) for n in range(ngrams)]
-    return reduce(lambda a, b: a + b, sizes)
+    # Not as a sum of the sizes, of which Spark would parse up to a thousand within each other.
+    longest = F.least(num_tokens, F.lit(ngrams))
+    return F.shiftright(longest * (2 * num_tokens - longest + 1), 1)

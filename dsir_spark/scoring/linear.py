@@ -23,6 +23,7 @@ from dsir_spark.errors import ConfigError
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
+LEAST = 50  # texts of each kind to learn from
 # Strengths of the penalty that are tried, and the parts of a sample: by hash, of ten.
 _STRENGTHS = (1.0, 10.0, 100.0, 1_000.0)
 _WEAKER = (*_STRENGTHS, 10_000.0, 100_000.0)  # of a score that is as n-grams make it
@@ -63,6 +64,18 @@ class Examples:
     def first(self, number: int) -> Examples:
         """The first documents, which are a random sample."""
         return Examples(self.shares[:number], self.sizes[:number], self.hashes[:number])
+
+    @property
+    def num_texts(self) -> int:
+        """Different texts."""
+        return len(np.unique(self.hashes))
+
+    @property
+    def enough(self) -> bool:
+        """Are there LEAST different texts, and some in each of `parts`?"""
+        learnt, tuned, held = map(len, self.parts())
+        # Of one document held out nobody can say how well it is told.
+        return self.num_texts >= LEAST and learnt > 0 and tuned > 0 and held > 1
 
     def parts(self) -> tuple[Int64, Int64, Int64]:
         """Documents to learn from, to choose the strength of the penalty by, and held out: copies

@@ -18,13 +18,13 @@ from pyspark.sql import functions as F
 from dsir_spark.columns import (
     CONTAMINATED_BY,
     NUM_TOKENS,
-    QUALITY,
     TARGET,
     TEXT_HASH,
     check_text_column,
     classifier_columns,
     column_name,
     match_columns,
+    quality_columns,
     refuse_columns,
 )
 from dsir_spark.features import Decontamination
@@ -112,7 +112,7 @@ class Model:
     @property
     def fingerprint(self) -> str:
         """32 hex digits that depend on every fact of the model and on nothing else."""
-        digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True, allow_nan=False).encode())
         for part in (self.raw, *self.targets.values()):
             digest.update(np.ascontiguousarray(part.counts, "<i8").tobytes())
         for classifier in self.classifiers.values():
@@ -125,7 +125,7 @@ class Model:
         if not self.classifiers:
             return None
         found = {name: dict(c.facts) for name, c in self.classifiers.items()}
-        return json.dumps(found, sort_keys=True)
+        return json.dumps(found, sort_keys=True, allow_nan=False)
 
     def facts(self) -> dict[str, Any]:
         """All of the model but counts, tables and matchings, as JSON has it."""
@@ -174,7 +174,7 @@ class Model:
         texts = self.decontamination if contaminated else None
         added = [*names, *(p for _, p in odds), NUM_TOKENS]
         added += [TEXT_HASH] if text_hash else []
-        added += QUALITY if quality else ()
+        added += quality_columns(config.tokenizer) if quality else ()
         refuse_columns(df, added if texts is None else [*added, CONTAMINATED_BY])
         found = passes.with_scores(
             df, config.text_column, scorers.joined(scoring), names, spec_of(config),

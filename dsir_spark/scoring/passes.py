@@ -22,8 +22,9 @@ from dsir_spark.columns import (
     CHUNK_ID,
     CONTAMINATED_BY,
     NUM_TOKENS,
-    QUALITY,
     TEXT_HASH,
+    found,
+    quality_columns,
     quoted,
 )
 from dsir_spark.features import Decontamination, FeatureSpec, batches
@@ -57,10 +58,11 @@ def with_scores(
     ----------
     names : of the columns of `scoring`
     unicode_version : of the fit; another one is warned of, here and on the executors
-    text_hash, quality, decontamination : add TEXT_HASH, QUALITY, CONTAMINATED_BY, of the same pass
+    text_hash, quality, decontamination : add TEXT_HASH, `quality_columns`, CONTAMINATED_BY
     keep : columns of `df` that the result has, all of which will be read; by default every one
     """
     batches.warn_of_other_unicode(unicode_version)
+    text_column = found(df, text_column) or text_column
     kept = list(df.columns if keep is None else keep)
     fields = batches.score_fields(len(names), text_hash, quality)
     struct = T.StructType()
@@ -83,16 +85,15 @@ def with_scores(
         score = _text_udf(partial(batches.score_struct, **facts), struct)
         inner = df.select(*[quoted(c) for c in kept], score(quoted(text_column)).alias(STRUCT))
     part = {name: F.col(f"{STRUCT}.{name}") for name in struct.names}
-    found = [part[f"s{t}"].alias(name) for t, name in enumerate(names)]
-    found.append(part["n"].alias(NUM_TOKENS))
+    added = [part[f].alias(name) for f, name in zip(fields, (*names, NUM_TOKENS), strict=False)]
     if text_hash:
         halves = F.struct(part["h0"].alias("high"), part["h1"].alias("low"))
-        found.append(F.when(part["n"].isNotNull(), halves).alias(TEXT_HASH))
+        added.append(F.when(part["n"].isNotNull(), halves).alias(TEXT_HASH))
     if quality:
-        found += [part[name].alias(name) for name in QUALITY]
+        added += [part[name].alias(name) for name in quality_columns(spec.tokenizer)]
     if decontamination is not None:
-        found.append(part[batches.BY].alias(CONTAMINATED_BY))
-    return inner.select(*[quoted(c) for c in kept], *found)
+        added.append(part[batches.BY].alias(CONTAMINATED_BY))
+    return inner.select(*[quoted(c) for c in kept], *added)
 
 
 def chunked(
@@ -103,6 +104,7 @@ def chunked(
     Adds CHUNK_ID (string; the document's id, #, the number), `chunk` (int, from 0), `num_chunks`
     (int), `chunk_start` and `chunk_end` (bigint, characters). A null text is one chunk, null.
     """
+    text_column = found(df, text_column) or text_column
     struct = T.StructType(
         [
             T.StructField("starts", T.ArrayType(T.LongType())),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
@@ -32,7 +33,7 @@ def as_frame(model: Model, spark: SparkSession) -> DataFrame:
     Columns: `name`, `counts` (array<bigint>, n-grams by bucket), totals, `facts` (JSON), and of a
     model that has classifiers `classifier` (array<double>, by bucket).
     """
-    facts = json.dumps(model.facts(), sort_keys=True)
+    facts = json.dumps(model.facts(), sort_keys=True, allow_nan=False)
     parts = [model.raw, *model.targets.values()]
     columns: dict[str, Any] = {
         "position": pa.array(range(len(parts)), pa.int32()),
@@ -54,13 +55,20 @@ def read(frame: DataFrame, place: str, allow_functions: bool) -> dict[str, Any]:
     Raises
     ------
     TableError
-        It is no model, or one of a newer format.
+        It is no model, a damaged one, or one of a newer format.
     TokenizerError
         Its tokenizer is a function, and functions are not allowed.
     """
-    if "facts" not in frame.columns:
+    if not {"position", "name", "counts", *_TOTALS, "facts"} <= set(frame.columns):
         raise TableError(f"{place} is not a model: it has columns {', '.join(frame.columns)}")
-    rows = sorted(with_arrays(frame), key=lambda r: r["position"])
+    rows = with_arrays(frame)
+    damaged = TableError(
+        f"the model at {place} is damaged: its {len(rows)} rows are not the ones that it was saved "
+        "with; restore the table, or fit again"
+    )
+    if len(rows) < 2 or {r["position"] for r in rows} != set(range(len(rows))):
+        raise damaged
+    rows.sort(key=lambda r: r["position"])
     facts = json.loads(rows[0]["facts"])
     refuse_newer(facts["format_version"], place, "fit again")
     config = config_of(facts, place, allow_functions)
@@ -68,20 +76,25 @@ def read(frame: DataFrame, place: str, allow_functions: bool) -> dict[str, Any]:
         BucketCounts(r["counts"], *(r[total] for total in _TOTALS)) for r in rows
     ]
     names = [r["name"] for r in rows]
-    classifiers = {}
-    for name, own in facts.get("classifiers", {}).items():
-        table = rows[names.index(name)]["classifier"]
-        classifiers[name] = Linear(table, own.pop("intercept"), own)
-    return {
+    found: dict[str, Any] = {
         "config": config,
         "raw": parts[0],
         "targets": dict(zip(names[1:], parts[1:], strict=True)),
         "single_target": facts["single_target"],
         "fitted_share": facts["fitted_share"],
         "unicode_version": facts["unicode_version"],
-        # JSON was sorted by name, targets are in their own order.
-        "classifiers": {name: classifiers[name] for name in names[1:] if name in classifiers},
     }
+    learnt = facts.get("classifiers", {})
+    vectors = [r["counts"] for r in rows] + [r.get("classifier") for r in rows[1:] if learnt]
+    whole = {np.size(vector) for vector in vectors} == {config.num_buckets}
+    if not whole or Model(**found).facts()["totals"] != facts["totals"]:
+        raise damaged
+    classifiers = {
+        # JSON was sorted by name, targets are in their own order.
+        name: Linear(row["classifier"], learnt[name].pop("intercept"), learnt[name])
+        for name, row in zip(names[1:], rows[1:], strict=True) if learnt
+    }  # fmt: skip
+    return {**found, "classifiers": classifiers}
 
 
 def config_of(facts: Mapping[str, Any], place: str, allow_functions: bool) -> FitOptions:
