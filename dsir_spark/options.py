@@ -133,8 +133,8 @@ class SelectOptions(Options):
         "most so many; the document that would cross the budget ends the list.",
         "a whole number of tokens >= 0", ge=0)
     size_column: Text | None = _select(
-        None, "The budget is of this column's numbers, each rounded up, not of tokens. Null or "
-        "negative: no candidate.", _COLUMN)
+        None, "The budget is of this column's numbers, each rounded up, not of tokens. Null, "
+        "negative, or 2^53 or more: no candidate.", _COLUMN)
     method: Literal["sample", "top_k"] = _select(
         "sample", "sample: without replacement in proportion to the weights (Gumbel top-k). "
         "top_k: the largest scores.")

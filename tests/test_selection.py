@@ -312,6 +312,29 @@ def test_what_cannot_be_selected_is_told(table):
 
 
 @pytest.mark.spark
+@pytest.mark.parametrize("huge", ["1e300", "double('inf')", f"{1 << 53}L", "1e29BD", "-1e29BD"])
+def test_a_size_that_is_none_is_no_candidate(spark, way, huge):
+    kind = "decimal(38,0)" if "BD" in huge else "bigint" if "L" in huge else "double"
+    size = F.expr(f"cast(if(id in (5, 6, 9), {huge}, 1) as {kind})")
+    frame = spark.range(10).withColumn("size", size).withColumn("x", F.col("id").cast("double"))
+    budget = {"num_tokens_to_sample": 3, "size_column": "size"}
+    for more in ({}, {"group_column": "x", "max_per_group": 1}):
+        selection, found = chosen(frame, ids="id", **budget, **more)
+        assert sorted(found) == [4, 7, 8] and selection.size == (3,)
+        assert selection.funnel["without_size"] == 3
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("more", [{}, {"group_column": "id", "max_per_group": 1}, SOURCES])
+def test_sizes_that_no_bigint_holds_together_are_told(spark, way, more):
+    given = {"num_tokens_to_sample": 3, "size_column": "size", "num_to_sample": None}
+    given = {**more, "quotas": "raw"} | given if more is SOURCES else {**more, **given}
+    frame = spark.range(1_100).selectExpr("id", "1d AS x", f"{(1 << 53) - 1}L AS size", "1 source")
+    with pytest.raises(DataError, match=r"rows selected from sum to 2\^63 or more"):
+        chosen(frame, **given)
+
+
+@pytest.mark.spark
 @pytest.mark.parametrize("rows_held, held", [(N - 1, True), (N // 2 + 1, False)])
 def test_a_pool_that_is_small_once_rows_are_rejected(table, monkeypatch, rows_held, held):
     """Of copies, which its bins would say nothing of."""

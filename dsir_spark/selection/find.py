@@ -37,7 +37,7 @@ from dsir_spark.selection.pool import (
     Pool,
     with_keys,
 )
-from dsir_spark.selection.rows import numbers
+from dsir_spark.selection.rows import known, numbers, total_size
 from dsir_spark.selection.selection import LOSER, Selection
 
 _SENT_LOSERS = 100_000  # ids that a selection carries to its filters; of more they are found anew
@@ -183,7 +183,10 @@ class _Find:
 
     def _total_size(self, rows: DataFrame) -> int | None:
         """The sum of all sizes, where budgets are of sizes."""
-        return rows.agg(F.sum(SIZE)).collect()[0][0] or 0 if self.options.sized else None
+        if not self.options.sized:
+            return None
+        number, total = rows.agg(F.count("*"), total_size()).collect()[0]
+        return known(total) if number else 0
 
     def _cuts(self, rows: DataFrame, rule: Rule) -> list[Cut]:
         """The cuts without quotas, by passes over the candidates."""

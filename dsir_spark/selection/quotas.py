@@ -23,7 +23,8 @@ from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection.allocation import Rule, apportion
 from dsir_spark.selection.cuts import GROUP, KEY, Cut, exact_cuts, nothing, reached
 from dsir_spark.selection.keys import may_reach
-from dsir_spark.selection.pool import FEW_TARGETS, FOR, ID, KEYS, NOISE, RANKS, SIZE, VALUE
+from dsir_spark.selection.pool import FEW_TARGETS, FOR, ID, KEYS, NOISE, RANKS, VALUE
+from dsir_spark.selection.rows import known, total_size
 
 _MAX_VALUES = 10_000  # of a quota column, all of which the driver holds
 _OF, _BOUNDS = "__dsir_of_value", "__dsir_bounds"
@@ -127,14 +128,14 @@ class OnSpark(Candidates):
         self.found: tuple[list[Cut], list[Quotas]] = ([], [])
 
     def amounts(self) -> dict[str | None, int]:
-        amount = F.sum(SIZE) if self.options.sized else F.count("*")
+        amount = total_size() if self.options.sized else F.count("*")
         counted = self.rows.groupBy(VALUE).agg(amount.alias("amount"))
         most = counted.orderBy(F.desc("amount"), VALUE)
         named = list(self.options.quota_bounds)
         rows = most.limit(_MAX_VALUES + 1)
         if named:
             rows = counted.where(F.col(VALUE).isin(named)).unionByName(most.limit(10))
-        return {r[VALUE]: r["amount"] for r in rows.collect()}
+        return {r[VALUE]: known(r["amount"]) for r in rows.collect()}
 
     def _keyed(self, t: int) -> DataFrame:
         """The rows that are left, with KEY."""
