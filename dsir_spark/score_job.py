@@ -237,12 +237,15 @@ def _ranked(rows: DataFrame, options: SelectJobOptions) -> DataFrame:
     return scores.normalized(rows, [*given.values()], [*named.values()], options)
 
 
-def _pool(options: SelectJobOptions, rows: DataFrame) -> Pool:
-    """How the rows of the table `scores` compete."""
+def _pool(
+    options: SelectJobOptions, rows: DataFrame, given: Mapping[str | None, str] | None = None,
+    named: Mapping[str | None, str] | None = None,
+) -> Pool:  # fmt: skip
+    """How rows compete: those of the table `scores`, or with scores of other names."""
     size = None if options.size_column is None else quoted(options.size_column)
     return scores.pool_of(
-        rows, str(options.id_column), _named(options, "score"), _named(options, "normalized"),
-        options.part(ScoreOptions), size=size,
+        rows, str(options.id_column), given or _named(options, "score"),
+        named or _named(options, "normalized"), options.part(ScoreOptions), size=size,
         copies=None if options.copies_column is None else COPY_HASH,
     )  # fmt: skip
 
@@ -297,21 +300,25 @@ def _selected(
     Up to SENT_IDS ids are sent to the scan of raw. Of more, raw's own scores are computed again and
     cut; scores that are not raw's own, or that all rows together decide, are joined.
     """
-    given, named = _named(options, "score"), _named(options, "normalized")
-    added = [c for c in given.values() if options.score and found(raw.frame, c) is None]
-    added += [] if options.names == (None,) else [TARGET]
-    added += [COPIES] if selection.repeats_rows else []
+    new = {n: c for n, c in _named(options, "score").items()
+           if options.score and found(raw.frame, c) is None}  # fmt: skip
+    more = [] if options.names == (None,) else [quoted(TARGET)]
+    more += [quoted(COPIES)] if selection.repeats_rows else []
     columns = [quoted(c) for c in raw.frame.columns]
     few = selection.num_selected <= SENT_IDS
     if not few and pool is raw and options.normalize_score == "none":
-        scored = raw.frame.withColumns({given[n]: s for n, s in _given(options).items()})
-        ranked = scores.normalized(scored, [*given.values()], [*named.values()], options)
-        return selection.filter(ranked, rows).select(*columns, *map(quoted, added))
+        # Raw may have columns of any name, the table of scores' own too.
+        ranked, *names = scores.hidden(raw.frame, _given(options), options)
+        known = selection if selection.losers is not None else selection.with_losers(rows)
+        chosen = dataclasses.replace(known, pool=_pool(options, ranked, *names)).filter(ranked)
+        own = [quoted(names[0][n]).alias(c) for n, c in new.items()]
+        return chosen.select(*columns, *own, *more)
+    added = [*map(quoted, new.values()), *more]
     ids = quoted(str(options.id_column))
-    chosen = selection.filter(rows, rows).select(ids.alias(_OF), *map(quoted, added))
+    chosen = selection.filter(rows, rows).select(ids.alias(_OF), *added)
     chosen = F.broadcast(chosen) if few else chosen
     joined = raw.frame.join(chosen, ids == F.col(_OF))
-    return joined.select(*columns, *map(quoted, added))
+    return joined.select(*columns, *added)
 
 
 def _rejected(

@@ -238,7 +238,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(spark, data, tmp_path, giv
     assert not (tmp_path / "out" / "scores").exists()
 
 
-def test_names_that_are_taken(spark, data, tmp_path):
+def test_names_that_are_taken(spark, data, tmp_path, monkeypatch):
     rows = [{"id": i, "score": float(i), "target": "x"} for i in range(9)]
     folder = tmp_path / "data"
     folder.mkdir()
@@ -251,3 +251,13 @@ def test_names_that_are_taken(spark, data, tmp_path):
     with pytest.raises(ColumnError, match="already has a column target"):
         run(spark, folder, tmp_path / "b", score={"c": "score"}, num_to_sample=2)
     shutil.rmtree(folder)
+    # Raw's own are written as they are, also where its scores are computed again.
+    folder = tmp_path / "more"
+    folder.mkdir()
+    rows = [{"id": i, "score": Decimal(i), "normalized": f"n{i}"} for i in range(9)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "raw.parquet")
+    for sent in (2, 0):
+        monkeypatch.setattr(score_job, "SENT_IDS", sent)
+        run(spark, folder, tmp_path / f"c{sent}", score="score", num_to_sample=2)
+        found = delta(spark, tmp_path / f"c{sent}", "selected").orderBy("id").collect()
+        assert [r.asDict() for r in found] == rows[7:]
