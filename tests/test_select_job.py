@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import Counter
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -179,6 +181,23 @@ def test_some_of_what_was_rejected(spark, data, tmp_path):
     again = run(spark, data, tmp_path, **chosen, overwrite=True)
     assert again["rejected_version"] == again["selected_version"] == 1
     assert ids(delta(spark, tmp_path, "rejected")) == sorted(r["id"] for r in rows)
+
+
+def test_what_was_rejected_is_told_by_the_stage_it_left_at(spark, data, tmp_path):
+    """Of copies and of groups, each by its own."""
+    options = {"copies_column": "text", "group_column": "topic", "max_per_group": 20}
+    facts = run(spark, data, tmp_path, rejected=N, report=False, **options)
+    rows = delta(spark, tmp_path, "rejected").select("id", "stage").collect()
+    funnel = facts["funnel"] | {"below_cut": facts["funnel"]["candidates"] - 30}
+    stages = ("without_score", "duplicate_text", "over_max_per_group", "below_cut")
+    assert Counter(r["stage"] for r in rows) == {stage: funnel[stage] for stage in stages}
+    assert len({r["id"] for r in rows}) == len(rows) == N - 30 and min(map(funnel.get, stages)) > 3
+    first = {}
+    for r in sorted(documents(), key=lambda r: r["id"]):
+        if r["rating"] is not None:
+            first.setdefault(r["text"], r["id"])
+    copied = {r["id"] for r in rows if r["stage"] == "duplicate_text"}
+    assert copied == {r["id"] for r in documents() if r["rating"] is not None} - {*first.values()}
 
 
 class Killed(BaseException):

@@ -38,7 +38,7 @@ from dsir_spark.selection.pool import (
     with_keys,
 )
 from dsir_spark.selection.rows import known, numbers, total_size
-from dsir_spark.selection.selection import LOSER, Selection
+from dsir_spark.selection.selection import LOSER, LOST_AT, Selection
 
 _SENT_LOSERS = 100_000  # ids that a selection carries to its filters; of more they are found anew
 
@@ -147,9 +147,9 @@ class _Find:
         found = self._found(own, lambda rule: settled(own.rows, own.keys, rule), own.total_size)
         if not 0 < len(own.losers) <= _SENT_LOSERS:
             return found
-        schema = f"{LOSER} {self.staged.schema[ID].dataType.simpleString()}"
-        table = [(loser,) for loser in own.losers]
-        return replace(found, losers=self.rows.sparkSession.createDataFrame(table, schema))
+        kind = self.staged.schema[ID].dataType.simpleString()
+        schema = f"{LOSER} {kind}, {LOST_AT} string"
+        return replace(found, losers=self.rows.sparkSession.createDataFrame(own.losers, schema))
 
     def on_spark(self) -> Selection:
         """Everything else by passes over the rows."""

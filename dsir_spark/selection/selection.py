@@ -36,6 +36,7 @@ from dsir_spark.selection.pool import (
 )
 from dsir_spark.selection.quotas import Quotas, Repeat, most_copies, placed, taken_of, with_copies
 
+LOST_AT = "__dsir_lost_at"  # the stage at which it left
 LOSER = "__dsir_loser"  # id of a row that reaches a cut and is not selected
 _BROADCAST_IDS = 5_000_000
 _FACTS = ("cuts", "quotas", "temperatures", "funnel")
@@ -53,7 +54,7 @@ class Selection:
     funnel : rows read, those that left at each stage, candidates, selected
     repeats : what is selected more than once
     losers : ids of copies and rows above `max_per_group` that reach a cut (and perhaps more), as
-        LOSER; found again where the selection comes from a record
+        LOSER, and LOST_AT; found again where the selection comes from a record
     """
 
     pool: Pool = dataclasses.field(compare=False)
@@ -194,7 +195,7 @@ class Selection:
         if repeated is not None:
             reaching = self._placed(rows).where(F.col(FOR).isNotNull())
             copied = reaching.join(repeated, value == F.col(COPY)).where(copies.is_copy(ids))
-            found.append(copied.select(self.pool.ties))
+            found.append(copied.select(self.pool.ties, F.lit("duplicate_text")))
             kept = candidates.join(repeated, value == F.col(COPY), "left")
             kept = kept.where(~copies.is_copy(ids)).select(*[quoted(c) for c in rows.columns])
         if self.funnel["over_max_per_group"] > 0:
@@ -204,8 +205,8 @@ class Selection:
             most = int(self.options.max_per_group or 0)
             over = copies.limited(self._placed(kept), as_string(self.options.group_column), most)
             over = over.where(F.col(copies.OVER_LIMIT) & F.col(FOR).isNotNull())
-            found.append(over.select(self.pool.ties))
-        losers = reduce(DataFrame.union, found).toDF(LOSER)
+            found.append(over.select(self.pool.ties, F.lit("over_max_per_group")))
+        losers = reduce(DataFrame.union, found).toDF(LOSER, LOST_AT)
         return dataclasses.replace(self, losers=losers)
 
     def uniform_key(self) -> Column:
