@@ -213,8 +213,8 @@ class SelectOptions(Options):
         if (self.group_column is None) != (not self._grouped):
             found.append("group_column and max_per_group belong together: give both or none")
         given = self.proportions
-        if given is not None and sum(given.values()) <= 0:
-            found.append(in_range("proportions", "of a sum above 0", given))
+        if given is not None and not 0 < sum(given.values()) < 1e100:
+            found.append(in_range("proportions", "of a sum above 0 and below 1e100", given))
         elif given is not None and names is not None and set(given) != set(names):
             values = f"given for exactly the targets {', '.join(names)}"
             found.append(in_range("proportions", values, ", ".join(given)))

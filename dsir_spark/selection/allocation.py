@@ -48,6 +48,8 @@ def row_bytes(targets: int) -> int:
 def apportion(budget: int, shares: Sequence[float], names: Sequence[str | None]) -> list[int]:
     """Whole rows (or sizes) for each target, by largest remainder, ties by name: order-free."""
     total = sum(shares)
+    if not total:
+        return [0] * len(shares)
     exact = [budget * share / total for share in shares]
     whole = [int(x) for x in exact]
     order = sorted(range(len(shares)), key=lambda t: (whole[t] - exact[t], str(names[t])))
