@@ -22,8 +22,10 @@ from dsir_spark.columns import (
     COPIES,
     TARGET,
     check_column,
+    check_copies_column,
     check_id_column,
     found,
+    hashed,
     quoted,
     refuse_columns,
 )
@@ -149,8 +151,10 @@ def _check(options: SelectJobOptions, raw: Input, pool: Input) -> None:
         raise ColumnError(f"id_column {id_column!r} is of type string in one of raw and scores and "
                           "a number in the other: cast one of them in a view")  # fmt: skip
     scores.check_scores(pool.frame, dict(zip(options.names, options.score.values(), strict=False)))
-    named = ("group_column", "quota_column", "normalize_within", "copies_column")
+    named = ("group_column", "quota_column", "normalize_within")
     check_named_columns(pool.frame, options, owner, *named)
+    if options.copies_column is not None:
+        check_copies_column(pool.frame, options.copies_column, owner, "copies_column")
     added = [*_named(options, "score").values()] if options.score else []
     own = [c for c in added if not _is_itself(options, c)]
     taken = [*_named(options, "normalized").values(), COPY_HASH, *own]
@@ -213,9 +217,7 @@ def _scores(options: SelectJobOptions, raw: Input, pool: Input) -> DataFrame:
     columns |= {given[name]: score for name, score in _given(options).items()}
     columns |= {c: quoted(c) for c in _kept(options) if c not in columns}
     if (copied := options.copies_column) is not None:
-        value = quoted(copied)
-        both = F.struct(F.xxhash64(value).alias("high"), F.xxhash64(F.lit(1), value).alias("low"))
-        columns[COPY_HASH] = F.when(value.isNotNull(), both)
+        columns[COPY_HASH] = hashed(pool.frame, copied)
     within = options.normalize_within
     if within is not None:
         columns.setdefault(within, quoted(within))

@@ -161,7 +161,7 @@ class _Find:
         rows = with_keys(_candidates(self.staged), len(self.names))
         repeated = None
         if self.pool.drops_copies(options):
-            own = F.col(ID if self.pool.tie_seed is None else OWN)
+            own = F.col(OWN if OWN in self.staged.columns else ID)
             values = rows.select(own.alias(ID), COPY)
             repeated = copies.repeated(values, self.funnel["candidates"])
         if repeated is not None:
