@@ -269,7 +269,6 @@ def test_names_that_are_taken(spark, data, tmp_path, monkeypatch):
         run(spark, folder, tmp_path / "b", score="score + 1", num_to_sample=2)
     with pytest.raises(ColumnError, match="already has a column target"):
         run(spark, folder, tmp_path / "b", score={"c": "score"}, num_to_sample=2)
-    shutil.rmtree(folder)
     # Raw's own are written as they are, also where its scores are computed again.
     folder = tmp_path / "more"
     folder.mkdir()
@@ -280,3 +279,4 @@ def test_names_that_are_taken(spark, data, tmp_path, monkeypatch):
         run(spark, folder, tmp_path / f"c{sent}", score="score", num_to_sample=2)
         found = delta(spark, tmp_path / f"c{sent}", "selected").orderBy("id").collect()
         assert [r.asDict() for r in found] == rows[7:]
+    shutil.rmtree(folder)

@@ -304,16 +304,16 @@ def test_what_cannot_be_selected_is_told(table):
         chosen(frame, **quota, quotas={"wiki": 0.1})
     with pytest.raises(ColumnError, match="no column domain"):
         chosen(frame, **{**quota, "quota_column": "domain"}, quotas="raw")
+    with pytest.raises(ColumnError, match=r"domain; it has id, nid, .*hash: name another"):
+        select(frame, "x", num_to_sample=1, group_column="domain", max_per_group=1)
+    for kind in ("map(id, 1)", "array(struct(map(id, 1)))"):
+        with pytest.raises(ColumnError, match=r"copies 'hash' of .* can be equal; it is .*map<"):
+            select(frame.withColumn("hash", F.expr(kind)), "x", num_to_sample=1, copies="hash")
     with pytest.raises(ColumnError, match="no column hash, by which copies are dropped"):
         chosen(frame.drop("hash"), num_to_sample=1, drop=True)
     with pytest.warns(UserWarning, match="but only 300 documents are candidates.*5 short"):
         selection, _ = chosen(frame, num_to_sample=N + 5)
     assert selection.num_selected == N
-
-
-@pytest.mark.spark
-@pytest.mark.parametrize("huge", ["1e300", "double('inf')", f"{1 << 53}L", "1e29BD", "-1e29BD"])
-def test_a_size_that_is_none_is_no_candidate(spark, way, huge):
     with pytest.warns(UserWarning, match="but only 300 documents are candidates$"):
         chosen(frame, **{**quota, "num_to_sample": N + 5}, quotas={"a": {"max": 0.1}})
 
@@ -369,6 +369,11 @@ def test_columns_are_found_as_spark_finds_them(spark, way):
     for n, more in ((0, {"quota_column": "SOURCE", "quotas": "raw"}),
                     (6, {"group_column": "SOURCE", "max_per_group": 3})):  # fmt: skip
         assert len(chosen(rows, **budget, **more)[1]) == n
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("huge", ["1e300", "double('inf')", f"{1 << 53}L", "1e29BD", "-1e29BD"])
+def test_a_size_that_is_none_is_no_candidate(spark, way, huge):
     kind = "decimal(38,0)" if "BD" in huge else "bigint" if "L" in huge else "double"
     size = F.expr(f"cast(if(id in (5, 6, 9), {huge}, 1) as {kind})")
     frame = spark.range(10).withColumn("size", size).withColumn("x", F.col("id").cast("double"))

@@ -226,9 +226,11 @@ class _Find:
         budget = options.budget_of(candidates, lambda: size() or 0)
         repeated = quotas.most_copies(options) > 1
         if not options.sized and budget > candidates and not repeated:
+            # What quotas leave of them is not known yet.
+            short = f": all of them are selected, {budget - candidates} short"
             warnings.warn(
-                f"num_to_sample is {budget}, but only {candidates} documents are candidates: all "
-                f"of them are selected, {budget - candidates} short",
+                f"num_to_sample is {budget}, but only {candidates} documents are candidates"
+                + (short if options.quotas is None else ""),
                 UserWarning,
                 stacklevel=5,
             )

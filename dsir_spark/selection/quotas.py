@@ -67,6 +67,11 @@ def most_copies(options: SelectOptions) -> int:
     return options.max_copies if isinstance(options, ScoreOptions) else 1
 
 
+def _is_shared(options: SelectOptions) -> bool:
+    """Do the quotas come from `group_share`?"""
+    return isinstance(options, ScoreOptions) and options.group_share is not None
+
+
 class Candidates(Protocol):
     """Candidates to fill quotas from, less what earlier targets took."""
 
@@ -170,14 +175,16 @@ def _amounts_of(counted: Mapping[str | None, int], options: SelectOptions) -> di
     """
     column, bounds = options.quota_column, options.quota_bounds
     if bounds:
-        absent = sorted(value for value in bounds if value not in counted)
+        # A share of nothing is kept without a candidate.
+        absent = sorted(v for v, own in bounds.items() if v not in counted and own != (0.0, 0.0))
         if absent:
+            named = "group_share names" if _is_shared(options) else "quotas name"
             most = sorted(counted, key=lambda v: (-counted[v], v is not None, str(v)))[:10]
             raise DataError(
-                f"no candidate has {' or '.join(map(repr, absent))} in {column}, which quotas "
-                f"name; most have {', '.join(map(repr, most))}"
+                f"no candidate has {' or '.join(map(repr, absent))} in {column}, which "
+                f"{named}; most have {', '.join(map(repr, most))}"
             )
-        return {value: counted[value] for value in bounds}
+        return {value: counted[value] for value in bounds if value in counted}
     if len(counted) > _MAX_VALUES:
         raise DataError(
             f"quotas as in raw need a column of at most {_MAX_VALUES} values; {column} has more"
@@ -189,8 +196,7 @@ def _budgets_of(
     budget: int, amounts: Mapping[str | None, int], options: SelectOptions
 ) -> tuple[dict[str | None, int], dict[str | None, int]]:
     """Smallest and largest amount of each value that has one."""
-    shared = isinstance(options, ScoreOptions) and options.group_share is not None
-    if options.quotas == "raw" or shared:
+    if options.quotas == "raw" or _is_shared(options):
         names, weights = list(amounts), [float(a) for a in amounts.values()]
         if options.quotas != "raw":
             weights = [options.quota_bounds[str(v)][0] for v in names]

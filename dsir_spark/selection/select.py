@@ -62,6 +62,9 @@ def select(
     if problems:
         raise ConfigError.from_problems(problems)
     checked = _shared(ScoreOptions.checked(options, names))
+    if checked.proportions is not None and not several:
+        raise ConfigError("proportions are shares of scores with names: give a mapping of names to "
+                          "scores, or leave proportions out")  # fmt: skip
     added = ([TARGET] if several else []) + ([COPIES] if checked.max_copies > 1 else [])
     refuse_columns(pool, added)
     scores.check_scores(pool, given)

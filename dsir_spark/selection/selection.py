@@ -35,8 +35,8 @@ from dsir_spark.selection.pool import (
 )
 from dsir_spark.selection.quotas import Quotas, Repeat, most_copies, placed, taken_of, with_copies
 
-LOST_AT = "__dsir_lost_at"  # the stage at which it left
 LOSER = "__dsir_loser"  # id of a row that reaches a cut and is not selected
+LOST_AT = "__dsir_lost_at"  # the stage at which it left
 _BROADCAST_IDS = 5_000_000
 _FACTS = ("cuts", "quotas", "temperatures", "funnel")
 
