@@ -100,7 +100,7 @@ def hashable(df: DataFrame, name: str) -> Column:
 
     The hash depends on a number's width: an id must not change with the type it is read as.
     """
-    kind = df.schema[str(found(df, name))].dataType
+    kind = _type(df, name)
     if isinstance(kind, T.IntegralType):
         return quoted(name).cast("bigint")
     if isinstance(kind, T.DecimalType):  # unsigned of 64 bits come as decimal(20,0)
@@ -108,6 +108,68 @@ def hashable(df: DataFrame, name: str) -> Column:
         number = F.pmod(quoted(name), bits)
         return F.when(number >= bits / 2, number - bits).otherwise(number).cast("bigint")
     return quoted(name)
+
+
+def wraps(df: DataFrame, name: str) -> bool:
+    """May `hashable` order the ids of a column otherwise than they are?"""
+    return isinstance(_type(df, name), T.DecimalType)
+
+
+def comparable(df: DataFrame, name: str) -> Column:
+    """A column by which rows are copies: strings and whole numbers, or structs of them, as they
+    are, of all else a hash, so that whatever compares them finds the same rows equal."""
+    return quoted(name) if _is_plain(_type(df, name)) else hashed(df, name)
+
+
+def hashed(df: DataFrame, name: str) -> Column:
+    """A hash of 128 bits of a column (struct of two bigints); null for null."""
+    value = quoted(name)
+    said = [value]
+    if isinstance(_type(df, name), T.ArrayType | T.StructType):
+        # Spark's hashes pass over nulls, and over where an array ends.
+        said.append(F.to_json(F.struct(value), {"ignoreNullFields": "false"}))
+    halves = {"high": F.xxhash64(*said), "low": F.xxhash64(F.lit(1), *said)}
+    # Null by itself too: Arrow views no null as a struct of fields that are never null.
+    own = [F.when(value.isNotNull(), half).alias(n) for n, half in halves.items()]
+    return F.when(value.isNotNull(), F.struct(*own))
+
+
+def as_text(df: DataFrame, name: str) -> Column:
+    """A column's values as strings; of bytes that are no text, their hexadecimal digits."""
+    value, text = quoted(name), quoted(name).cast("string")
+    if not isinstance(_type(df, name), T.BinaryType):
+        return text
+    return F.when(F.encode(text, "UTF-8") == value, text).otherwise(F.hex(value))
+
+
+def _type(df: DataFrame, name: str) -> T.DataType:
+    return df.schema[str(found(df, name))].dataType
+
+
+def _is_plain(kind: T.DataType) -> bool:
+    if isinstance(kind, T.StructType):
+        return all(_is_plain(field.dataType) for field in kind)
+    return isinstance(kind, (*_STRINGS, T.IntegralType))
+
+
+def _holds_maps(kind: T.DataType) -> bool:
+    """Does a value have parts that Spark compares with nothing?"""
+    if isinstance(kind, T.StructType):
+        return any(_holds_maps(field.dataType) for field in kind)
+    if isinstance(kind, T.ArrayType):
+        return _holds_maps(kind.elementType)
+    return kind.typeName() in ("map", "variant")
+
+
+def check_copies_column(df: DataFrame, name: str, owner: str, option: str) -> None:
+    """Raise a `ColumnError` unless `df` has a column of this name whose values can be equal."""
+    check_column(df, name, owner, option)
+    kind = _type(df, name)
+    if _holds_maps(kind):
+        raise ColumnError(
+            f"{option} {name!r} of {owner} must be of a type whose values can be equal; it is "
+            f"{kind.simpleString()}: name another column, or a view that makes it a string"
+        )
 
 
 def check_expression(df: DataFrame, expression: Column | str, said: str) -> T.DataType:
@@ -180,7 +242,7 @@ def _check_type(
     df: DataFrame, name: str, owner: str, option: str, kinds: tuple[type, ...], said: str
 ) -> None:
     check_column(df, name, owner, option)
-    kind = df.schema[str(found(df, name))].dataType
+    kind = _type(df, name)
     whole = T.IntegralType in kinds and isinstance(kind, T.DecimalType) and kind.scale == 0
     if not whole and not isinstance(kind, kinds):
         raise ColumnError(

@@ -134,8 +134,8 @@ class SelectOptions(Options):
         "most so many; the document that would cross the budget ends the list.",
         "a whole number of tokens >= 0", ge=0)
     size_column: Text | None = _select(
-        None, "The budget is of this column's numbers, each rounded up, not of tokens. Null or "
-        "negative: no candidate.", _COLUMN)
+        None, "The budget is of this column's numbers, each rounded up, not of tokens. Null, "
+        "negative, or 2^53 or more: no candidate.", _COLUMN)
     method: Literal["sample", "top_k"] = _select(
         "sample", "sample: without replacement in proportion to the weights (Gumbel top-k). "
         "top_k: the largest scores.")
@@ -214,8 +214,8 @@ class SelectOptions(Options):
         if (self.group_column is None) != (not self._grouped):
             found.append("group_column and max_per_group belong together: give both or none")
         given = self.proportions
-        if given is not None and sum(given.values()) <= 0:
-            found.append(in_range("proportions", "of a sum above 0", given))
+        if given is not None and not 0 < sum(given.values()) < 1e100:
+            found.append(in_range("proportions", "of a sum above 0 and below 1e100", given))
         elif given is not None and names is not None and set(given) != set(names):
             values = f"given for exactly the targets {', '.join(names)}"
             found.append(in_range("proportions", values, ", ".join(given)))

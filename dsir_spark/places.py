@@ -73,6 +73,13 @@ def contains(outer: str, inner: str) -> bool:
                for p, of in zip(parts, patterns, strict=True))  # fmt: skip
 
 
+def meet(place: str, output: str) -> bool:
+    """Is an input in a folder of tables, or are these in it?"""
+    # A pattern may stand for no more than files of a table.
+    part = f"{output}/a_table/part-0.parquet" if is_path(output) else output
+    return contains(place, part) or contains(output, place)
+
+
 def _alternatives(pattern: str) -> list[str]:
     """A pattern of files for each of what stands in braces."""
     found = re.search(r"\{([^{}]*)\}", pattern)

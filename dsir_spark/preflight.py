@@ -60,19 +60,12 @@ def resolved(spark: SparkSession, options: JobOptions) -> JobOptions:
     inputs = {n: given.get(n) for n in ("raw", "scores", "decontaminate")}
     inputs |= {f"target {name}": place for name, place in targets.items()}
     for owner, place in inputs.items():
-        if output and place and _meet(place, output):
+        if output and place and places.meet(place, output):
             raise ConfigError(
                 f"output {output} and {owner} {place} lie one in the other: give an --output apart"
             )
     more = {"target": targets} if "target" in options.given else {}
     return options.model_copy(update={**given, **more})
-
-
-def _meet(place: str, output: str) -> bool:
-    """Is one of the two in the other?"""
-    # A pattern may stand for no more than files of a table.
-    part = f"{output}/{WEIGHTS}/part-0.parquet" if places.is_path(output) else output
-    return places.contains(place, part) or places.contains(output, place)
 
 
 def check_columns(

@@ -22,8 +22,11 @@ from dsir_spark.columns import (
     COPIES,
     TARGET,
     check_column,
+    check_copies_column,
     check_id_column,
+    check_text_column,
     found,
+    hashed,
     quoted,
     refuse_columns,
 )
@@ -33,6 +36,7 @@ from dsir_spark.job_options import SelectJobOptions
 from dsir_spark.preflight import (
     check_ids_of,
     check_named_columns,
+    kept_columns,
     put_on_record,
     refuse_unwritable,
     resolved,
@@ -127,9 +131,9 @@ def _given(options: SelectJobOptions) -> dict[str | None, Column]:
     }
 
 
-def _kept(options: SelectJobOptions) -> list[str]:
-    """The columns that go along with the scores."""
-    return list(dict.fromkeys((*options.keep, *options.needed_columns)))
+def _kept(options: SelectJobOptions, pool: DataFrame) -> list[str]:
+    """The columns that go along with ids and scores, as the pool spells them."""
+    return [c for c in kept_columns(pool, options) if c != found(pool, str(options.id_column))]
 
 
 def _is_itself(options: SelectJobOptions, column: str) -> bool:
@@ -149,18 +153,23 @@ def _check(options: SelectJobOptions, raw: Input, pool: Input) -> None:
         raise ColumnError(f"id_column {id_column!r} is of type string in one of raw and scores and "
                           "a number in the other: cast one of them in a view")  # fmt: skip
     scores.check_scores(pool.frame, dict(zip(options.names, options.score.values(), strict=False)))
-    named = ("group_column", "quota_column", "normalize_within", "copies_column")
+    named = ("group_column", "quota_column", "normalize_within")
     check_named_columns(pool.frame, options, owner, *named)
+    if "text_column" in options.given:
+        check_text_column(raw.frame, options.text_column, "raw")
+    if options.copies_column is not None:
+        check_copies_column(pool.frame, options.copies_column, owner, "copies_column")
     added = [*_named(options, "score").values()] if options.score else []
     own = [c for c in added if not _is_itself(options, c)]
     taken = [*_named(options, "normalized").values(), COPY_HASH, *own]
     taken += rejected.ADDED if options.rejected else []
-    refuse_columns(pool.frame.select(*map(quoted, (id_column, *_kept(options)))), taken, owner)
+    kept = [*map(quoted, _kept(options, pool.frame))]
+    refuse_columns(pool.frame.select(quoted(id_column), *kept), taken, owner)
     refuse_columns(raw.frame, own if pool is raw else added, "raw")
     more = [] if options.names == (None,) else [TARGET]
     refuse_columns(raw.frame, [*more, *([COPIES] if options.max_copies > 1 else [])], "raw")
     refuse_unwritable(raw.frame, "raw")
-    refuse_unwritable(pool.frame.select(*map(quoted, _kept(options))), owner)
+    refuse_unwritable(pool.frame.select(*kept), owner)
 
 
 def _shared(spark: SparkSession, options: SelectJobOptions) -> ScoreOptions:
@@ -211,14 +220,11 @@ def _scores(options: SelectJobOptions, raw: Input, pool: Input) -> DataFrame:
     id_column, given = str(options.id_column), _named(options, "score")
     columns = {id_column: quoted(id_column)}
     columns |= {given[name]: score for name, score in _given(options).items()}
-    columns |= {c: quoted(c) for c in _kept(options) if c not in columns}
+    columns |= {c: quoted(c) for c in _kept(options, pool.frame) if c not in columns}
     if (copied := options.copies_column) is not None:
-        value = quoted(copied)
-        both = F.struct(F.xxhash64(value).alias("high"), F.xxhash64(F.lit(1), value).alias("low"))
-        columns[COPY_HASH] = F.when(value.isNotNull(), both)
-    within = options.normalize_within
-    if within is not None:
-        columns.setdefault(within, quoted(within))
+        columns[COPY_HASH] = hashed(pool.frame, copied)
+    if (within := options.normalize_within) is not None:
+        columns.setdefault(str(found(pool.frame, within)), quoted(within))
     rows = pool.frame.select(*[column.alias(name) for name, column in columns.items()])
     if pool is not raw:
         ids = raw.frame.select(quoted(id_column).alias(_OF))
@@ -237,12 +243,15 @@ def _ranked(rows: DataFrame, options: SelectJobOptions) -> DataFrame:
     return scores.normalized(rows, [*given.values()], [*named.values()], options)
 
 
-def _pool(options: SelectJobOptions, rows: DataFrame) -> Pool:
-    """How the rows of the table `scores` compete."""
+def _pool(
+    options: SelectJobOptions, rows: DataFrame, given: Mapping[str | None, str] | None = None,
+    named: Mapping[str | None, str] | None = None,
+) -> Pool:  # fmt: skip
+    """How rows compete: those of the table `scores`, or with scores of other names."""
     size = None if options.size_column is None else quoted(options.size_column)
     return scores.pool_of(
-        rows, str(options.id_column), _named(options, "score"), _named(options, "normalized"),
-        options.part(ScoreOptions), size=size,
+        rows, str(options.id_column), given or _named(options, "score"),
+        named or _named(options, "normalized"), options.part(ScoreOptions), size=size,
         copies=None if options.copies_column is None else COPY_HASH,
     )  # fmt: skip
 
@@ -297,21 +306,25 @@ def _selected(
     Up to SENT_IDS ids are sent to the scan of raw. Of more, raw's own scores are computed again and
     cut; scores that are not raw's own, or that all rows together decide, are joined.
     """
-    given, named = _named(options, "score"), _named(options, "normalized")
-    added = [c for c in given.values() if options.score and found(raw.frame, c) is None]
-    added += [] if options.names == (None,) else [TARGET]
-    added += [COPIES] if selection.repeats_rows else []
+    new = {n: c for n, c in _named(options, "score").items()
+           if options.score and found(raw.frame, c) is None}  # fmt: skip
+    more = [] if options.names == (None,) else [quoted(TARGET)]
+    more += [quoted(COPIES)] if selection.repeats_rows else []
     columns = [quoted(c) for c in raw.frame.columns]
     few = selection.num_selected <= SENT_IDS
     if not few and pool is raw and options.normalize_score == "none":
-        scored = raw.frame.withColumns({given[n]: s for n, s in _given(options).items()})
-        ranked = scores.normalized(scored, [*given.values()], [*named.values()], options)
-        return selection.filter(ranked, rows).select(*columns, *map(quoted, added))
+        # Raw may have columns of any name, the table of scores' own too.
+        ranked, *names = scores.hidden(raw.frame, _given(options), options)
+        known = selection if selection.losers is not None else selection.with_losers(rows)
+        chosen = dataclasses.replace(known, pool=_pool(options, ranked, *names)).filter(ranked)
+        own = [quoted(names[0][n]).alias(c) for n, c in new.items()]
+        return chosen.select(*columns, *own, *more)
+    added = [*map(quoted, new.values()), *more]
     ids = quoted(str(options.id_column))
-    chosen = selection.filter(rows, rows).select(ids.alias(_OF), *map(quoted, added))
+    chosen = selection.filter(rows, rows).select(ids.alias(_OF), *added)
     chosen = F.broadcast(chosen) if few else chosen
     joined = raw.frame.join(chosen, ids == F.col(_OF))
-    return joined.select(*columns, *map(quoted, added))
+    return joined.select(*columns, *added)
 
 
 def _rejected(

@@ -147,7 +147,9 @@ def page() -> str:
     lines += ["## `scores`", "", "| column | what it is |", "|---|---|",
               *(f"| `{name}` | {said} |" for name, said in meanings_of(SCORES).items()), "",
               "`rejected` has these, or those of `weights`, and `stage`, `reason` and its number: "
-              "the score, or the tokens or the size that it is about.", ""]  # fmt: skip
+              "the score, or the tokens or the size that it is about. Of a pool of hundreds of "
+              "megabytes, copies and rows above `max_per_group` that are below the cut as well are "
+              "`below_cut`.", ""]  # fmt: skip
     lines += ["## `report`", "",
               *table(kinds, {n.split()[0]: said for n, said in report.items()})]  # fmt: skip
     lines += ["## `runs`", "", *table(types_of(runs.SCHEMA), meanings_of(RUNS))]

@@ -247,6 +247,7 @@ def repeated(rows, column, shares, budget, most, sized, fill):
         ({"web": 1, "news": 99}, 300, 2, False, False),
         ("raw", 500, 3, False, True),
         ("raw", 50, 3, True, True),
+        ({"web": 1, "no": 0}, 40, 1, False, True),
     ],
 )
 def test_shares_of_groups_with_repetition(table, way, shares, budget, most, sized, fill):
@@ -305,7 +306,11 @@ def test_pareto_draws_by_the_id_whatever_its_width(spark, table, way):
         ("x", {"group_column": "source", "group_share": {"web": -1}}, ConfigError, "group_share"),
         ("x", {"group_column": "source", "group_share": {"web": 0}}, ConfigError, "a sum above 0"),
         ("x", {"group_column": "source", "group_share": "f.json"}, ConfigError, "a mapping here"),
-        ("x", {"group_column": "source", "group_share": {"no": 1}}, DataError, "has .no. in"),
+        ("x", {"group_column": "source", "group_share": {"no": 1}}, DataError,
+         "has .no. in source, which group_share names; most"),
+        ("x", {"proportions": {"x": 1}}, ConfigError, "are shares of scores with names"),
+        ({"a": "x", "b": "p"}, {"proportions": {"a": 1e308, "b": 1e308}}, ConfigError,
+         "a sum above 0 and below 1e100"),
         ("x", {"max_copies": 2}, ConfigError, "max_copies is for shares of groups"),
         ("x", {"method": "match"}, ConfigError, "one of sample, top_k, random, pareto"),
     ],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import Counter
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -158,7 +160,7 @@ def test_what_is_shown(spark, data, tmp_path):
     "options, short",
     [
         ({"group_column": "topic", "max_per_group": 4}, 22),
-        ({"quota_column": "topic", "quotas": {"news": 0.5}, "quota_shortfall": "report",
+        ({"quota_column": "Topic", "quotas": {"news": 0.5}, "quota_shortfall": "report",
           "num_to_sample": 100}, 12),
         ({"threshold": 3.0, "num_to_sample": 100}, 44),
         ({"group_column": "topic", "group_share": {"web": 1, "news": 7}, "max_copies": 3,
@@ -168,7 +170,7 @@ def test_what_is_shown(spark, data, tmp_path):
 )  # fmt: skip
 def test_what_is_shown_is_what_the_table_has(spark, data, tmp_path, monkeypatch, options, short):
     monkeypatch.setitem(compositions.__globals__, "_VALUES", 3)
-    keep = ["id", "rating", "topic"]
+    keep = ["ID", "rating", "topic"]  # as Spark finds them
     facts = run(spark, data, tmp_path, keep=keep, **options)
     shown, rows = facts["facts"], delta(spark, tmp_path, "selected").collect()
     times = {r["id"]: r["copies"] if "max_copies" in options else 1 for r in rows}
@@ -226,6 +228,23 @@ def test_some_of_what_was_rejected(spark, data, tmp_path):
     assert ids(delta(spark, tmp_path, "rejected")) == sorted(r["id"] for r in rows)
 
 
+def test_what_was_rejected_is_told_by_the_stage_it_left_at(spark, data, tmp_path):
+    """Of copies and of groups, each by its own."""
+    options = {"copies_column": "text", "group_column": "topic", "max_per_group": 20}
+    facts = run(spark, data, tmp_path, rejected=N, report=False, **options)
+    rows = delta(spark, tmp_path, "rejected").select("id", "stage").collect()
+    funnel = facts["funnel"] | {"below_cut": facts["funnel"]["candidates"] - 30}
+    stages = ("without_score", "duplicate_text", "over_max_per_group", "below_cut")
+    assert Counter(r["stage"] for r in rows) == {stage: funnel[stage] for stage in stages}
+    assert len({r["id"] for r in rows}) == len(rows) == N - 30 and min(map(funnel.get, stages)) > 3
+    first = {}
+    for r in sorted(documents(), key=lambda r: r["id"]):
+        if r["rating"] is not None:
+            first.setdefault(r["text"], r["id"])
+    copied = {r["id"] for r in rows if r["stage"] == "duplicate_text"}
+    assert copied == {r["id"] for r in documents() if r["rating"] is not None} - {*first.values()}
+
+
 class Killed(BaseException):
     """Stands for the end of the process: nothing catches it."""
 
@@ -269,6 +288,7 @@ def test_a_run_that_died_is_gone_on_with(spark, data, tmp_path, monkeypatch, nam
         ({"id_column": "no"}, ColumnError, "id_column 'no' is not a column"),
         ({"size_column": "topic", "num_tokens_to_sample": 5, "num_to_sample": None}, ColumnError,
          "size_column 'topic' of raw must be numeric"),
+        ({"text_column": "no"}, ColumnError, "text_column 'no' is not a column of raw"),
         ({"copies_column": "no"}, ColumnError, "copies_column 'no' is not a column of raw"),
         ({"where": "uuid() > 'a'"}, ColumnError, "where .* not deterministic"),
         ({"where": "rating + 1"}, ColumnError, "where 'rating . 1' does not hold for raw"),
@@ -287,7 +307,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(spark, data, tmp_path, giv
     assert not (tmp_path / "out" / "scores").exists()
 
 
-def test_names_that_are_taken(spark, data, tmp_path):
+def test_names_that_are_taken(spark, data, tmp_path, monkeypatch):
     rows = [{"id": i, "score": float(i), "target": "x"} for i in range(9)]
     folder = tmp_path / "data"
     folder.mkdir()
@@ -299,4 +319,14 @@ def test_names_that_are_taken(spark, data, tmp_path):
         run(spark, folder, tmp_path / "b", score="score + 1", num_to_sample=2)
     with pytest.raises(ColumnError, match="already has a column target"):
         run(spark, folder, tmp_path / "b", score={"c": "score"}, num_to_sample=2)
+    # Raw's own are written as they are, also where its scores are computed again.
+    folder = tmp_path / "more"
+    folder.mkdir()
+    rows = [{"id": i, "score": Decimal(i), "normalized": f"n{i}"} for i in range(9)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "raw.parquet")
+    for sent in (2, 0):
+        monkeypatch.setattr(score_job, "SENT_IDS", sent)
+        run(spark, folder, tmp_path / f"c{sent}", score="score", num_to_sample=2)
+        found = delta(spark, tmp_path / f"c{sent}", "selected").orderBy("id").collect()
+        assert [r.asDict() for r in found] == rows[7:]
     shutil.rmtree(folder)

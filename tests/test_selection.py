@@ -304,11 +304,94 @@ def test_what_cannot_be_selected_is_told(table):
         chosen(frame, **quota, quotas={"wiki": 0.1})
     with pytest.raises(ColumnError, match="no column domain"):
         chosen(frame, **{**quota, "quota_column": "domain"}, quotas="raw")
+    with pytest.raises(ColumnError, match=r"domain; it has id, nid, .*hash: name another"):
+        select(frame, "x", num_to_sample=1, group_column="domain", max_per_group=1)
+    for kind in ("map(id, 1)", "array(struct(map(id, 1)))"):
+        with pytest.raises(ColumnError, match=r"copies 'hash' of .* can be equal; it is .*map<"):
+            select(frame.withColumn("hash", F.expr(kind)), "x", num_to_sample=1, copies="hash")
     with pytest.raises(ColumnError, match="no column hash, by which copies are dropped"):
         chosen(frame.drop("hash"), num_to_sample=1, drop=True)
     with pytest.warns(UserWarning, match="but only 300 documents are candidates.*5 short"):
         selection, _ = chosen(frame, num_to_sample=N + 5)
     assert selection.num_selected == N
+    with pytest.warns(UserWarning, match="but only 300 documents are candidates$"):
+        chosen(frame, **{**quota, "num_to_sample": N + 5}, quotas={"a": {"max": 0.1}})
+
+
+COPIES = {
+    "bytes": "unhex(if(id < 3, 'ff', hex(string(id))))",
+    "arrays": "array(if(id < 3, 0, id), null)",
+    "arrays by their end": "if(id < 3, array(0), array(0, null, id))",
+    "structs": "struct(array(if(id < 3, 0, id)) AS a, if(id < 3, null, id) AS b)",
+    "structs by their fields":
+        "struct(if(id < 3, 1d, null) AS a, if(id < 3, null, id - 2d) AS b)",
+    "doubles": "if(id < 3, if(id = 1, -0d, 0d), double(id))",
+    "NaN": "if(id < 3, double('nan'), double(id))",
+    "dates": "date_add(date'2020-02-02', int(if(id < 3, 0, id)))",
+}
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("value", COPIES)
+def test_copies_of_any_type(spark, way, value):
+    """Of the first three, and of rows without a value."""
+    rows = spark.range(9).selectExpr("id", "1d AS x", f"if(id > 6, null, {COPIES[value]}) AS c")
+    for more in ({}, {"group_column": "id", "max_per_group": 1}):
+        found = select(rows, "x", copies="C", num_to_sample=7, **more)
+        assert sorted(r["id"] for r in found.collect()) == [0, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.spark
+def test_of_copies_the_smallest_unsigned_id_is_kept(spark, way):
+    rows = spark.range(4).selectExpr(
+        "cast(if(id < 2, id + 5, 18446744073709551611BD + id) AS decimal(20,0)) AS i",
+        "1d AS x", "id % 2 AS hash",
+    )  # fmt: skip
+    found = select(rows, "x", id_column="i", copies="hash", num_to_sample=2)
+    assert sorted(int(r["i"]) for r in found.collect()) == [5, 6]
+    assert sorted(map(int, chosen(rows, ids="i", drop=True, num_to_sample=2)[1])) == [5, 6]
+
+
+@pytest.mark.spark
+def test_bytes_have_quotas(spark, way):
+    """By the text that they are, or by their digits where they are none."""
+    rows = spark.range(8).selectExpr("id", "1d AS x", "if(id < 4, X'ff00', X'6162') AS source")
+    for quotas in ("raw", {"FF00": 0.5, "ab": 0.5}):
+        found = chosen(rows, num_to_sample=4, quota_column="source", quotas=quotas)[1]
+        assert sorted(found) == [2, 3, 6, 7]
+
+
+@pytest.mark.spark
+def test_columns_are_found_as_spark_finds_them(spark, way):
+    rows = spark.range(6).selectExpr("id", "1d AS x", "0 AS Size", "id % 2 AS Source")
+    budget = {"num_tokens_to_sample": 3, "size_column": "SIZE"}
+    # Of sizes of 0 all are within any budget, but a share of their sum is nothing.
+    for n, more in ((0, {"quota_column": "SOURCE", "quotas": "raw"}),
+                    (6, {"group_column": "SOURCE", "max_per_group": 3})):  # fmt: skip
+        assert len(chosen(rows, **budget, **more)[1]) == n
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("huge", ["1e300", "double('inf')", f"{1 << 53}L", "1e29BD", "-1e29BD"])
+def test_a_size_that_is_none_is_no_candidate(spark, way, huge):
+    kind = "decimal(38,0)" if "BD" in huge else "bigint" if "L" in huge else "double"
+    size = F.expr(f"cast(if(id in (5, 6, 9), {huge}, 1) as {kind})")
+    frame = spark.range(10).withColumn("size", size).withColumn("x", F.col("id").cast("double"))
+    budget = {"num_tokens_to_sample": 3, "size_column": "size"}
+    for more in ({}, {"group_column": "x", "max_per_group": 1}):
+        selection, found = chosen(frame, ids="id", **budget, **more)
+        assert sorted(found) == [4, 7, 8] and selection.size == (3,)
+        assert selection.funnel["without_size"] == 3
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("more", [{}, {"group_column": "id", "max_per_group": 1}, SOURCES])
+def test_sizes_that_no_bigint_holds_together_are_told(spark, way, more):
+    given = {"num_tokens_to_sample": 3, "size_column": "size", "num_to_sample": None}
+    given = {**more, "quotas": "raw"} | given if more is SOURCES else {**more, **given}
+    frame = spark.range(1_100).selectExpr("id", "1d AS x", f"{(1 << 53) - 1}L AS size", "1 source")
+    with pytest.raises(DataError, match=r"rows selected from sum to 2\^63 or more"):
+        chosen(frame, **given)
 
 
 @pytest.mark.spark

@@ -28,7 +28,7 @@ from dsir_spark.local_rows import to_arrow
 from dsir_spark.selection import cuts
 from dsir_spark.selection.cuts import KEY, Bin, Cut, Span, nothing
 from dsir_spark.selection.pool import FEW_TARGETS, FOR, ID, KEYS, SIZE
-from dsir_spark.selection.rows import Floats, Ints, Rows, matrix
+from dsir_spark.selection.rows import Floats, Ints, Rows, known, matrix, total_size
 
 _SURE, _POSSIBLE = "__dsir_sure", "__dsir_possible"
 _OPEN_BYTES = 64_000_000  # of the rows that the driver settles
@@ -48,6 +48,8 @@ def row_bytes(targets: int) -> int:
 def apportion(budget: int, shares: Sequence[float], names: Sequence[str | None]) -> list[int]:
     """Whole rows (or sizes) for each target, by largest remainder, ties by name: order-free."""
     total = sum(shares)
+    if not total:
+        return [0] * len(shares)
     exact = [budget * share / total for share in shares]
     whole = [int(x) for x in exact]
     order = sorted(range(len(shares)), key=lambda t: (whole[t] - exact[t], str(names[t])))
@@ -245,9 +247,9 @@ def _settled(pool: DataFrame, rule: Rule, spans: Sequence[Span]) -> list[Cut]:
         F.when(~is_open, F.coalesce(sure, F.lit(-1))).alias(FOR),
         F.when(is_open, F.col(ID)).alias(ID), F.when(is_open, keys).alias(KEYS), size.alias(SIZE),
     ).groupBy(FOR, ID, KEYS)  # fmt: skip
-    table = to_arrow(groups.agg(F.count("*").alias("n"), F.sum(SIZE).alias(SIZE)))
+    table = to_arrow(groups.agg(F.count("*").alias("n"), total_size().alias(SIZE)))
     certain = {
-        row[FOR]: (row["n"], row[SIZE])
+        row[FOR]: (row["n"], known(row[SIZE]))
         for row in table.filter(pc.greater_equal(table.column(FOR), 0)).to_pylist()
     }
     table = table.filter(pc.is_null(table.column(FOR)))

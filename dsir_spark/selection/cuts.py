@@ -13,9 +13,11 @@ looks between these only.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +28,7 @@ from pyspark.sql import types as T
 from dsir_spark.errors import DataError
 from dsir_spark.local_rows import to_arrow
 from dsir_spark.selection.pool import ID, SIZE
-from dsir_spark.selection.rows import Floats, Ints, Rows, numbers
+from dsir_spark.selection.rows import Floats, Ints, Rows, known, numbers, total_size
 
 KEY, GROUP = "__dsir_key", "__dsir_group"
 # Bins are equal steps of the fourth root of the key: fine where keys are small, coarse where they
@@ -199,8 +201,8 @@ def _has_integers(pool: DataFrame) -> bool:
 
 def _ending(amounts: Sequence[int], budget: int, sized: bool) -> int | None:
     """The position at which a budget ends; None if it does not."""
-    side: Any = "right" if sized else "left"
-    found = int(np.searchsorted(np.cumsum(amounts), budget, side=side))
+    sums = [*accumulate(amounts)]  # of Python's numbers, which have no end
+    found = (bisect_right if sized else bisect_left)(sums, budget)
     return found if found < len(amounts) else None
 
 
@@ -215,8 +217,8 @@ def counted(
     """
     # One whole number for both: counting by two columns takes a tenth longer.
     label = (bins + of.cast("bigint") * F.lit(_LABEL)).alias("label")
-    amount = F.sum(SIZE) if sized else F.count("*")
-    own = amount if sure is None else F.sum(F.when(sure, F.col(SIZE) if sized else F.lit(1)))
+    amount = total_size() if sized else F.count("*")
+    own = amount if sure is None else F.try_sum(F.when(sure, F.col(SIZE) if sized else F.lit(1)))
     # Strings among the aggregates would have Spark sort all rows: only where they are needed.
     ends = [F.min(ID), F.max(ID)] if ids else []
     found: dict[int, list[Bin]] = {}
@@ -224,7 +226,7 @@ def counted(
     columns = [fact.alias(f"f{i}") for i, fact in enumerate(facts)]
     for at, n, total, sum_of_sure, *keys_and_ids in rows.groupBy(label).agg(*columns).collect():
         group = (at + _LABEL // 2) // _LABEL
-        one = Bin(at - group * _LABEL, n, total or 0, sum_of_sure or 0, *keys_and_ids)
+        one = Bin(at - group * _LABEL, n, known(total), sum_of_sure or 0, *keys_and_ids)
         found.setdefault(group, []).append(one)
     return found
 

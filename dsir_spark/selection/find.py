@@ -37,8 +37,8 @@ from dsir_spark.selection.pool import (
     Pool,
     with_keys,
 )
-from dsir_spark.selection.rows import numbers
-from dsir_spark.selection.selection import LOSER, Selection
+from dsir_spark.selection.rows import known, numbers, total_size
+from dsir_spark.selection.selection import LOSER, LOST_AT, Selection
 
 _SENT_LOSERS = 100_000  # ids that a selection carries to its filters; of more they are found anew
 
@@ -147,9 +147,9 @@ class _Find:
         found = self._found(own, lambda rule: settled(own.rows, own.keys, rule), own.total_size)
         if not 0 < len(own.losers) <= _SENT_LOSERS:
             return found
-        schema = f"{LOSER} {self.staged.schema[ID].dataType.simpleString()}"
-        table = [(loser,) for loser in own.losers]
-        return replace(found, losers=self.rows.sparkSession.createDataFrame(table, schema))
+        kind = self.staged.schema[ID].dataType.simpleString()
+        schema = f"{LOSER} {kind}, {LOST_AT} string"
+        return replace(found, losers=self.rows.sparkSession.createDataFrame(own.losers, schema))
 
     def on_spark(self) -> Selection:
         """Everything else by passes over the rows."""
@@ -161,7 +161,7 @@ class _Find:
         rows = with_keys(_candidates(self.staged), len(self.names))
         repeated = None
         if self.pool.drops_copies(options):
-            own = F.col(ID if self.pool.tie_seed is None else OWN)
+            own = F.col(OWN if OWN in self.staged.columns else ID)
             values = rows.select(own.alias(ID), COPY)
             repeated = copies.repeated(values, self.funnel["candidates"])
         if repeated is not None:
@@ -183,7 +183,10 @@ class _Find:
 
     def _total_size(self, rows: DataFrame) -> int | None:
         """The sum of all sizes, where budgets are of sizes."""
-        return rows.agg(F.sum(SIZE)).collect()[0][0] or 0 if self.options.sized else None
+        if not self.options.sized:
+            return None
+        number, total = rows.agg(F.count("*"), total_size()).collect()[0]
+        return known(total) if number else 0
 
     def _cuts(self, rows: DataFrame, rule: Rule) -> list[Cut]:
         """The cuts without quotas, by passes over the candidates."""
@@ -223,9 +226,11 @@ class _Find:
         budget = options.budget_of(candidates, lambda: size() or 0)
         repeated = quotas.most_copies(options) > 1
         if not options.sized and budget > candidates and not repeated:
+            # What quotas leave of them is not known yet.
+            short = f": all of them are selected, {budget - candidates} short"
             warnings.warn(
-                f"num_to_sample is {budget}, but only {candidates} documents are candidates: all "
-                f"of them are selected, {budget - candidates} short",
+                f"num_to_sample is {budget}, but only {candidates} documents are candidates"
+                + (short if options.quotas is None else ""),
                 UserWarning,
                 stacklevel=5,
             )

@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from dsir_spark.columns import check_id_column, check_size_column, found, hashable, quoted
+from dsir_spark.columns import (
+    as_text,
+    check_copies_column,
+    check_id_column,
+    check_size_column,
+    comparable,
+    found,
+    hashable,
+    quoted,
+    wraps,
+)
 from dsir_spark.errors import ColumnError
 from dsir_spark.options import SelectOptions
 from dsir_spark.selection import keys
@@ -25,9 +35,11 @@ RANKS, KEYS = "__dsir_ranks", "__dsir_keys"
 # Up to so many targets have code of their own, which is four times as fast as functions of arrays;
 # of more, it would be a method too long for Java to compile.
 FEW_TARGETS = 8
-OWN = "__dsir_own"  # the id itself, where ID is what breaks ties
+OWN = "__dsir_own"  # the id itself, where ID, which breaks ties, is of another order
 VALUE, COPY, MEMBER = "__dsir_value", "__dsir_copy", "__dsir_member_of"
 FOR = "__dsir_target"  # position of the target that a row goes to (int), or null
+# Sizes are below it: up to there doubles tell whole numbers apart, and a bigint holds a thousand.
+LARGEST = 2.0**53
 CANDIDATE = 0  # the stage of rows that have not left the funnel; those that have are below
 OVER = -1
 
@@ -103,7 +115,7 @@ class Pool:
         reasons = [self.ids.isNull(), *(condition for _, condition in self.stages)]
         reasons.append(_no_number([score.cast("double") for score in self.scores.values()]))
         if sized and self.size is not None:
-            reasons.append(_no_number([self.size.cast("double")]) | (self.size.cast("double") < 0))
+            reasons.append(~F.coalesce(self.has_size(), F.lit(False)))
         first = -len(self.stage_names)
         found = [F.when(reason, F.lit(first + i)) for i, reason in enumerate(reasons)]
         return F.coalesce(*found, F.lit(CANDIDATE))
@@ -113,10 +125,16 @@ class Pool:
         scores = zip(self.scores.values(), temperatures, strict=True)
         return [s.cast("double") if t == 1.0 else s.cast("double") / F.lit(t) for s, t in scores]
 
-    def whole_size(self) -> Column:
-        """Size of a row (bigint), rounded up."""
+    def has_size(self) -> Column:
+        """Is the size one that can be summed? Told by doubles, to which any number can be cast."""
         assert self.size is not None
-        return F.ceil(self.size).cast("bigint")
+        size = self.size.cast("double")
+        return (size >= 0) & (size < F.lit(LARGEST))  # a NaN is the greatest number
+
+    def whole_size(self) -> Column:
+        """Size of a row (bigint), rounded up; 0 where it is none."""
+        assert self.size is not None
+        return F.when(self.has_size(), F.ceil(self.size).cast("bigint")).otherwise(F.lit(0))
 
     def drops_copies(self, options: SelectOptions) -> bool:
         """Are copies no candidates?"""
@@ -135,12 +153,13 @@ class Pool:
         if options.sized:
             facts[SIZE] = self.whole_size()
         if options.quotas is not None:
-            facts[VALUE] = as_string(options.quota_column)
+            facts[VALUE] = as_text(rows, str(options.quota_column))
         if self.drops_copies(options):
-            facts[COPY] = quoted(str(self.copies))
-            facts |= {} if self.tie_seed is None else {OWN: self.ids}
+            facts[COPY] = comparable(rows, str(self.copies))
+            if self.tie_seed is not None or wraps(rows, self.id_column):
+                facts[OWN] = quoted(self.id_column)
         if options.group_column is not None:
-            facts[MEMBER] = as_string(options.group_column)
+            facts[MEMBER] = as_text(rows, str(options.group_column))
         return rows.select(*[fact.alias(name) for name, fact in facts.items()])
 
     def funnel(self, counts: Mapping[int, int]) -> dict[str, int]:
@@ -154,22 +173,20 @@ class Pool:
         """Raise a `ColumnError` unless the rows have what the options need."""
         missing = [c for c in options.needed_columns if found(rows, c) is None]
         if missing:
+            own = [c for c in rows.columns if not c.startswith("__dsir_")]
             raise ColumnError(
                 f"the table selected from has no column {', '.join(missing)}; it has "
-                f"{', '.join(rows.columns)}: weigh with the same options, or name them in keep"
+                f"{', '.join(own)}: name another, or write the table with it (keep)"
             )
-        if self.drops_copies(options) and self.copies not in rows.columns:
-            raise ColumnError(
-                f"the table selected from has no column {self.copies}, by which copies are "
-                "dropped: weigh again, or give duplicates keep"
-            )
+        if self.drops_copies(options):
+            if found(rows, str(self.copies)) is None:
+                raise ColumnError(
+                    f"the table selected from has no column {self.copies}, by which copies are "
+                    "dropped: write the table with it, or give duplicates keep"
+                )
+            check_copies_column(rows, str(self.copies), "the table selected from", "copies")
         if options.size_column is not None:
             check_size_column(rows, options.size_column, "the table selected from")
-
-
-def as_string(column: str | None) -> Column:
-    """What quotas and `max_per_group` go by: a column's value as a string."""
-    return quoted(str(column)).cast("string")
 
 
 def with_keys(staged: DataFrame, targets: int) -> DataFrame:

@@ -23,7 +23,8 @@ from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection.allocation import Rule, apportion
 from dsir_spark.selection.cuts import GROUP, KEY, Cut, exact_cuts, nothing, reached
 from dsir_spark.selection.keys import may_reach
-from dsir_spark.selection.pool import FEW_TARGETS, FOR, ID, KEYS, NOISE, RANKS, SIZE, VALUE
+from dsir_spark.selection.pool import FEW_TARGETS, FOR, ID, KEYS, NOISE, RANKS, VALUE
+from dsir_spark.selection.rows import known, total_size
 
 _MAX_VALUES = 10_000  # of a quota column, all of which the driver holds
 _OF, _BOUNDS = "__dsir_of_value", "__dsir_bounds"
@@ -64,6 +65,11 @@ class Filled(NamedTuple):
 def most_copies(options: SelectOptions) -> int:
     """How often a row may be selected."""
     return options.max_copies if isinstance(options, ScoreOptions) else 1
+
+
+def _is_shared(options: SelectOptions) -> bool:
+    """Do the quotas come from `group_share`?"""
+    return isinstance(options, ScoreOptions) and options.group_share is not None
 
 
 class Candidates(Protocol):
@@ -127,14 +133,14 @@ class OnSpark(Candidates):
         self.found: tuple[list[Cut], list[Quotas]] = ([], [])
 
     def amounts(self) -> dict[str | None, int]:
-        amount = F.sum(SIZE) if self.options.sized else F.count("*")
+        amount = total_size() if self.options.sized else F.count("*")
         counted = self.rows.groupBy(VALUE).agg(amount.alias("amount"))
         most = counted.orderBy(F.desc("amount"), VALUE)
         named = list(self.options.quota_bounds)
         rows = most.limit(_MAX_VALUES + 1)
         if named:
             rows = counted.where(F.col(VALUE).isin(named)).unionByName(most.limit(10))
-        return {r[VALUE]: r["amount"] for r in rows.collect()}
+        return {r[VALUE]: known(r["amount"]) for r in rows.collect()}
 
     def _keyed(self, t: int) -> DataFrame:
         """The rows that are left, with KEY."""
@@ -169,14 +175,16 @@ def _amounts_of(counted: Mapping[str | None, int], options: SelectOptions) -> di
     """
     column, bounds = options.quota_column, options.quota_bounds
     if bounds:
-        absent = sorted(value for value in bounds if value not in counted)
+        # A share of nothing is kept without a candidate.
+        absent = sorted(v for v, own in bounds.items() if v not in counted and own != (0.0, 0.0))
         if absent:
+            named = "group_share names" if _is_shared(options) else "quotas name"
             most = sorted(counted, key=lambda v: (-counted[v], v is not None, str(v)))[:10]
             raise DataError(
-                f"no candidate has {' or '.join(map(repr, absent))} in {column}, which quotas "
-                f"name; most have {', '.join(map(repr, most))}"
+                f"no candidate has {' or '.join(map(repr, absent))} in {column}, which "
+                f"{named}; most have {', '.join(map(repr, most))}"
             )
-        return {value: counted[value] for value in bounds}
+        return {value: counted[value] for value in bounds if value in counted}
     if len(counted) > _MAX_VALUES:
         raise DataError(
             f"quotas as in raw need a column of at most {_MAX_VALUES} values; {column} has more"
@@ -188,8 +196,7 @@ def _budgets_of(
     budget: int, amounts: Mapping[str | None, int], options: SelectOptions
 ) -> tuple[dict[str | None, int], dict[str | None, int]]:
     """Smallest and largest amount of each value that has one."""
-    shared = isinstance(options, ScoreOptions) and options.group_share is not None
-    if options.quotas == "raw" or shared:
+    if options.quotas == "raw" or _is_shared(options):
         names, weights = list(amounts), [float(a) for a in amounts.values()]
         if options.quotas != "raw":
             weights = [options.quota_bounds[str(v)][0] for v in names]

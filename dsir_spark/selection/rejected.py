@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from dsir_spark.columns import quoted
 from dsir_spark.selection import keys
 from dsir_spark.selection.pool import CANDIDATE, ID
-from dsir_spark.selection.selection import LOSER, Selection
+from dsir_spark.selection.selection import LOSER, LOST_AT, Selection
 
 STAGE = "stage"  # where a row left the funnel (string)
 BELOW = "below_cut"  # candidates that no target took: below its cut, or above a quota
@@ -26,15 +26,19 @@ def rejected(selection: Selection, rows: DataFrame) -> DataFrame:
     pool, columns = selection.pool.of(rows), [quoted(c) for c in rows.columns]
     stage, names = pool.stage(selection.options.sized), pool.stage_names
     name = F.array(*map(F.lit, names))[stage + F.lit(len(names))]
-    parts = [rows.where(stage != F.lit(CANDIDATE)).select(*columns, name.alias(STAGE)),
-             selection.rejected(rows).select(*columns, F.lit(BELOW).alias(STAGE))]  # fmt: skip
-    losers = selection.with_losers(rows).losers if selection.has_losers else None
+    parts = [rows.where(stage != F.lit(CANDIDATE)).select(*columns, name.alias(STAGE))]
+    below = selection.rejected(rows)
+    known = selection if selection.losers is not None else selection.with_losers(rows)
+    losers = known.losers
     if losers is not None:
-        both = ("duplicate_text", "over_max_per_group")
-        why = next(n for n in both if selection.funnel[n])
-        reaching = rows.withColumn(ID, pool.ties)
-        lost = reaching.join(losers, F.col(ID) == F.col(LOSER), "left_semi")
-        parts.append(lost.select(*columns, F.lit(why).alias(STAGE)))
+        # Of those that no cut reaches, some are known to be losers, and some are not.
+        is_loser = F.col(ID) == F.col(LOSER)
+        below = below.withColumn(ID, pool.ties).join(losers, is_loser, "left_anti")
+        for why in filter(selection.funnel.get, ("duplicate_text", "over_max_per_group")):
+            own = losers.where(F.col(LOST_AT) == F.lit(why))
+            lost = rows.withColumn(ID, pool.ties).join(own, is_loser, "left_semi")
+            parts.append(lost.select(*columns, F.lit(why).alias(STAGE)))
+    parts.append(below.select(*columns, F.lit(BELOW).alias(STAGE)))
     return reduce(DataFrame.union, parts)
 
 

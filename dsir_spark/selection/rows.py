@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyspark.sql import Column
+from pyspark.sql import functions as F
 
+from dsir_spark.errors import DataError
 from dsir_spark.selection.pool import ID, SIZE
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -34,11 +37,19 @@ class Rows:
 
     @classmethod
     def of(cls, table: pa.Table) -> Rows:
-        """Rows of a table with ID and perhaps SIZE."""
+        """Rows of a table with ID and perhaps SIZE.
+
+        Raises
+        ------
+        DataError
+            All sizes together are more than a bigint holds.
+        """
         # Arrow orders strings as Spark does, by their bytes.
         ranks = pc.rank(table.column(ID), tiebreaker="min") if len(table) else []
         place = np.asarray(ranks).astype(np.int64)
         sizes = numbers(table, SIZE, np.int64) if SIZE in table.column_names else None
+        if sizes is not None and sizes.sum(dtype=np.float64) >= 2.0**63:
+            known(None)
         return cls(table, place, sizes)
 
     def where(self, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> Rows:
@@ -74,6 +85,25 @@ class Rows:
     def amount(self, rows: Ints) -> int:
         """Sum of the sizes of rows, or their number."""
         return len(rows) if self.sizes is None else int(self.sizes[rows].sum())
+
+
+def total_size() -> Column:
+    """The sum of SIZE of one row or more; null where a bigint does not hold it."""
+    return F.try_sum(SIZE)
+
+
+def known(total: int | None) -> int:
+    """A `total_size`.
+
+    Raises
+    ------
+    DataError
+        There is none.
+    """
+    if total is None:
+        raise DataError("the sizes of the rows selected from sum to 2^63 or more: give a "
+                        "size_column of a larger unit, or leave such rows out")  # fmt: skip
+    return total
 
 
 def numbers(table: pa.Table, name: str, kind: Any) -> Any:

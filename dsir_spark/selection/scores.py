@@ -98,6 +98,18 @@ def normalized(
     return rows.drop(_WITHIN)
 
 
+def hidden(
+    rows: DataFrame, given: Mapping[str | None, Score], options: ScoreOptions
+) -> tuple[DataFrame, dict[str | None, str], dict[str | None, str]]:
+    """The rows with their scores (double), and what they are ranked by, under names that no table
+    has; and these names, by target."""
+    as_given = {name: f"__dsir_given_{i}" for i, name in enumerate(given)}
+    ranked_by = {name: f"__dsir_ranked_by_{i}" for i, name in enumerate(given)}
+    own = {as_given[n]: F.expr(s) if isinstance(s, str) else s for n, s in given.items()}
+    rows = rows.withColumns({name: s.cast("double") for name, s in own.items()})
+    return normalized(rows, [*own], [*ranked_by.values()], options), as_given, ranked_by
+
+
 def _by_z(rows: DataFrame, name: str) -> DataFrame:
     score, group = F.col(name), rows.groupBy(_WITHIN)
     finite = F.when(is_number(score) & (F.abs(score) < math.inf), score)

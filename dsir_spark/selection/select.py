@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from dsir_spark.columns import COPIES, TARGET, check_column, quoted, refuse_columns
 from dsir_spark.errors import ConfigError
@@ -63,16 +62,15 @@ def select(
     if problems:
         raise ConfigError.from_problems(problems)
     checked = _shared(ScoreOptions.checked(options, names), copies)
+    if checked.proportions is not None and not several:
+        raise ConfigError("proportions are shares of scores with names: give a mapping of names to "
+                          "scores, or leave proportions out")  # fmt: skip
     added = ([TARGET] if several else []) + ([COPIES] if checked.max_copies > 1 else [])
     refuse_columns(pool, added)
     scores.check_scores(pool, given, constant=checked.method == "random")
     if checked.normalize_within is not None:
         check_column(pool, checked.normalize_within, "the pool", "normalize_within")
-    as_given = {name: f"__dsir_given_{i}" for i, name in enumerate(given)}
-    ranked_by = {name: f"__dsir_ranked_by_{i}" for i, name in enumerate(given)}
-    own = {as_given[n]: F.expr(s) if isinstance(s, str) else s for n, s in given.items()}
-    rows = pool.withColumns({name: s.cast("double") for name, s in own.items()})
-    rows = scores.normalized(rows, [*own], [*ranked_by.values()], checked)
+    rows, as_given, ranked_by = scores.hidden(pool, given, checked)
     size = quoted(checked.size_column) if checked.size_column else None
     how = scores.pool_of(rows, id_column, as_given, ranked_by, checked, size=size, copies=copies)
     budgets = checked.proportions or {}

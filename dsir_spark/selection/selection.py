@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from dsir_spark.columns import COPIES, TARGET, quoted
+from dsir_spark.columns import COPIES, TARGET, as_text, comparable, quoted
 from dsir_spark.options import ResampleOptions, SelectOptions
 from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection import copies, keys
@@ -31,12 +31,12 @@ from dsir_spark.selection.pool import (
     RANKS,
     VALUE,
     Pool,
-    as_string,
     with_keys,
 )
 from dsir_spark.selection.quotas import Quotas, Repeat, most_copies, placed, taken_of, with_copies
 
 LOSER = "__dsir_loser"  # id of a row that reaches a cut and is not selected
+LOST_AT = "__dsir_lost_at"  # the stage at which it left
 _BROADCAST_IDS = 5_000_000
 _FACTS = ("cuts", "quotas", "temperatures", "funnel")
 
@@ -53,7 +53,7 @@ class Selection:
     funnel : rows read, those that left at each stage, candidates, selected
     repeats : what is selected more than once
     losers : ids of copies and rows above `max_per_group` that reach a cut (and perhaps more), as
-        LOSER; found again where the selection comes from a record
+        LOSER, and LOST_AT; found again where the selection comes from a record
     """
 
     pool: Pool = dataclasses.field(compare=False)
@@ -164,7 +164,7 @@ class Selection:
         ranks = F.array(*self.ranks()).alias(RANKS)
         own = [self.pool.ties.alias(ID), self.noise().alias(NOISE), ranks]
         if any(self.quotas):
-            own.append(as_string(self.options.quota_column).alias(VALUE))
+            own.append(as_text(frame, str(self.options.quota_column)).alias(VALUE))
         keyed = with_keys(frame.where(self.is_candidate()).select("*", *own), len(self.targets))
         rule = Rule(self.targets, (), self.options.sized, self.options.allocation == "joint")
         return placed(keyed, rule, self.cuts, self.quotas)
@@ -185,16 +185,18 @@ class Selection:
         """
         if not self.has_losers:
             return self
-        ids, candidates = self.pool.ids, rows.where(self.is_candidate())
-        found, kept, value = [], candidates, quoted(str(self.pool.copies))
-        dropped = self.pool.drops_copies(self.options) and self.funnel["duplicate_text"]
+        ids, candidates = quoted(self.pool.id_column), rows.where(self.is_candidate())
+        found, kept = [], candidates
+        drops = self.pool.drops_copies(self.options)
+        value = comparable(rows, str(self.pool.copies)) if drops else F.lit(None)
+        dropped = drops and self.funnel["duplicate_text"]
         if repeated is None and dropped:
             own = candidates.select(ids.alias(ID), value.alias(COPY))
             repeated = copies.repeated(own, self.funnel["candidates"] + dropped)
         if repeated is not None:
             reaching = self._placed(rows).where(F.col(FOR).isNotNull())
             copied = reaching.join(repeated, value == F.col(COPY)).where(copies.is_copy(ids))
-            found.append(copied.select(self.pool.ties))
+            found.append(copied.select(self.pool.ties, F.lit("duplicate_text")))
             kept = candidates.join(repeated, value == F.col(COPY), "left")
             kept = kept.where(~copies.is_copy(ids)).select(*[quoted(c) for c in rows.columns])
         if self.funnel["over_max_per_group"] > 0:
@@ -202,10 +204,11 @@ class Selection:
             if self.pool.ids_from_content:
                 kept = kept.dropDuplicates([self.pool.id_column])
             most = int(self.options.max_per_group or 0)
-            over = copies.limited(self._placed(kept), as_string(self.options.group_column), most)
+            group = as_text(rows, str(self.options.group_column))
+            over = copies.limited(self._placed(kept), group, most)
             over = over.where(F.col(copies.OVER_LIMIT) & F.col(FOR).isNotNull())
-            found.append(over.select(self.pool.ties))
-        losers = reduce(DataFrame.union, found).toDF(LOSER)
+            found.append(over.select(self.pool.ties, F.lit("over_max_per_group")))
+        losers = reduce(DataFrame.union, found).toDF(LOSER, LOST_AT)
         return dataclasses.replace(self, losers=losers)
 
     def uniform_key(self) -> Column:

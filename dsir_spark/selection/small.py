@@ -26,14 +26,14 @@ class SmallPool(Candidates):
 
     ranks : float64[rows, targets] before noise
     keys : the same, with it
-    losers : ids of rows that left as copies or as too many of their group
+    losers : ids of rows that left as copies or as too many of their group, and the stage
     """
 
     def __init__(self, table: pa.Table, targets: int) -> None:
         self.rows = Rows.of(table)
         self.ranks: Floats = matrix(table, RANKS, targets)
         self.keys = self.ranks
-        self.losers: list[Any] = []
+        self.losers: list[tuple[Any, str]] = []
         self._left: dict[str | None, Ints] = {}
 
     def total_size(self) -> int | None:
@@ -46,12 +46,12 @@ class SmallPool(Candidates):
         self.ranks = self.ranks / np.array(temperatures)
         self.keys = self.ranks + noise[:, None]
 
-    def _keep(self, kept: np.ndarray[Any, Any], told: bool = True) -> int:
-        """Drop the others; how many they are."""
+    def _keep(self, kept: np.ndarray[Any, Any], stage: str | None = None) -> int:
+        """Drop the others, which are losers of a stage; how many they are."""
         if kept.all():
             return 0
-        if told:
-            self.losers += self.rows.ids(np.flatnonzero(~kept))
+        if stage is not None:
+            self.losers += [(own, stage) for own in self.rows.ids(np.flatnonzero(~kept))]
         self.rows = self.rows.where(kept)
         self.ranks, self.keys = self.ranks[kept], self.keys[kept]
         return int((~kept).sum())
@@ -64,13 +64,13 @@ class SmallPool(Candidates):
         codes = _codes(table.column(COPY))
         first = np.full(codes.max(initial=-1) + 2, len(codes), np.int64)  # the last: of null
         np.minimum.at(first, codes, place)
-        return self._keep((codes < 0) | (place == first[codes]))
+        return self._keep((codes < 0) | (place == first[codes]), "duplicate_text")
 
     def drop_equal_ids(self) -> int:
         """Drop rows of an id but one; how many."""
         kept = np.zeros(len(self.rows), bool)
         kept[np.unique(self.rows.place, return_index=True)[1]] = True
-        return self._keep(kept, told=False)
+        return self._keep(kept)
 
     def limit_groups(self, most: int) -> int:
         """Drop rows that are not among the best of their group, by their largest key; how many."""
@@ -81,7 +81,7 @@ class SmallPool(Candidates):
         within = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
         kept = np.empty(len(order), bool)
         kept[order] = (within < most) | (codes[order] < 0)
-        return self._keep(kept)
+        return self._keep(kept, "over_max_per_group")
 
     def amounts(self) -> dict[str | None, int]:
         column = self.rows.table.column(VALUE)
