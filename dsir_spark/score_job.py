@@ -152,7 +152,9 @@ def _check(options: SelectJobOptions, raw: Input, pool: Input) -> None:
     if ids[0] != ids[1]:
         raise ColumnError(f"id_column {id_column!r} is of type string in one of raw and scores and "
                           "a number in the other: cast one of them in a view")  # fmt: skip
-    scores.check_scores(pool.frame, dict(zip(options.names, options.score.values(), strict=False)))
+    # (On a command line a=1 names a score of 1.)
+    named_scores = dict(zip(options.names, options.score.values(), strict=False))
+    scores.check_scores(pool.frame, named_scores, constant=False)
     named = ("group_column", "quota_column", "normalize_within")
     check_named_columns(pool.frame, options, owner, *named)
     if "text_column" in options.given:

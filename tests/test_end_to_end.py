@@ -421,7 +421,7 @@ def test_every_budget_and_filter_of_a_run(spark, data, tmp_path):
     assert not {r["id"] for r in left} & {r["id"] for r in selected}
     stages = [r["stage"] for r in left]
     found = {stage: stages.count(stage) for stage in stages}
-    assert found == {"filtered": 4, "below_cut": 6}
+    assert found == {"filtered": 4, "over_max_per_group": 6, "below_cut": 6}
     by = {r["id"]: r["log_weight"] / r["num_tokens"]
           for r in delta(spark, tmp_path / "out" / "weights").collect()}  # fmt: skip
     assert all(r["number"] == by[r["id"]] for r in left if r["stage"] == "below_cut")

@@ -33,7 +33,7 @@ _RANK_STEPS = 65_536.0  # of the fourth root of a score: what is within one, a t
 
 
 def check_scores(
-    pool: DataFrame, scores: Mapping[str | None, Score], constant: bool = False
+    pool: DataFrame, scores: Mapping[str | None, Score], constant: bool = True
 ) -> None:  # fmt: skip
     """Raise a `ColumnError` unless all scores are numbers, the same at each reading.
 

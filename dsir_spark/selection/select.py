@@ -67,7 +67,7 @@ def select(
                           "scores, or leave proportions out")  # fmt: skip
     added = ([TARGET] if several else []) + ([COPIES] if checked.max_copies > 1 else [])
     refuse_columns(pool, added)
-    scores.check_scores(pool, given, constant=checked.method == "random")
+    scores.check_scores(pool, given)
     if checked.normalize_within is not None:
         check_column(pool, checked.normalize_within, "the pool", "normalize_within")
     rows, as_given, ranked_by = scores.hidden(pool, given, checked)
