@@ -378,3 +378,7 @@ def main(arguments: list[str] | None = None) -> None:
     except SystemExit:  # click's, where nobody reads its help
         jvm.ended(well=False)
         raise
+
+
+if __name__ == "__main__":
+    main()
