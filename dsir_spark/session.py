@@ -195,7 +195,7 @@ def java_version(said: str) -> int | None:
     return int(parts[1]) if parts[0] == "1" and len(parts) > 1 else int(parts[0])
 
 
-def _start(builder: Any) -> Any:
+def _start(builder: Any, tries: int = 2) -> Any:
     """Start the JVM with its output in a log file: the search for jars is long and means little."""
     descriptor, path = tempfile.mkstemp(prefix="dsir-spark-", suffix=".log")
     try:
@@ -203,6 +203,8 @@ def _start(builder: Any) -> Any:
             return builder.getOrCreate()
     except Exception as error:
         log = Path(path).read_text(encoding="utf-8", errors="replace")
+        if tries > 1 and "download failed" in log:  # of a jar that was found: the line broke off
+            return _start(builder, tries - 1)
         raise SessionError(start_failure(f"{log}\n{error}", path)) from None
     finally:
         os.close(descriptor)

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import functools
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -226,6 +227,30 @@ def test_failed_downloads_are_one_line():
     said = session.start_failure("x\n:: UNRESOLVED DEPENDENCIES ::\n at y", "/tmp/log")
     assert "run once with network access" in said and "\n" not in said
     assert "boom" in session.start_failure("line\nboom\n", "/tmp/log")
+
+
+@pytest.mark.parametrize("said, failures, tries", [
+    ("download failed: x.jar", 1, 2), ("download failed: x.jar", 2, 2),
+    ("UNRESOLVED DEPENDENCIES", 1, 1),
+])  # fmt: skip
+def test_a_jar_whose_download_broke_off_is_asked_for_again(capfd, said, failures, tries):
+    tried = []
+
+    def start():
+        tried.append(said)
+        if len(tried) <= failures:
+            os.write(2, said.encode())
+            raise RuntimeError("no JVM")
+        return "a session"
+
+    builder = SimpleNamespace(getOrCreate=start)
+    if failures < tries:
+        assert session._start(builder) == "a session"
+    else:
+        with pytest.raises(SessionError, match="cannot be downloaded"):
+            session._start(builder)
+    assert len(tried) == tries and not any(capfd.readouterr())
+
 
 
 def test_a_first_start_says_that_it_downloads(tmp_path, monkeypatch, caplog):
