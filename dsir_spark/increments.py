@@ -200,8 +200,8 @@ def _add(run: Run, raw: Input, earlier: Mapping[str, Any], name: str, adding: Ad
 
 def _follow(run: Run, raw: Input, after: int, name: str, adding: Adding) -> None:
     """Add what commits to a Delta table brought, and follow what they took."""
-    spark, place = run.spark, raw.identity["place"]
-    last = tables.version_to_read(spark, place, raw.identity["delta_version"])
+    spark, place, last = run.spark, raw.identity["place"], raw.latest
+    assert last is not None  # of a Delta table
     # Maintenance passes by a folder of such a name. A run that died has its id again, and so its
     # stream; no other goes on with it, nor this one over rows that were put back.
     folder = run.options.checkpoints or f"{changes.location(spark, adding.place)}/_checkpoints"

@@ -34,6 +34,7 @@ class Input:
     dropped : conditions under which a row of `everything` is not in `frame`, by stage of the funnel
     notes : what is left out or filled in, in sentences
     traces : `places.traces` of before the files were looked at
+    latest : version by which a Delta table is read; newer than the identity's after maintenance
     """
 
     frame: DataFrame
@@ -42,6 +43,7 @@ class Input:
     dropped: dict[str, Column] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     traces: tuple[int, int] | None = field(default=None, compare=False)
+    latest: int | None = field(default=None, compare=False)
 
     def check_unchanged(self) -> None:
         """Raise a `DataError` where files came, went or changed since they were looked at.
@@ -86,8 +88,9 @@ def open_input(
     named, version, traces = not places.is_path(place), None, None
     if named or kind in (None, "delta"):
         version = tables.delta_version(spark, place)
+    latest = None if version is None else version.latest
     if named or kind == "delta" or version is not None:
-        read = tables.read(spark, place, owner, version.latest if version is not None else None)
+        read = tables.read(spark, place, owner, latest)
         identity: dict[str, Any] = {"place": place, "format": "table" if named else "delta"}
         identity |= {"delta_version": version.data} if version is not None else {}
         notes: list[str] = []
@@ -115,7 +118,7 @@ def open_input(
         dropped["filtered"] = ~F.coalesce(F.expr(where), F.lit(False))
         if "unparsed" in dropped:
             dropped["filtered"] &= ~dropped["unparsed"]
-    return Input(frame, identity, read, dropped, notes, traces)
+    return Input(frame, identity, read, dropped, notes, traces, latest)
 
 
 def _refuse_files_of_tables(spark: SparkSession, found: files.Files, owner: str) -> None:

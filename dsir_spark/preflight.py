@@ -180,10 +180,8 @@ def _held_out(options: JobOptions, targets: Mapping[str, Input]) -> dict[str, fl
 
 def put_on_record(run: Run, opened: Mapping[str, Input]) -> None:
     """Raw's identity, and what was left out of the inputs, which is told too."""
-    identity = opened["raw"].identity
-    run.facts["raw"] = json.dumps(identity, sort_keys=True)
-    if (data := identity.get("delta_version")) is not None:
-        run.raw_latest = tables.version_to_read(run.spark, identity["place"], data)
+    run.facts["raw"] = json.dumps(opened["raw"].identity, sort_keys=True)
+    run.raw_latest = opened["raw"].latest
     run.facts["notes"] = [note for one in opened.values() for note in one.notes]
     for note in run.facts["notes"]:
         warnings.warn(note, UserWarning, stacklevel=2)

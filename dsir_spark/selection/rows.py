@@ -49,7 +49,7 @@ class Rows:
         place = np.asarray(ranks).astype(np.int64)
         sizes = numbers(table, SIZE, np.int64) if SIZE in table.column_names else None
         if sizes is not None and sizes.sum(dtype=np.float64) >= 2.0**63:
-            known(None)
+            raise too_large()
         return cls(table, place, sizes)
 
     def where(self, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> Rows:
@@ -92,6 +92,12 @@ def total_size() -> Column:
     return F.try_sum(SIZE)
 
 
+def too_large() -> DataError:
+    """What is said of sizes that no bigint holds together."""
+    return DataError("the sizes of the rows selected from sum to 2^63 or more: give a size_column "
+                     "of a larger unit, or leave such rows out")  # fmt: skip
+
+
 def known(total: int | None) -> int:
     """A `total_size`.
 
@@ -101,8 +107,7 @@ def known(total: int | None) -> int:
         There is none.
     """
     if total is None:
-        raise DataError("the sizes of the rows selected from sum to 2^63 or more: give a "
-                        "size_column of a larger unit, or leave such rows out")  # fmt: skip
+        raise too_large()
     return total
 
 
