@@ -63,7 +63,7 @@ def test_inclusion_frequencies_are_those_of_sampling_without_replacement(spark):
 
 @pytest.mark.spark
 def test_exact_cuts_equal_numpy_on_many_rows(spark):
-    n = 600_000
+    n = 200_000
     pool = spark.range(n, numPartitions=4).select(
         F.col("id").alias(ID),
         F.round(F.xxhash64("id") / 2.0**55, 2).alias(cuts.KEY),  # many ties
@@ -71,7 +71,7 @@ def test_exact_cuts_equal_numpy_on_many_rows(spark):
     held = to_arrow(pool)
     key, row = (held[c].to_numpy() for c in (cuts.KEY, ID))
     order = np.lexsort((row, key))
-    budgets = [0, 1, 2, 999, 350_000, n - 1, n]
+    budgets = [0, 1, 999, 120_000, n - 1, n]
     found = exact_cuts(pool, [(0, k) for k in budgets], sized=False)
     for k, cut in zip(budgets, found, strict=True):
         last = (key[order[n - k]], row[order[n - k]]) if k else (None, None)
@@ -92,8 +92,7 @@ def crowd(spark, kind):
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("kind", ["string", "bigint"])
-@pytest.mark.parametrize("sized", [False, True])
+@pytest.mark.parametrize("kind, sized", [("string", True), ("bigint", False)])
 def test_crowds_of_equal_keys_are_cut_by_id(spark, monkeypatch, kind, sized):
     monkeypatch.setattr(cuts, "_MAX_ROWS", 300)
     pool, rows = crowd(spark, kind)
@@ -175,7 +174,6 @@ def test_apportion_is_whole_fair_and_free_of_order():
     "targets, sized, digits, way, passes",
     [
         (60, False, 9, "joint", 7),
-        (12, True, 9, "joint", 6),
         (5, True, 0, "joint", 8),
         (12, False, 9, "sequential", 6),
     ],

@@ -67,8 +67,9 @@ def write(path, rows):
 
 
 @pytest.mark.filterwarnings("ignore")  # the reference's own
-@pytest.mark.parametrize("ngrams", [2, 3])
-@pytest.mark.parametrize("inputs", [toy, reference_toys, shared_slice])
+@pytest.mark.parametrize(
+    "inputs, ngrams", [(toy, 2), (toy, 3), (reference_toys, 2), (shared_slice, 3)]
+)
 def test_counts_weights_and_top_k(spark, tmp_path, inputs, ngrams):
     from data_selection import HashedNgramDSIR
 
