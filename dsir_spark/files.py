@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dsir_spark.errors import TableError
-from dsir_spark.local_rows import to_arrow
+from dsir_spark.local_rows import from_arrow, to_arrow
 
 FORMATS = {
     "parquet": "parquet", "json": "json", "jsonl": "json", "ndjson": "json", "txt": "text",
@@ -29,6 +30,7 @@ FORMATS = {
 _COMPRESSIONS = ("gz", "gzip", "zst", "zstd", "bz2", "lz4", "snappy", "deflate")
 # The last part of a file's name, in front of a compression's.
 _ENDING = r"\.([^.]+?)(\.(" + "|".join(_COMPRESSIONS) + "))?$"
+_LISTED = ("path", "length", "modificationTime")
 # Files of another ending with less than this share of the bytes are no data: a README, a manifest.
 _BESIDE = 0.1
 
@@ -57,6 +59,17 @@ class Files:
     after: int | None = None
 
 
+class Seen(NamedTuple):
+    """What Spark finds under a path of this machine.
+
+    files : bytes of each, and when it changed, in nanoseconds since 1970, by its path for Spark
+    skipped : names of data that it skips, as they begin with _
+    """
+
+    files: dict[str, tuple[int, int]]
+    skipped: list[str]
+
+
 def extension(place: str) -> str | None:
     """The format that a file's name stands for."""
     found = re.search(_ENDING, os.path.basename(place.rstrip("/")).lower())
@@ -76,21 +89,24 @@ def listed(spark: SparkSession, place: str, **options: str) -> DataFrame:
     """Names, sizes and times of the files under a path, listed by Spark and never read."""
     listing = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
     listing = listing.options(**options)
-    return listing.load(literal(place)).select("path", "length", "modificationTime")
+    return listing.load(literal(place)).select(*_LISTED)
 
 
 def _hash() -> Column:
     """What tells a file from others; those of a set are joined by xor."""
-    return F.xxhash64("path", "length", "modificationTime")
+    return F.xxhash64(*_LISTED)
 
 
-def find(spark: SparkSession, place: str, kind: str | None, owner: str) -> Files:
+def find(
+    spark: SparkSession, place: str, kind: str | None, owner: str, seen: Seen | None = None
+) -> Files:
     """The data files at a place.
 
     Parameters
     ----------
     kind : their format, or None: found by the endings of their names
     owner : whose they are, for messages
+    seen : what is there, where that is known without Spark
 
     Raises
     ------
@@ -98,7 +114,7 @@ def find(spark: SparkSession, place: str, kind: str | None, owner: str) -> Files
         Nothing is there, or the names do not tell the format.
     """
     try:
-        groups = _by_ending(spark, place)
+        groups = _by_ending(spark, place, seen)
     except PySparkException as error:
         raise TableError(f"{owner}: there is nothing at {place} ({reason(error)})") from None
     if not groups and os.path.basename(place).startswith(("_", ".")) and extension(place):
@@ -132,7 +148,7 @@ def find(spark: SparkSession, place: str, kind: str | None, owner: str) -> Files
     return Files(place, found, facts, own, options, notes, folders)
 
 
-def _by_ending(spark: SparkSession, place: str) -> list[dict[str, Any]]:
+def _by_ending(spark: SparkSession, place: str, seen: Seen | None) -> list[dict[str, Any]]:
     """A group of files for each ending that stands for a format, and one for all others.
 
     Spark lists and holds all files on its driver whatever is asked; grouping them by a query took
@@ -142,8 +158,7 @@ def _by_ending(spark: SparkSession, place: str) -> list[dict[str, Any]]:
     own = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?", "", place).strip("/").split("/")
     depth = len(own) if own != [""] else 0
     groups: dict[str, dict[str, Any]] = {}
-    table = to_arrow(listed(spark, place).select("path", "length", _hash().alias("hash")))
-    for path, length, hashed in zip(*[c.to_pylist() for c in table.columns], strict=True):
+    for path, length, hashed in _hashed(spark, place, seen):
         parts = re.sub(r"^[^:/]+:(//[^/]*)?/+", "", path).split("/")
         folders, name = parts[depth:-1], parts[-1]
         found = re.search(_ENDING, name, re.IGNORECASE)
@@ -162,6 +177,25 @@ def _by_ending(spark: SparkSession, place: str) -> list[dict[str, Any]]:
         group["nested"] |= len(keyed) < len(folders)
         group["keys"].add(tuple(folder.split("=")[0] for folder in keyed))
     return list(groups.values())
+
+
+def _hashed(
+    spark: SparkSession, place: str, seen: Seen | None
+) -> Iterable[tuple[str, int, int]]:  # fmt: skip
+    """Path, bytes and hash of each file."""
+    own = "path", "length", _hash().alias("hash")
+    if seen is None:
+        table = to_arrow(listed(spark, place).select(*own))
+        return zip(*[column.to_pylist() for column in table.columns], strict=True)
+    sizes = [size for size, _ in seen.files.values()]
+    times = [changed // 1_000_000 * 1_000 for _, changed in seen.files.values()]  # as Spark's
+    columns = [
+        pa.array(seen.files, "string"), pa.array(sizes, "int64"),
+        pa.array(times, pa.timestamp("us", "UTC")),
+    ]  # fmt: skip
+    table = pa.Table.from_arrays(columns, _LISTED)
+    rows = from_arrow(spark, table, "path string, length bigint, modificationTime timestamp")
+    return map(tuple, rows.select(*own).collect())  # of rows that the driver holds no job
 
 
 def newer(spark: SparkSession, found: Files, known: Mapping[str, Any], owner: str) -> Files:

@@ -33,7 +33,7 @@ class Input:
     everything : all rows
     dropped : conditions under which a row of `everything` is not in `frame`, by stage of the funnel
     notes : what is left out or filled in, in sentences
-    traces : `places.traces` of before the files were looked at
+    seen : `places.seen` of before the files were looked at
     latest : version by which a Delta table is read; newer than the identity's after maintenance
     """
 
@@ -42,7 +42,7 @@ class Input:
     everything: DataFrame
     dropped: dict[str, Column] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    traces: tuple[int, int] | None = field(default=None, compare=False)
+    seen: files.Seen | None = field(default=None, compare=False)
     latest: int | None = field(default=None, compare=False)
 
     def check_unchanged(self) -> None:
@@ -54,9 +54,10 @@ class Input:
             return
         place, kind = self.identity["place"], self.identity["format"]
         spark = self.frame.sparkSession
-        if self.traces is not None and places.traces(spark, place) == self.traces:
+        seen = places.seen(spark, place)
+        if seen is not None and seen == self.seen:
             return
-        facts = files.find(spark, place, kind, place).facts
+        facts = files.find(spark, place, kind, place, seen).facts
         if facts != {name: self.identity[name] for name in facts}:
             raise DataError(f"the files under {place} changed while they were read: run again on "
                             "data that stands still")  # fmt: skip
@@ -85,7 +86,7 @@ def open_input(
     ColumnError
         `where` does not hold for its columns.
     """
-    named, version, traces = not places.is_path(place), None, None
+    named, version, seen = not places.is_path(place), None, None
     if named or kind in (None, "delta"):
         version = tables.delta_version(spark, place)
     latest = None if version is None else version.latest
@@ -95,13 +96,13 @@ def open_input(
         identity |= {"delta_version": version.data} if version is not None else {}
         notes: list[str] = []
     else:
-        traces = places.traces(spark, place)
-        found = files.find(spark, place, kind, owner)
+        seen = places.seen(spark, place)
+        found = files.find(spark, place, kind, owner, seen)
         _refuse_files_of_tables(spark, found, owner)
         if known is not None and "listing" in known:
             found = files.newer(spark, found, known, owner)
-        if hidden := places.passed_over(spark, place):
-            few = ", ".join(hidden[:_NAMED]) + (", ..." if len(hidden) > _NAMED else "")
+        if skipped := seen.skipped if seen else []:
+            few = ", ".join(skipped[:_NAMED]) + (", ..." if len(skipped) > _NAMED else "")
             found.notes.append(f"{owner}: what begins with _ under {place} is left out ({few})")
         read, notes = reading.read(spark, found, owner)
         identity, notes = {"place": place, "format": found.kind, **found.facts}, found.notes + notes
@@ -118,7 +119,7 @@ def open_input(
         dropped["filtered"] = ~F.coalesce(F.expr(where), F.lit(False))
         if "unparsed" in dropped:
             dropped["filtered"] &= ~dropped["unparsed"]
-    return Input(frame, identity, read, dropped, notes, traces, latest)
+    return Input(frame, identity, read, dropped, notes, seen, latest)
 
 
 def _refuse_files_of_tables(spark: SparkSession, found: files.Files, owner: str) -> None:

@@ -21,6 +21,7 @@ from dsir_spark.columns import setting
 _NAME_PART = r"(?:`(?:[^`]|``)+`|[^\s/\\:*?.`]+)"
 _TABLE_NAME = re.compile(rf"{_NAME_PART}(?:\.{_NAME_PART}){{1,2}}")
 _OF_SPARK = re.compile("_(delta_|change_data|spark_metadata|symlink_|temporary)")
+_METADATA = re.compile("_(common_)?metadata")  # folders that Spark looks into all the same
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -107,43 +108,50 @@ def nothing_at(spark: SparkSession, place: str, within: str = "") -> bool:
     return not os.path.lexists(os.path.join(found, within) if within else found)
 
 
-def traces(spark: SparkSession, place: str) -> tuple[int, int] | None:
-    """Number, and a hash of names, sizes and times, of what Spark may read under a local path.
+def seen(spark: SparkSession, place: str) -> files.Seen | None:
+    """What Spark finds under a path of this machine; its own look is a job, after each pass too.
 
-    Alike twice in a process, nothing has changed there. None where that is not known so: of
-    patterns, and of what is not on this machine. Spark's own look is a job, after each pass.
+    None where that is not known so: of patterns, of names that are no Unicode, and of what is not
+    on this machine, or not to be read there.
     """
-    top, number, digest = local(spark, place), 0, 0
-    if top is None:
+    top = local(spark, place)
+    if top is None or top != place:
         return None
+    found, skipped = dict[str, tuple[int, int]](), []
     try:
-        for path in _visible(top):
-            found = os.stat(path)
-            number += 1
-            digest ^= hash((path, found.st_size, found.st_mtime_ns))
-    except OSError:  # a pattern; or what goes while it is looked at
+        for folder, folders, names in _walked(top):
+            hidden = [n for n in folders if _is_hidden(n) and not _METADATA.match(n)]
+            skipped += [n for n in hidden if n[0] == "_" and not _OF_SPARK.match(n)]
+            folders[:] = [n for n in folders if n not in hidden]
+            for name in names:
+                if _is_hidden(name) or name.endswith("._COPYING_"):
+                    skipped += [name] if name[0] == "_" and files.extension(name) else []
+                    continue
+                path = os.path.join(folder, name)
+                path.encode()
+                of = os.stat(path)
+                if of.st_size:  # Spark takes no empty ones
+                    found[f"file:{path}"] = of.st_size, of.st_mtime_ns
+    except (OSError, UnicodeError):  # a pattern too, and what goes while it is looked at
         return None
-    return number, digest
+    return files.Seen(found, sorted(skipped))
 
 
-def _visible(top: str) -> Iterator[str]:
-    """The file, or the files below the folder: but what begins with a dot, which Spark skips."""
-    if not os.path.isdir(top):
-        yield top
-    for folder, folders, names in os.walk(top, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (os.path.join(folder, name) for name in names if not name.startswith("."))
+def _walked(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Folders with their folders and files, as `os.walk` has them; errors are raised."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    if os.path.isdir(top):
+        yield from os.walk(top, onerror=refuse, followlinks=True)
+    else:
+        yield os.path.dirname(top), [], [os.path.basename(top)]
 
 
-def passed_over(spark: SparkSession, place: str) -> list[str]:
-    """Names of data below a path of this machine that Spark skips, as they begin with _."""
-    top, found = local(spark, place), []
-    for _, folders, names in os.walk(top or "", followlinks=True):
-        hidden = [name for name in folders if name.startswith("_") and "=" not in name]
-        found += [name for name in hidden if not _OF_SPARK.match(name)]
-        found += [name for name in names if name.startswith("_") and files.extension(name)]
-        folders[:] = [name for name in folders if name not in hidden and not name.startswith(".")]
-    return sorted(found)
+def _is_hidden(name: str) -> bool:
+    """Does Spark skip a file or folder of this name?"""
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
 def local(spark: SparkSession, place: str) -> str | None:

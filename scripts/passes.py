@@ -35,7 +35,7 @@ from dsir_spark.session import build_session
 FILES, DOCUMENTS, SELECTED = 8, 200_000, 1_000
 # Read and handed over, and jobs without a page and with one.
 LIMITS = {True: (4.0, 2.1), False: (5.0, 3.1)}  # is the selection sent as ids?
-JOBS = {False: 31, True: 36}
+JOBS = {False: 29, True: 34}
 _SENT_TO_PYTHON = "data sent to Python workers"
 _BINS = "kind#"  # of what the report counts in bins: numbers of the weights, no texts
 

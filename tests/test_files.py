@@ -8,6 +8,7 @@ import dataclasses
 import datetime
 import gzip
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -234,6 +235,39 @@ def test_files_that_change_are_seen(spark, tmp_path, monkeypatch):
         raw.check_unchanged()
     with pytest.raises(TableError, match="changed since the run"):
         inputs.as_recorded(spark, raw.identity, "raw")
+
+
+NAMES_OF_FILES = (
+    "a.jsonl", "b.JSONL.gz", "below/c.jsonl", "k=1/d.jsonl", "_k=1/e.jsonl", "_below/f.jsonl",
+    "_metadata_of/g.jsonl", "_metadata", "_common_metadata", "_x.jsonl", "_SUCCESS", ".x.jsonl",
+    ".git/h", "a b%20.jsonl", "co:lon.jsonl", "[z]{q}*?#.jsonl", "x._COPYING_", "empty.jsonl",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["", "/below", "/a b%20.jsonl", "/_x.jsonl", "/empty.jsonl"])
+def test_files_on_this_machine_are_those_that_spark_finds(spark, tmp_path, place):
+    made(tmp_path, {f"r/{name}": "x" * (name != "empty.jsonl") for name in NAMES_OF_FILES})
+    (tmp_path / "r" / "linked").symlink_to(tmp_path / "r" / "below")
+    os.utime(tmp_path / "r" / "a.jsonl", ns=(0, 1_234_567_890_123_999_999))
+    os.utime(tmp_path / "r" / "below" / "c.jsonl", (1, 1))
+    seen = places.seen(spark, f"{tmp_path}/r{place}")
+    found, asked = (
+        sorted(files._hashed(spark, f"{tmp_path}/r{place}", one)) for one in (seen, None)
+    )
+    assert found == asked and (place or len(found) == 10)
+    assert seen.skipped == {"": ["_below", "_x.jsonl"], "/_x.jsonl": ["_x.jsonl"]}.get(place, [])
+
+
+def test_what_this_machine_cannot_tell_is_asked_of_spark(spark, tmp_path):
+    made(tmp_path, {"\u00e9.jsonl": JSONL, "s/a.jsonl": JSONL})
+    assert len(places.seen(spark, str(tmp_path)).files) == 2
+    for place in ("s/*.jsonl", "s/../s", "none"):
+        assert places.seen(spark, f"{tmp_path}/{place}") is None
+    for name, to in ((b"\xff.jsonl", b"a.jsonl"), (b"gone", b"none")):
+        link = os.path.join(os.fsencode(tmp_path / "s"), name)
+        os.symlink(to, link)
+        assert places.seen(spark, f"{tmp_path}/s") is None
+        os.unlink(link)
 
 
 def test_the_log_on_this_machine_tells_what_spark_tells(spark, tmp_path, monkeypatch):
