@@ -43,6 +43,10 @@ _DELTA = re.compile(r"(?:[\w.]+: )?(\[DELTA_\w+\][^\n]{,300})")
 _GONE = "the JVM is gone"
 # The first that fits, from the special to the general.
 _KINDS = (
+    # (Our own expressions are no text that Spark parses, or do not fail.)
+    _Kind(r"(?s:(?P<what>\[[A-Z_.]+\] (?:(?!SQLSTATE).){1,200})(?:(?!SQLSTATE).)*"
+          r"SQLSTATE: (?:22|P0)\w+\s+== SQL)", "an expression fails for a row: {what}",
+          "write one that holds for all rows, e.g. by try_cast or try_divide"),
     _Kind(r"TIMESTAMP\(NANOS", "has times in nanoseconds, which Spark does not read",
           "give --conf spark.sql.legacy.parquet.nanosAsLong=true, or write microseconds"),
     _Kind(r"No space left on device|Disk quota exceeded", "there is no space left on a disk",
@@ -109,7 +113,7 @@ def told(error: BaseException) -> str | None:
     said = kind.said.format(**held.groupdict("")) if held else kind.said
     said = f"{where or 'a file'} {said}" if said.startswith(("has", "is ")) else said
     at = f" ({where})" if where and where not in said else ""
-    return f"{said.strip()}{at}: {kind.remedy}"
+    return f"{' '.join(said.split())}{at}: {kind.remedy}"
 
 
 def of_delta(error: BaseException) -> str | None:

@@ -9,12 +9,13 @@ import datetime
 import gzip
 import json
 import os
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dsir_spark import files, inputs, places, preflight, tables
+from dsir_spark import failures, files, inputs, places, preflight, tables
 from dsir_spark.errors import ColumnError, ConfigError, DataError, DSIRError, TableError
 from dsir_spark.job_options import JobOptions
 
@@ -321,8 +322,9 @@ def test_an_output_that_would_be_read_is_refused(spark, tmp_path, raw, output, m
     (tmp_path / "link").symlink_to(tmp_path / "p")
     given = JobOptions(raw=f"{tmp_path}/{raw}", output=f"{tmp_path}/{output}")
     refused = pytest.raises(ConfigError, match="lie one in the other")
-    with refused if meet else contextlib.nullcontext():
-        preflight.resolved(spark, given)
+    for named in (given, given.model_copy(update={"raw": f"JSON.`{given.raw}`"})):
+        with refused if meet else contextlib.nullcontext():
+            preflight.resolved(spark, named)
 
 
 @pytest.fixture(scope="module")
@@ -390,6 +392,16 @@ def test_predicates_that_change_are_refused(spark, tmp_path, predicate, said):
     met = contextlib.nullcontext() if said is None else pytest.raises(ColumnError, match=said)
     with met:
         inputs.open_input(spark, str(tmp_path / "r.jsonl"), None, "raw", predicate)
+
+
+@pytest.mark.parametrize(("predicate", "said"), [
+    ("1 / id > 0", r"row: \[DIVIDE_BY_ZERO\]"), ("text > 5", r"row: .*CAST_INVALID_INPUT.* 'a b'"),
+])  # fmt: skip
+def test_expressions_that_fail_for_a_row_are_told(spark, predicate, said):
+    rows = spark.sql("SELECT 0 AS id, 'a\nb' AS text FROM range(1)")
+    with pytest.raises(Exception) as met:
+        rows.where(predicate).write.format("noop").mode("overwrite").save()
+    assert re.match(f"an expression fails for a {said}.*: write one that", failures.told(met.value))
 
 
 def test_what_delta_does_not_store_is_known(spark, tmp_path):
