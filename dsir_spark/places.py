@@ -22,6 +22,8 @@ _NAME_PART = r"(?:`(?:[^`]|``)+`|[^\s/\\:*?.`]+)"
 _TABLE_NAME = re.compile(rf"{_NAME_PART}(?:\.{_NAME_PART}){{1,2}}")
 _OF_SPARK = re.compile("_(delta_|change_data|spark_metadata|symlink_|temporary)")
 _METADATA = re.compile("_(common_)?metadata")  # folders that Spark looks into all the same
+# As SQL names the table, or the files, of a path.
+_OF_PATH = re.compile(r"(?i)(?:delta|parquet|json|csv|text)\.`(.*/.*)`")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -43,9 +45,9 @@ def resolved(spark: SparkSession, place: str) -> str:
     something that Spark can list; a table name is quoted where it must be.
     """
     if not is_path(place):
-        if not (named := re.fullmatch(r"(?i)delta\.`(.*/.*)`", place)):
+        if not (named := re.fullmatch(_OF_PATH, place)):
             return quoted_name(place)
-        place = named[1].replace("``", "`")  # as SQL names the table of a path
+        place = named[1].replace("``", "`")
     if place.startswith("file:"):
         place = re.sub("^file:/*", "/", place)
     if not _SCHEME.match(place):
