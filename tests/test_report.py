@@ -16,7 +16,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from dsir_spark import DSIR, dsir, labels, report
-from dsir_spark.errors import DataError
+from dsir_spark.errors import DataError, TableError
 from dsir_spark.job_options import JobOptions
 from dsir_spark.local_rows import from_arrow, to_arrow
 from dsir_spark.options import FitOptions, ResampleOptions
@@ -285,6 +285,11 @@ def test_nothing_of_a_document_is_markup(done):
 
 def test_without_examples_no_text_is_on_the_page(done, tmp_path):
     facts = report.gather(**done.run, examples=0)
+    report.write(facts, "", str(tmp_path / "page.html"))
+    (tmp_path / "page.html").rename(tmp_path / "other.html")
+    with pytest.raises(TableError, match=r"page\.json is there without one"):
+        report.write(facts, "", str(tmp_path / "page.html"))
+    (tmp_path / "other.html").rename(tmp_path / "page.html")
     report.write(facts, "", str(tmp_path / "page.html"))
     for name in ("page.html", "page.json"):
         shown = (tmp_path / name).read_text(encoding="utf-8")

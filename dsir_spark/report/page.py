@@ -42,6 +42,9 @@ def write(facts: Facts | ScoreFacts, output: str, html: str | None = None) -> st
     if html is None:
         local = Path(output).is_dir()
         html = str(Path(output) / "report.html") if local else "dsir-report.html"
+    elif (beside := Path(html).with_suffix(".json")).exists() and not Path(html).exists():
+        raise TableError(f"the facts are written beside the page, and {beside} is there without "
+                         "one: give the page another name")  # fmt: skip
     page, text = Path(html), render(facts.to_dict())
     try:
         page.write_text(text, encoding="utf-8", errors="replace")
