@@ -7,6 +7,7 @@ columns that options name. Texts are read once, where the selected documents are
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from dsir_spark import inputs, places, rejecting, report, tables
 from dsir_spark.columns import (
     COPIES,
     TARGET,
+    as_text,
     check_column,
     check_copies_column,
     check_id_column,
@@ -68,6 +70,10 @@ def select(
     put_on_record(run, {"raw": raw, **({} if pool is raw else {"scores": pool})})
     _check(options, raw, pool)
     cutting = _shared(spark, options)
+    if isinstance(options.group_share, str) and isinstance(cutting.quotas, dict):
+        known = {value: round(share, 12) for value, share in cutting.quotas.items()}  # type: ignore
+        told = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+        run.facts["target"] = json.dumps({"group_share": {"shares": told}})
     run.begin()
     if not run.done(SCORES):
         check_ids_of(run, pool, str(options.id_column), "raw" if pool is raw else "scores")
@@ -197,7 +203,7 @@ def _shares_of_target(spark: SparkSession, options: SelectJobOptions) -> dict[st
     (place,), column = options.target.values(), str(options.group_column)
     target = open_input(spark, place, options.target_format, "target").frame
     check_column(target, column, "target", "group_column")
-    values = target.where(quoted(column).isNotNull()).groupBy(quoted(column).cast("string"))
+    values = target.where(quoted(column).isNotNull()).groupBy(as_text(target, column))
     return {str(value): float(n) for value, n in values.count().limit(_MAX_SHARES).collect()}
 
 
@@ -213,7 +219,7 @@ def _shares_at(spark: SparkSession, place: str, column: str) -> dict[str, float]
     table = open_input(spark, places.resolved(spark, place), None, "group_share").frame
     check_column(table, column, "group_share", "group_column")
     check_column(table, "share", "group_share", "the column")
-    rows = table.select(quoted(column).cast("string"), quoted("share").cast("double"))
+    rows = table.select(as_text(table, column), quoted("share").cast("double"))
     return {str(v): s for v, s in rows.limit(_MAX_SHARES).collect() if s is not None}
 
 

@@ -245,6 +245,12 @@ def test_what_was_rejected_is_told_by_the_stage_it_left_at(spark, data, tmp_path
     assert copied == {r["id"] for r in documents() if r["rating"] is not None} - {*first.values()}
 
 
+def test_shares_of_bytes_are_named_as_quotas_are(spark, tmp_path):
+    place = str(tmp_path / "shares.parquet")
+    pq.write_table(pa.table({"kind": [b"\xc8", b"a"], "share": [3.0, 1.0]}), place)
+    assert score_job._shares_at(spark, place, "kind") == {"C8": 3.0, "a": 1.0}
+
+
 class Killed(BaseException):
     """Stands for the end of the process: nothing catches it."""
 
@@ -252,6 +258,8 @@ class Killed(BaseException):
 @pytest.mark.parametrize("name", ["scores", "selected"])
 def test_a_run_that_died_is_gone_on_with(spark, data, tmp_path, monkeypatch, name):
     write = tables.write
+    (tmp_path / "s.json").write_text('{"web": 1, "news": 1}')
+    shared = {"group_column": "topic", "group_share": str(tmp_path / "s.json")}
 
     def killed(frame, place, **more):
         version = write(frame, place, **more)
@@ -261,12 +269,16 @@ def test_a_run_that_died_is_gone_on_with(spark, data, tmp_path, monkeypatch, nam
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(tables, "write", killed)
-        run(spark, data, tmp_path, report=False)
+        run(spark, data, tmp_path, report=False, **shared)
     (line,) = runs.listing(spark, str(tmp_path))
     assert f"not ended, wrote scores{', selected' if name == 'selected' else ''}" in line
     with pytest.raises(TableError, match=r"that has not ended .*seed was 3 and is 4"):
-        run(spark, data, tmp_path, seed=4)
-    facts = run(spark, data, tmp_path, report=False)
+        run(spark, data, tmp_path, seed=4, **shared)
+    (tmp_path / "s.json").write_text('{"web": 2, "news": 1}')
+    with pytest.raises(TableError, match=r"has not ended .* and target changed since"):
+        run(spark, data, tmp_path, report=False, **shared)
+    (tmp_path / "s.json").write_text('{"web": 1, "news": 1}')
+    facts = run(spark, data, tmp_path, report=False, **shared)
     assert len(tables.records(spark, str(tmp_path / name))) == 1
     assert facts["funnel"]["selected"] == len(ids(delta(spark, tmp_path, "selected"))) == 30
     (line,) = runs.listing(spark, str(tmp_path))
