@@ -355,7 +355,7 @@ class DSIRModel(Model):
             Of a run that selected by the model, the latest of them: its options become parameters,
             its numbers metrics, what it read inputs with their versions.
         page : str, optional
-            Its report, an artifact; by default `report.html` under a local output.
+            That run's report, an artifact; by default `report.html` of a local output, if it is.
         registered_model_name : str, optional
             Register the model under this name.
 

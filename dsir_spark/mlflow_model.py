@@ -40,7 +40,7 @@ def log(
             f"tokenizer {model.config.tokenizer} is a function, which a served model may not name"
         )
     row = _row(model, output, spark or tables.active_session()) if output else {}
-    page = page or _page(output)
+    page = page or _page(output, row)
     if page and not Path(page).is_file():
         raise ConfigError(f"page {page} is no file")
     import mlflow
@@ -82,10 +82,11 @@ def _row(model: Model, output: str, spark: SparkSession) -> dict[str, Any]:
     return row
 
 
-def _page(output: str | None) -> str | None:
-    """The report of a local output, where there is one."""
+def _page(output: str | None, row: Mapping[str, Any]) -> str | None:
+    """The report of a local output, where there is one and it is this run's."""
     found = Path(output.removeprefix("file:"), "report.html") if output else None
-    return str(found) if found and found.is_file() else None
+    own = found and found.is_file() and row["run_id"] in found.read_text(encoding="utf-8")
+    return str(found) if own else None
 
 
 def _shown(value: Any) -> str:
@@ -96,7 +97,9 @@ def _shown(value: Any) -> str:
 def _numbers(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """The numbers of a run: `kl_reduction/<target>`, `funnel/<stage>`, `seconds/<stage>`, ..."""
     for name, found in row.items():
-        for key, number in found.items() if isinstance(found, dict) else ():
+        if name == "contaminated" or not isinstance(found, dict):
+            continue  # ids of texts are no names of metrics: of any characters, and not MLflow's
+        for key, number in found.items():
             if number is not None and math.isfinite(number):
                 yield f"{name}/{key}", float(number)
 

@@ -100,7 +100,7 @@ def test_a_run_is_logged_with_its_options_numbers_inputs_and_page(spark, frames,
         "num_to_sample": 20, "min_example_length": 5, "num_buckets": 97, "report": False,
     })  # fmt: skip
     row = job.run_all(spark, options)
-    (output / "report.html").write_text("<p>", encoding="utf-8")
+    (output / "report.html").write_text(f"<p>{row['run_id']}", encoding="utf-8")
     model = DSIRModel.load(str(output / "model"), spark=spark)
     info = model.to_mlflow(str(output), registered_model_name="mix", spark=spark)
     run = mlflow.get_run(info.run_id)
@@ -118,6 +118,10 @@ def test_a_run_is_logged_with_its_options_numbers_inputs_and_page(spark, frames,
     assert "report.html" in [f.path for f in mlflow.MlflowClient().list_artifacts(info.run_id)]
     assert mlflow.pyfunc.load_model("models:/mix/1").metadata.metadata == {
         "dsir_spark_fingerprint": model.fingerprint}  # fmt: skip
+    # The page of another run, as before a `resample --no-report`; ids that name no metric.
+    assert mlflow_model._page(str(output), {"run_id": "0" * 32}) is None
+    numbers = {"contaminated": {"q?1": 2}, "funnel": {"read": 3}}
+    assert dict(mlflow_model._numbers(numbers)) == {"funnel/read": 3.0}
     with pytest.raises(TableError, match="has selected by this model"):
         DSIR(num_buckets=7).fit(*frames).to_mlflow(str(output), spark=spark)
     with pytest.raises(ConfigError, match=r"page .*nowhere\.html is no file"):
