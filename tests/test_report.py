@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import re
@@ -342,6 +343,8 @@ def test_what_is_wrong_is_told(spark, frames, tmp_path):
     run = finished(
         spark, tmp_path, raw, frames[1], num_to_sample=70, method="top_k", num_buckets=9_000
     )
+    fitted = dataclasses.replace(run["model"].raw, num_documents=60)  # raw has grown since
+    run["model"] = dataclasses.replace(run["model"], raw=fitted)
     facts = report.gather(**run, page=False)
     found = {w.name: w for w in facts.warnings}
     assert found["contamination"].found == 3 and (

@@ -41,12 +41,15 @@ _TEXTS = 100  # that documents are contaminated by, named in the report
 _COUNTED = ("raw", "candidates", "selected")
 
 
-def gather_fit(model: Model, options: ResampleOptions, targets: Frames) -> FitFacts:
+def gather_fit(
+    model: Model, options: ResampleOptions, targets: Frames, rows: int | None = None
+) -> FitFacts:
     """What is known before raw is weighed: of counts, and of a sample of the targets' texts.
 
     Parameters
     ----------
     targets : by name, those whose texts can be read
+    rows : of raw that were weighed; None: as many as were there to fit on
     """
     config, p_raw = model.config, distribution(model.raw.counts)
     counted = {n: (f, float(model.targets[n].num_documents)) for n, f in targets.items()}
@@ -59,13 +62,15 @@ def gather_fit(model: Model, options: ResampleOptions, targets: Frames) -> FitFa
         auc = model.classifiers[name].facts["auc"] if model.classifiers else None
         found.append(facts.FitTarget(name, missed, kl, cjk, auc))
     smoothed = config.target_dirichlet_smoothing != 0 or config.target_laplace_smoothing > 0
-    there_is, unit = model.raw.num_documents, "documents"
+    fitted, unit = model.raw.num_documents, "documents"
+    there_is = fitted / model.fitted_share if rows is None else float(rows)
     if options.sized:
         # How much there is of another size than tokens nobody has counted.
-        there_is, unit = 0 if options.size_column else model.raw.num_tokens, "tokens"
+        each = 0 if options.size_column else model.raw.num_tokens / max(1, fitted)
+        there_is, unit = there_is * each, "tokens"
     return FitFacts(
         tuple(found), smoothed or options.method == "match", config.tokenizer,
-        float(options.budget), there_is / model.fitted_share, unit, read,
+        float(options.budget), there_is, unit, read,
     )  # fmt: skip
 
 
@@ -121,7 +126,8 @@ def gather(
     page : what only a page shows too: histograms, curves, n-grams, examples
     """
     if fit is None:
-        fit = gather_fit(model, selection.options, targets)  # type: ignore[arg-type]
+        rows = selection.funnel["read"]  # more than were fitted on, where raw has grown since
+        fit = gather_fit(model, selection.options, targets, rows)  # type: ignore[arg-type]
     if weighed is None:
         own = [c for c in composition if c in weights.columns]
         weighed = gather_weights(model, selection, weights, targets, own)
