@@ -157,10 +157,15 @@ def test_facts_of_all_kinds_of_runs(spark, frames, tmp_path, case):
     chosen = dict(case)
     raw, food, law = frames
     targets = {"food": food, "law": law} if chosen.pop("several", False) else food
+    if "id_column" in case:  # copies that another value comes with
+        raw = raw.union(raw.withColumn(COLUMN, F.lit("0")))
     run = finished(spark, tmp_path, raw, targets, **chosen)
     model, selection, weights = run["model"], run["selection"], run["weights"]
     facts = report.gather(**run)
     found = facts.selection.targets
+    (column,), of = facts.weights.composition, run["selected"].groupBy(f"`{COLUMN}`")
+    assert {r["value"]: r["selected"] for r in column.rows if r["selected"]} == dict(
+        of.count().collect())  # fmt: skip
     sizes = selection.size or selection.num_documents
     pool = documents(raw, model.config)
     of_id = model.id_name

@@ -131,6 +131,10 @@ def gather(
     if weighed is None:
         own = [c for c in composition if c in weights.columns]
         weighed = gather_weights(model, selection, weights, targets, own)
+    if selection.pool.ids_from_content:  # which of the copies was written the weights do not know
+        own = [c.column for c in weighed.composition]
+        counted = compositions(own, weights, selected, selection.is_candidate())
+        weighed = replace(weighed, composition=counted)
     weighed = _composed(weighed, composition, raw, selected)
     sample: candidates.Sample = weighed.sample
     shown, wanted = None, dict.fromkeys(sample.ids, 0)
