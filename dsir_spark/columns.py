@@ -134,6 +134,13 @@ def hashed(df: DataFrame, name: str) -> Column:
     return F.when(value.isNotNull(), F.struct(*own))
 
 
+def summable(size: Column) -> Column:
+    """A size, rounded up (bigint); null where it is none that can be summed."""
+    # Any number can be a double, which tells whole ones apart up to 2^53; a NaN is the greatest.
+    number = size.cast("double")
+    return F.when((number >= 0) & (number < F.lit(2.0**53)), F.ceil(size).cast("bigint"))
+
+
 def as_text(df: DataFrame, name: str) -> Column:
     """A column's values as strings; of bytes that are no text, their hexadecimal digits."""
     value, text = quoted(name), quoted(name).cast("string")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 import struct
 from unittest import mock
@@ -307,6 +308,15 @@ def test_match_on_spark(spark):
     best = matched.best_mean(histogram, ngrams)
     bound = bound_of(learnt.matchings["target"], of_target, of_raw, best, ngrams)
     assert sample < match and 0.5 * bound < match <= bound
+
+
+@pytest.mark.spark
+def test_a_budget_of_sizes_is_a_share_of_those_that_are_some(spark):
+    sizes = [3.2, 6.0, None, -9.0, math.nan, math.inf, math.inf, 2.0**53]
+    raw = spark.createDataFrame([(s,) for s in sizes], "size double")
+    options = {"num_tokens_to_sample": 5, "size_column": "size"}
+    none = mock.Mock()
+    assert matching._wanted(raw, ResampleOptions.checked(options), none, 1.0) == 0.5
 
 
 @pytest.mark.spark

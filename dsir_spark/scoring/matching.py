@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from dsir_spark.columns import check_size_column, quoted
+from dsir_spark.columns import check_size_column, quoted, summable
 from dsir_spark.errors import DataError
 from dsir_spark.features import buckets
 from dsir_spark.options import FitOptions, ResampleOptions
@@ -103,7 +103,7 @@ def _wanted(
     if options.size_column is None:
         return options.budget * fitted_share / max(1, of_raw.num_tokens)
     check_size_column(raw, options.size_column, "raw")
-    row = raw.agg(F.sum(F.ceil(quoted(options.size_column)))).first()
+    row = raw.agg(F.sum(summable(quoted(options.size_column)).cast("decimal(38,0)"))).first()
     total: Any = row[0] if row is not None else None
     return float(options.budget / max(1, total or 0))
 

@@ -22,6 +22,7 @@ from dsir_spark.columns import (
     found,
     hashable,
     quoted,
+    summable,
     wraps,
 )
 from dsir_spark.errors import ColumnError
@@ -38,8 +39,6 @@ FEW_TARGETS = 8
 OWN = "__dsir_own"  # the id itself, where ID, which breaks ties, is of another order
 VALUE, COPY, MEMBER = "__dsir_value", "__dsir_copy", "__dsir_member_of"
 FOR = "__dsir_target"  # position of the target that a row goes to (int), or null
-# Sizes are below it: up to there doubles tell whole numbers apart, and a bigint holds a thousand.
-LARGEST = 2.0**53
 CANDIDATE = 0  # the stage of rows that have not left the funnel; those that have are below
 OVER = -1
 
@@ -115,7 +114,7 @@ class Pool:
         reasons = [self.ids.isNull(), *(condition for _, condition in self.stages)]
         reasons.append(_no_number([score.cast("double") for score in self.scores.values()]))
         if sized and self.size is not None:
-            reasons.append(~F.coalesce(self.has_size(), F.lit(False)))
+            reasons.append(summable(self.size).isNull())
         first = -len(self.stage_names)
         found = [F.when(reason, F.lit(first + i)) for i, reason in enumerate(reasons)]
         return F.coalesce(*found, F.lit(CANDIDATE))
@@ -125,16 +124,10 @@ class Pool:
         scores = zip(self.scores.values(), temperatures, strict=True)
         return [s.cast("double") if t == 1.0 else s.cast("double") / F.lit(t) for s, t in scores]
 
-    def has_size(self) -> Column:
-        """Is the size one that can be summed? Told by doubles, to which any number can be cast."""
-        assert self.size is not None
-        size = self.size.cast("double")
-        return (size >= 0) & (size < F.lit(LARGEST))  # a NaN is the greatest number
-
     def whole_size(self) -> Column:
         """Size of a row (bigint), rounded up; 0 where it is none."""
         assert self.size is not None
-        return F.when(self.has_size(), F.ceil(self.size).cast("bigint")).otherwise(F.lit(0))
+        return F.coalesce(summable(self.size), F.lit(0))
 
     def drops_copies(self, options: SelectOptions) -> bool:
         """Are copies no candidates?"""
