@@ -9,6 +9,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BeforeValidator, Field
 from typing_extensions import Self
 
@@ -51,6 +52,23 @@ Scores = Annotated[
     dict[str, Text],
     BeforeValidator(lambda v: {ALONE: v} if isinstance(v, str) else by_text(v)),
 ]
+
+
+class Loader(yaml.SafeLoader):
+    """YAML whose numbers and dates stay texts as written, for the option's type to read."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - the name is yaml's
+        first: [(tag, form) for tag, form in forms if tag.endswith((":bool", ":null", ":merge"))]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                said = f"the key {key.value} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 class JobOptions(ResampleOptions, FitOptions):

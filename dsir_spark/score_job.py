@@ -10,7 +10,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -33,8 +34,9 @@ from dsir_spark.columns import (
     refuse_columns,
 )
 from dsir_spark.errors import ColumnError, ConfigError, TableError
+from dsir_spark.fields import by_text
 from dsir_spark.inputs import Input, open_input
-from dsir_spark.job_options import SelectJobOptions
+from dsir_spark.job_options import Loader, SelectJobOptions
 from dsir_spark.preflight import (
     check_ids_of,
     check_named_columns,
@@ -209,18 +211,34 @@ def _shares_of_target(spark: SparkSession, options: SelectJobOptions) -> dict[st
 
 def _shares_at(spark: SparkSession, place: str, column: str) -> dict[str, float]:
     """The shares in a file of a mapping, or in a table."""
-    if place.endswith((".json", ".yaml", ".yml")) and os.path.isfile(place):
-        try:
+    place, pairs = places.at_home(place), None
+    if not (place.endswith((".json", ".yaml", ".yml")) and os.path.isfile(place)):
+        table = open_input(spark, places.resolved(spark, place), None, "group_share").frame
+        check_column(table, column, "group_share", "group_column")
+        check_column(table, "share", "group_share", "the column")
+        rows = table.select(as_text(table, column), quoted("share").cast("double"))
+        pairs = rows.limit(_MAX_SHARES + 1).collect()
+    try:
+        if pairs is not None:
+            found = by_text(_once(pairs))
+        else:
             with open(place, encoding="utf-8") as file:
-                found = yaml.safe_load(file)  # JSON is YAML
-            return {str(value): float(share) for value, share in found.items()}
-        except (yaml.YAMLError, ValueError, TypeError, AttributeError, OSError):
-            raise ConfigError(f"group_share {place} must map values to numbers") from None
-    table = open_input(spark, places.resolved(spark, place), None, "group_share").frame
-    check_column(table, column, "group_share", "group_column")
-    check_column(table, "share", "group_share", "the column")
-    rows = table.select(as_text(table, column), quoted("share").cast("double"))
-    return {str(v): s for v, s in rows.limit(_MAX_SHARES).collect() if s is not None}
+                # (JSON is YAML, but for the halves that it writes some characters in.)
+                found = (json.load(file, object_pairs_hook=_once) if place.endswith(".json")
+                         else by_text(yaml.load(file, Loader)))  # fmt: skip
+        return {value: float(share) for value, share in found.items()}
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, OSError) as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"group_share {place} must map values to numbers: {why}") from None
+
+
+def _once(pairs: Sequence[Any]) -> dict[Any, Any]:
+    """The mapping of pairs; a ValueError where one of them would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs) or len(pairs) > _MAX_SHARES:
+        twice = [key for key, n in Counter(key for key, _ in pairs).items() if n > 1]
+        raise ValueError(f"{twice[0]!r} is given twice" if twice else f"over {_MAX_SHARES} values")
+    return found
 
 
 def _scores(options: SelectJobOptions, raw: Input, pool: Input) -> DataFrame:

@@ -13,29 +13,12 @@ from typing import Any
 import yaml
 
 from dsir_spark.errors import ConfigError, TableError
-from dsir_spark.job_options import JobOptions
+from dsir_spark.job_options import JobOptions, Loader
 
 _SCHEME_OR_GLOB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|.*[*?{\[]")
 # Where one of these is set, a path need not be on this machine.
 _ELSEWHERE = ("PYSPARK_GATEWAY_PORT", "HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_CONF_DIR",
               "DATABRICKS_RUNTIME_VERSION")  # fmt: skip
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose numbers and dates stay texts as written, for the option's type to read."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - the name is yaml's
-        first: [(tag, form) for tag, form in forms if tag.endswith((":bool", ":null", ":merge"))]
-        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key, _ in node.value:
-            if keys.count(key.value) > 1:
-                said = f"the key {key.value} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: str) -> dict[str, Any]:
@@ -48,7 +31,7 @@ def read_yaml(path: str) -> dict[str, Any]:
     """
     try:
         with open(path, encoding="utf-8") as file:
-            found = yaml.load(file, _Loader)  # of the safe kind: it makes plain values only
+            found = yaml.load(file, Loader)  # of the safe kind: it makes plain values only
     except OSError as error:
         raise ConfigError(f"config {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -695,4 +695,4 @@ def test_the_package_is_the_command():
 
 
 def test_yaml_is_read_by_a_loader_that_makes_plain_values_only():
-    assert issubclass(startup._Loader, yaml.SafeLoader)
+    assert issubclass(startup.Loader, yaml.SafeLoader)

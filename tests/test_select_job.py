@@ -319,6 +319,30 @@ def test_mistakes_are_one_line_and_nothing_is_written(spark, data, tmp_path, giv
     assert not (tmp_path / "out" / "scores").exists()
 
 
+@pytest.mark.parametrize(
+    "name, text, said",
+    [
+        ("a.yaml", "007: 3\n1e6: 1\n2_0: 1\n", {"007": 3.0, "1e6": 1.0, "2_0": 1.0}),
+        ("a.json", json.dumps({"\U0001f600": 1}), {"\U0001f600": 1.0}),
+        ("a.yaml", "no: 3\nen: 1\n", "key False is no text; write it in quotes: 'no'"),
+        ("a.yaml", "law: 1\nlaw: 9\n", "the key law is given twice"),
+        ("a.json", '{"law": 1, "law": 9}', "'law' is given twice"),
+        ("a.csv", "topic,share\nlaw,1\nlaw,9\n", "'law' is given twice"),
+        ("a.csv", "topic,share\nlaw,1\n,9\n", "key None is no text"),
+        ("a.csv", "topic,share\nlaw,1\ncode,\n", "must map values to numbers"),
+    ],
+)
+def test_a_file_of_shares_says_what_is_written(spark, tmp_path, monkeypatch, name, text, said):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    if isinstance(said, dict):
+        assert score_job._shares_at(spark, f"~/{name}", "topic") == said
+        return
+    with pytest.raises(ConfigError, match=said) as caught:
+        score_job._shares_at(spark, f"~/{name}", "topic")
+    assert "\n" not in str(caught.value)
+
+
 def test_names_that_are_taken(spark, data, tmp_path, monkeypatch):
     rows = [{"id": i, "score": float(i), "target": "x"} for i in range(9)]
     folder = tmp_path / "data"

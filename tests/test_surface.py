@@ -68,7 +68,7 @@ MAY_IMPORT = {
     "changes": "errors failures places",
     "additions": f"{_MODEL} job_options failures dsir inputs preflight changes",
     "increments": f"{_MODEL} job_options dsir inputs runs preflight changes additions plans",
-    "score_job": f"{_MODEL} job_options dsir report inputs runs preflight rejecting",
+    "score_job": f"{_MODEL} job_options fields dsir report inputs runs preflight rejecting",
     "reporting": f"{_MODEL} failures job_options dsir report inputs runs score_job",
     "job": f"{_MODEL} job_options dsir report inputs runs preflight rejecting plans "
            "increments score_job reporting labels",
