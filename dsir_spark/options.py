@@ -166,8 +166,8 @@ class SelectOptions(Options):
         "not named compete for the rest. raw: every value keeps its share of the candidates.",
         "raw (as in raw) or a mapping of values to shares from 0 to 1, or to {min, max}")
     quota_shortfall: Literal["fill", "report"] = _select(
-        "fill", "Where a value has too few documents for its share: the others fill it, or it "
-        "stays open.")
+        "fill", "Where a value has too few documents for its share: values below their "
+        "largest share, and those not named, fill it, or it stays open.")
 
     @property
     def sized(self) -> bool:
