@@ -225,7 +225,8 @@ def whole_documents(model: Model, raw: DataFrame, selected: DataFrame, share: fl
     found = selected.groupBy(ids.alias(_OF)).agg(
         F.count("*").alias(NUM_CHUNKS_SELECTED), F.first("num_chunks").alias("num_chunks")
     )
-    found = found.where(F.col(NUM_CHUNKS_SELECTED) >= F.lit(share) * F.col("num_chunks"))
+    # A quotient is rounded as the share was: 7 of 25 are 0.28, but 0.28 * 25 is above 7.
+    found = found.where(F.col(NUM_CHUNKS_SELECTED) / F.col("num_chunks") >= F.lit(share))
     # Text is not shuffled: the ids go to it, unless they are too many to be sent around.
     few = selected.count() <= SENT_IDS
     joined = with_ids(raw, model.config).join(

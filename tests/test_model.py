@@ -87,6 +87,9 @@ def test_chunks_are_weighed_and_selected(frames):
               if n >= 0.5 * sum(c.startswith(f"{i}#") for c in chunks)}  # fmt: skip
     assert {r["id"]: r["num_selected_chunks"] for r in whole} == wanted
     assert all(r["text"] == texts[r["id"]] for r in whole)
+    one = raw.where(raw["id"] == rows[0]["id"]).withColumn("num_chunks", F.lit(25))
+    seven = one.withColumn("n", F.explode(F.sequence(F.lit(1), F.lit(7))))
+    assert whole_documents(model, raw, seven, 0.28).count() == 1  # 0.28 * 25 is a double above 7
     matched = model.resample(raw, **{**options, "method": "match"}, match_steps=3)
     assert matched.count() == 40
 
