@@ -112,6 +112,8 @@ def test_warnings_of_one_kind_are_one_entry_worst_first():
     with pytest.warns(checks.CheckWarning) as told:
         checks.tell(found)
     assert len(told) == 1
+    (worse,) = checks.found(selected(kl=-0.2, random=-0.1))  # of match, too
+    assert "give method match" not in worse.remedy
     said = "have source 'w\ufffdb', 20% of raw.*quotas on source"
     with pytest.warns(checks.CheckWarning, match=said):
         checks.tell(checks.found(weighed(shares=(0.95, 0.2))))

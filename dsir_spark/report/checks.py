@@ -159,7 +159,8 @@ RULES: dict[type, tuple[Rule, ...]] = {
             lambda f, t: None if None in (t.kl_reduction, t.kl_reduction_random)
             else t.kl_reduction - t.kl_reduction_random, "<", 0.0,
             "The selection for {t.called} is further from it than a random one of equal size.",
-            "Whole documents are drawn to extremes: give method match, or look at the examples."),
+            "Methods sample and top_k draw whole documents to extremes, match does not: look at "
+            "the examples."),
         Rule("taught_less", "targets",
             lambda f, t: t.held_out.random - t.held_out.selected if t.held_out else None, "<", 0.0,
             "A compressor that has read the selection for {t.called} needs more bits for its "
