@@ -164,6 +164,7 @@ def test_no_row_that_a_cut_takes_is_passed_over(spark, method):
 def test_apportion_is_whole_fair_and_free_of_order():
     assert apportion(10, [1, 1, 1], ["a", "b", "c"]) == [4, 3, 3]
     assert apportion(10, [1, 1, 1], ["c", "b", "a"]) == [3, 3, 4]
+    assert apportion(1, [1, 1], ["None", None]) == apportion(1, [1, 1], [None, "None"])[::-1]
     assert apportion(0, [2, 1], ["a", "b"]) == [0, 0]
     assert apportion(5, [0.0, 0.0], ["a", "b"]) == [0, 0]
     assert sum(apportion(99_999, [0.1, 0.7, 0.2], "abc")) == 99_999

@@ -45,6 +45,11 @@ def row_bytes(targets: int) -> int:
     return 8 * targets + 72
 
 
+def by_name(name: str | None) -> tuple[str, bool]:
+    """What orders names: null, a value of a quota column too, beside the text `None`, before it."""
+    return str(name), name is not None
+
+
 def apportion(budget: int, shares: Sequence[float], names: Sequence[str | None]) -> list[int]:
     """Whole rows (or sizes) for each target, by largest remainder, ties by name: order-free."""
     total = sum(shares)
@@ -52,7 +57,7 @@ def apportion(budget: int, shares: Sequence[float], names: Sequence[str | None])
         return [0] * len(shares)
     exact = [budget * share / total for share in shares]
     whole = [int(x) for x in exact]
-    order = sorted(range(len(shares)), key=lambda t: (whole[t] - exact[t], str(names[t])))
+    order = sorted(range(len(shares)), key=lambda t: (whole[t] - exact[t], by_name(names[t])))
     for t in order[: budget - sum(whole)]:
         whole[t] += 1
     return whole

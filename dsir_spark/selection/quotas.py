@@ -20,7 +20,7 @@ from dsir_spark.columns import COPIES
 from dsir_spark.errors import DataError
 from dsir_spark.options import SelectOptions
 from dsir_spark.score_options import ScoreOptions
-from dsir_spark.selection.allocation import Rule, apportion
+from dsir_spark.selection.allocation import Rule, apportion, by_name
 from dsir_spark.selection.cuts import GROUP, KEY, Cut, exact_cuts, nothing, reached
 from dsir_spark.selection.keys import may_reach
 from dsir_spark.selection.pool import FEW_TARGETS, FOR, ID, KEYS, NOISE, RANKS, VALUE
@@ -189,7 +189,7 @@ def _amounts_of(counted: Mapping[str | None, int], options: SelectOptions) -> di
         raise DataError(
             f"quotas as in raw need a column of at most {_MAX_VALUES} values; {column} has more"
         )
-    return {value: counted[value] for value in sorted(counted, key=str)}
+    return {value: counted[value] for value in sorted(counted, key=by_name)}
 
 
 def _budgets_of(
