@@ -122,8 +122,7 @@ class Run:
         return self.options.overwrite or self.command == "resample" or adds
 
     def _refuse_existing(self) -> None:
-        checked = [MODEL, WEIGHTS, SELECTED] if self.command == "run" else WRITES[self.command]
-        taken = [name for name in checked if self.there[name] is not None]
+        taken = [name for name in WRITES[self.command] if self.there[name] is not None]
         if not taken:
             return
         output, differences = self.options.output, self._differences()

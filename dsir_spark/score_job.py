@@ -206,7 +206,10 @@ def _shares_of_target(spark: SparkSession, options: SelectJobOptions) -> dict[st
     target = open_input(spark, place, options.target_format, "target").frame
     check_column(target, column, "target", "group_column")
     values = target.where(quoted(column).isNotNull()).groupBy(as_text(target, column))
-    return {str(value): float(n) for value, n in values.count().limit(_MAX_SHARES).collect()}
+    found = values.count().limit(_MAX_SHARES + 1).collect()
+    if len(found) > _MAX_SHARES:
+        raise ConfigError(f"group_column {column} of the target has over {_MAX_SHARES} values")
+    return {str(value): float(n) for value, n in found}
 
 
 def _shares_at(spark: SparkSession, place: str, column: str) -> dict[str, float]:

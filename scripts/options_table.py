@@ -32,7 +32,8 @@ of the first tables, a keyword in Python. Flags win over the file, the file over
 name that is unknown, a value out of range and options that contradict each other are told
 together, before Spark starts. A file may hold options of all commands.
 
-Where an option is a mapping or a list, its flag is repeated (`--target a=PATH --target b=PATH`).
+Where an option is a mapping or a list, its flag is repeated (`--target a=PATH --target b=PATH`);
+`--group-share` takes a file of one.
 In YAML, numbers and dates mean what is written (`1e6`, `007`), also as keys. What YAML reads as
 true, false or null (`no`, `on`, `~`) is no text: `'no'` in quotes is.
 """

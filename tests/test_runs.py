@@ -281,6 +281,9 @@ def test_what_is_not_ours_is_left_alone(spark, data, tmp_path):  # noqa: F811
     (tmp_path / "single" / "model").write_text("a file of somebody")
     with pytest.raises(TableError, match="holds files that are no table of Delta"):
         run(spark, options(data, tmp_path / "single"))
+    spark.range(1).write.format("delta").save(str(tmp_path / "theirs" / "rejected"))
+    with pytest.raises(TableError, match="already holds rejected of an earlier run: give --over"):
+        run(spark, options(data, tmp_path / "theirs"))
     (tmp_path / "file").write_text("x")
     for output in (tmp_path / "file" / "out", "/proc/none/out"):
         with pytest.raises(TableError, match=r"cannot write .*: no table can be made there"):
