@@ -45,7 +45,8 @@ _GONE = "the JVM is gone"
 _KINDS = (
     # (Our own expressions are no text that Spark parses, or do not fail.)
     _Kind(r"(?s:(?P<what>\[[A-Z_.]+\] (?:(?!SQLSTATE).){1,200})(?:(?!SQLSTATE).)*"
-          r"SQLSTATE: (?:22|P0)\w+\s+== SQL)", "an expression fails for a row: {what}",
+          r"(?:SQLSTATE: (?:22|P0)\w+|bypass this error\.)\s+== SQL)",
+          "an expression fails for a row: {what}",
           "write one that holds for all rows, e.g. by try_cast or try_divide"),
     _Kind(r"TIMESTAMP\(NANOS", "has times in nanoseconds, which Spark does not read",
           "give --conf spark.sql.legacy.parquet.nanosAsLong=true, or write microseconds"),

@@ -398,9 +398,14 @@ def test_predicates_that_change_are_refused(spark, tmp_path, predicate, said):
     ("1 / id > 0", r"row: \[DIVIDE_BY_ZERO\]"), ("text > 5", r"row: .*CAST_INVALID_INPUT.* 'a b'"),
 ])  # fmt: skip
 def test_expressions_that_fail_for_a_row_are_told(spark, predicate, said):
-    rows = spark.sql("SELECT 0 AS id, 'a\nb' AS text FROM range(1)")
-    with pytest.raises(Exception) as met:
-        rows.where(predicate).write.format("noop").mode("overwrite").save()
+    before = spark.conf.get("spark.sql.ansi.enabled")
+    spark.conf.set("spark.sql.ansi.enabled", "true")  # as Spark 4 has it
+    try:
+        rows = spark.sql("SELECT 0 AS id, 'a\nb' AS text FROM range(1)")
+        with pytest.raises(Exception) as met:
+            rows.where(predicate).write.format("noop").mode("overwrite").save()
+    finally:
+        spark.conf.set("spark.sql.ansi.enabled", before)
     assert re.match(f"an expression fails for a {said}.*: write one that", failures.told(met.value))
 
 
