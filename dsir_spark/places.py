@@ -126,7 +126,7 @@ def seen(spark: SparkSession, place: str) -> files.Seen | None:
             skipped += [n for n in hidden if n[0] == "_" and not _OF_SPARK.match(n)]
             folders[:] = [n for n in folders if n not in hidden]
             for name in names:
-                if _is_hidden(name) or name.endswith("._COPYING_"):
+                if _is_hidden(name):
                     skipped += [name] if name[0] == "_" and files.extension(name) else []
                     continue
                 path = os.path.join(folder, name)
@@ -153,7 +153,8 @@ def _walked(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
 
 def _is_hidden(name: str) -> bool:
     """Does Spark skip a file or folder of this name?"""
-    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+    marked = name.startswith("_") and "=" not in name
+    return marked or name.startswith(".") or name.endswith("._COPYING_")
 
 
 def local(spark: SparkSession, place: str) -> str | None:

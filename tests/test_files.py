@@ -241,7 +241,8 @@ def test_files_that_change_are_seen(spark, tmp_path, monkeypatch):
 NAMES_OF_FILES = (
     "a.jsonl", "b.JSONL.gz", "below/c.jsonl", "k=1/d.jsonl", "_k=1/e.jsonl", "_below/f.jsonl",
     "_metadata_of/g.jsonl", "_metadata", "_common_metadata", "_x.jsonl", "_SUCCESS", ".x.jsonl",
-    ".git/h", "a b%20.jsonl", "co:lon.jsonl", "[z]{q}*?#.jsonl", "x._COPYING_", "empty.jsonl",
+    ".git/h", "a b%20.jsonl", "co:lon.jsonl", "[z]{q}*?#.jsonl", "x._COPYING_",
+    "y._COPYING_/z.jsonl", "empty.jsonl",
 )  # fmt: skip
 
 
