@@ -62,11 +62,12 @@ class Files:
 class Seen(NamedTuple):
     """What Spark finds under a path of this machine.
 
-    files : bytes of each, and when it changed, in nanoseconds since 1970, by its path for Spark
+    files : bytes of each, and when it changed, in nanoseconds since 1970, by its path for Spark;
+        None where only Spark can tell
     skipped : names of data that it skips, as they begin with _
     """
 
-    files: dict[str, tuple[int, int]]
+    files: dict[str, tuple[int, int]] | None
     skipped: list[str]
 
 
@@ -184,7 +185,7 @@ def _hashed(
 ) -> Iterable[tuple[str, int, int]]:  # fmt: skip
     """Path, bytes and hash of each file."""
     own = "path", "length", _hash().alias("hash")
-    if seen is None:
+    if seen is None or seen.files is None:
         table = to_arrow(listed(spark, place).select(*own))
         return zip(*[column.to_pylist() for column in table.columns], strict=True)
     sizes = [size for size, _ in seen.files.values()]

@@ -55,7 +55,7 @@ class Input:
         place, kind = self.identity["place"], self.identity["format"]
         spark = self.frame.sparkSession
         seen = places.seen(spark, place)
-        if seen is not None and seen == self.seen:
+        if seen is not None and seen.files is not None and seen == self.seen:
             return
         facts = files.find(spark, place, kind, place, seen).facts
         if facts != {name: self.identity[name] for name in facts}:

@@ -113,13 +113,14 @@ def nothing_at(spark: SparkSession, place: str, within: str = "") -> bool:
 def seen(spark: SparkSession, place: str) -> files.Seen | None:
     """What Spark finds under a path of this machine; its own look is a job, after each pass too.
 
-    None where that is not known so: of patterns, of names that are no Unicode, and of what is not
-    on this machine, or not to be read there.
+    None of patterns, and of what is not on this machine. Of a folder with names that are no
+    Unicode, or with what cannot be looked at, what is skipped is known, and no files.
     """
     top = local(spark, place)
-    if top is None or top != place:
+    if top is None or top != place or not os.path.exists(top):
         return None
-    found, skipped = dict[str, tuple[int, int]](), []
+    found: dict[str, tuple[int, int]] | None = {}
+    skipped: list[str] = []
     try:
         for folder, folders, names in _walked(top):
             hidden = [n for n in folders if _is_hidden(n) and not _METADATA.match(n)]
@@ -129,14 +130,26 @@ def seen(spark: SparkSession, place: str) -> files.Seen | None:
                 if _is_hidden(name):
                     skipped += [name] if name[0] == "_" and files.extension(name) else []
                     continue
-                path = os.path.join(folder, name)
-                path.encode()
-                of = os.stat(path)
-                if of.st_size:  # Spark takes no empty ones
-                    found[f"file:{path}"] = of.st_size, of.st_mtime_ns
-    except (OSError, UnicodeError):  # a pattern too, and what goes while it is looked at
-        return None
+                found = _with(found, os.path.join(folder, name))
+    except OSError:  # a folder that cannot be read, or goes meanwhile
+        found = None
     return files.Seen(found, sorted(skipped))
+
+
+def _with(
+    found: dict[str, tuple[int, int]] | None, path: str
+) -> dict[str, tuple[int, int]] | None:  # fmt: skip
+    """Files with one more; None where it, or one before it, cannot be told."""
+    if found is None:
+        return None
+    try:
+        path.encode()
+        of = os.stat(path)
+    except (OSError, UnicodeError):
+        return None
+    if of.st_size:  # Spark takes no empty ones
+        found[f"file:{path}"] = of.st_size, of.st_mtime_ns
+    return found
 
 
 def _walked(top: str) -> Iterator[tuple[str, list[str], list[str]]]:

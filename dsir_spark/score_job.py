@@ -197,6 +197,8 @@ def _shared(spark: SparkSession, options: SelectJobOptions) -> ScoreOptions:
         shares = _shares_of_target(spark, options)
     elif isinstance(shares, str) and shares != "raw":
         shares = _shares_at(spark, shares, str(options.group_column))
+    if len(shares) > _MAX_SHARES:
+        raise ConfigError(f"group_share has over {_MAX_SHARES:,} values")
     return own.sharing(shares)
 
 
@@ -207,8 +209,6 @@ def _shares_of_target(spark: SparkSession, options: SelectJobOptions) -> dict[st
     check_column(target, column, "target", "group_column")
     values = target.where(quoted(column).isNotNull()).groupBy(as_text(target, column))
     found = values.count().limit(_MAX_SHARES + 1).collect()
-    if len(found) > _MAX_SHARES:
-        raise ConfigError(f"group_column {column} of the target has over {_MAX_SHARES} values")
     return {str(value): float(n) for value, n in found}
 
 
@@ -238,9 +238,9 @@ def _shares_at(spark: SparkSession, place: str, column: str) -> dict[str, float]
 def _once(pairs: Sequence[Any]) -> dict[Any, Any]:
     """The mapping of pairs; a ValueError where one of them would be lost."""
     found = dict(pairs)
-    if len(found) < len(pairs) or len(pairs) > _MAX_SHARES:
-        twice = [key for key, n in Counter(key for key, _ in pairs).items() if n > 1]
-        raise ValueError(f"{twice[0]!r} is given twice" if twice else f"over {_MAX_SHARES} values")
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{twice!r} is given twice")
     return found
 
 

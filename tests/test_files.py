@@ -261,14 +261,14 @@ def test_files_on_this_machine_are_those_that_spark_finds(spark, tmp_path, place
 
 
 def test_what_this_machine_cannot_tell_is_asked_of_spark(spark, tmp_path):
-    made(tmp_path, {"\u00e9.jsonl": JSONL, "s/a.jsonl": JSONL})
+    made(tmp_path, {"\u00e9.jsonl": JSONL, "s/a.jsonl": JSONL, "s/_b.jsonl": JSONL})
     assert len(places.seen(spark, str(tmp_path)).files) == 2
     for place in ("s/*.jsonl", "s/../s", "none"):
         assert places.seen(spark, f"{tmp_path}/{place}") is None
     for name, to in ((b"\xff.jsonl", b"a.jsonl"), (b"gone", b"none")):
         link = os.path.join(os.fsencode(tmp_path / "s"), name)
         os.symlink(to, link)
-        assert places.seen(spark, f"{tmp_path}/s") is None
+        assert places.seen(spark, f"{tmp_path}/s") == (None, ["_b.jsonl"])
         os.unlink(link)
 
 

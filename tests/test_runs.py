@@ -52,7 +52,7 @@ def undisturbed(spark, done):  # noqa: F811
 
 # (Before a table is written as after the one before it.)
 @pytest.mark.parametrize(
-    ("name", "after"), [("model", False), ("weights", True), ("selected", True)]
+    ("name", "after"), [("model", False), ("model", True), ("weights", True), ("selected", True)]
 )
 def test_a_run_that_died_is_gone_on_with(
     spark, data, tmp_path, monkeypatch, caplog, undisturbed, name, after  # noqa: F811

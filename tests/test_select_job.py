@@ -78,7 +78,7 @@ CASES = {
 # Ids are sent to the scan of raw, or joined with it where they are many.
 @pytest.mark.parametrize(
     ("name", "sent"),
-    [(name, 0 if name in ("several", "quotas by size") else score_job.SENT_IDS) for name in CASES],
+    [*((name, score_job.SENT_IDS) for name in CASES), ("several", 0), ("quotas by size", 0)],
 )
 def test_the_command_selects_what_the_function_does(
     spark, data, tmp_path, monkeypatch, name, sent
