@@ -21,11 +21,10 @@ from dsir_spark.errors import DataError, TableError
 from dsir_spark.features import Decontamination
 from dsir_spark.inputs import Input, open_input
 from dsir_spark.job_options import JobOptions
-from dsir_spark.preflight import (
+from dsir_spark.preflight import check_columns, open_decontamination
+from dsir_spark.recorded import (
     MAKING,
-    check_columns,
     model_of_record,
-    open_decontamination,
     open_raw,
     refuse_other_weights,
     weights_of_record,

@@ -38,15 +38,17 @@ from dsir_spark.options import FitOptions, ResampleOptions
 from dsir_spark.preflight import (
     check_columns,
     check_ids,
-    method_of_record,
-    model_of_record,
     named_targets,
     open_decontamination,
     open_inputs,
-    open_raw,
-    refuse_foreign_weights,
     resolved,
     weighed,
+)
+from dsir_spark.recorded import (
+    method_of_record,
+    model_of_record,
+    open_raw,
+    refuse_foreign_weights,
     weights_of_record,
 )
 from dsir_spark.runs import (

@@ -63,14 +63,16 @@ MAY_IMPORT = {
     "inputs": "errors columns files reading places tables labels",
     "runs": "errors job_options places tables history labels",
     "preflight": f"{_MODEL} job_options dsir inputs runs",
+    "recorded": f"{_MODEL} job_options dsir inputs runs preflight",
     "rejecting": "columns report inputs selection",
     "plans": "errors options features",
     "changes": "errors failures places",
     "additions": f"{_MODEL} job_options failures dsir inputs preflight changes",
-    "increments": f"{_MODEL} job_options dsir inputs runs preflight changes additions plans",
+    "increments": f"{_MODEL} job_options dsir inputs runs preflight recorded changes additions "
+                  "plans",
     "score_job": f"{_MODEL} job_options fields dsir report inputs runs preflight rejecting",
     "reporting": f"{_MODEL} failures job_options dsir report inputs runs score_job",
-    "job": f"{_MODEL} job_options dsir report inputs runs preflight rejecting plans "
+    "job": f"{_MODEL} job_options dsir report inputs runs preflight recorded rejecting plans "
            "increments score_job reporting labels",
     "published": f"{_MODEL} job_options dsir report inputs reporting",
     "startup": "errors job_options places",
