@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -21,8 +22,8 @@ from dsir_spark.scoring.model import Model
 M = TypeVar("M", bound=Model)
 _TASK_NUMBERS = 4_000_000  # that a task writes, in a second or so
 _SCHEMA = (
-    "target string, step int, num_ngrams bigint, threshold double, counts array<bigint>, "
-    "raw_share double"
+    "target string, step int, num_ngrams bigint, threshold double, buckets array<int>, "
+    "counts array<bigint>, raw_share double"
 )
 
 
@@ -48,32 +49,39 @@ def as_frame(model: Model, spark: SparkSession) -> DataFrame:
     """The steps of matched selection, a row a step.
 
     Columns: `target`, `step` (from 0), `num_ngrams` (the budget), `threshold` (mean of p_target / q
-    over a document's n-grams), `counts` (array<bigint>, n-grams taken by bucket), `raw_share` (of
-    raw in q; tables of before it have no such column: 0).
+    over a document's n-grams), `buckets` (array<int>, rising, those of which n-grams were taken),
+    `counts` (array<bigint>, how many of each), `raw_share` (of raw in q).
     """
-    rows = [
-        (name, t, step.num_ngrams, step.threshold, step.counts, m.raw_share)
-        for name, m in model.matchings.items()
-        for t, step in enumerate(m.steps)
-    ]
-    names = ("target", "step", "num_ngrams", "threshold", "counts", "raw_share")
+    rows = []
+    for name, m in model.matchings.items():
+        for t, step in enumerate(m.steps):
+            # Most are empty: all numbers of sixty targets took seven seconds to write.
+            used = np.flatnonzero(step.counts)
+            numbers = used.astype(np.int32), step.counts[used]
+            rows.append((name, t, step.num_ngrams, step.threshold, *numbers, m.raw_share))
+    names = [column.split()[0] for column in _SCHEMA.split(", ")]
     columns = dict(zip(names, map(pa.array, zip(*rows, strict=True)), strict=True))
-    found, wanted = pa.table(columns), 1 + len(rows) * model.config.num_buckets // _TASK_NUMBERS
+    found = pa.table(columns)
+    wanted = 1 + len(columns["counts"].values) // _TASK_NUMBERS
     # Spark makes a task of each batch.
     batches = found.to_batches(max_chunksize=-(-len(rows) // wanted))
     return from_arrow(spark, pa.Table.from_batches(batches), _SCHEMA).coalesce(wanted)
 
 
 def load_matchings(model: M, place: str, *, spark: SparkSession, version: int | None = None) -> M:
-    """The model with the steps of a table of `as_frame`'s rows."""
+    """The model with the steps of a table of `as_frame`'s rows; tables of before it have numbers
+    of all buckets, and some no `raw_share`, which was 0."""
     frame = tables.read(spark, place, version=version)
     if "raw_share" not in frame.columns:
         frame = frame.withColumn("raw_share", F.lit(0.0))
     steps: dict[str, list[Step]] = {name: [] for name in model.targets}
     parts = dict[str, float]()
     for r in sorted(with_arrays(frame), key=lambda r: r["step"]):
-        step = Step(r["threshold"], r["counts"], r["num_ngrams"])
-        steps[r["target"]].append(step)
+        counts = r["counts"]
+        if "buckets" in r:
+            counts = np.zeros(model.config.num_buckets, np.int64)
+            counts[r["buckets"]] = r["counts"]
+        steps[r["target"]].append(Step(r["threshold"], counts, r["num_ngrams"]))
         parts[r["target"]] = r["raw_share"]
     found = {name: Matching(tuple(own), parts[name]) for name, own in steps.items()}
     return dataclasses.replace(model, matchings=found)

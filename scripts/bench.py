@@ -31,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,24 +45,29 @@ from dsir_spark import DSIR, features, selection
 from dsir_spark.demo_data import build_demo_data
 from dsir_spark.features import FeatureSpec, tokenizers
 from dsir_spark.options import SelectOptions
+from dsir_spark.scoring.documents import spec_of
 from dsir_spark.scoring.linear import Linear
 from dsir_spark.scoring.passes import _text_udf
 from dsir_spark.selection import keys
 from dsir_spark.session import build_session
 
+SCAN = "Spark: scan in the JVM"
 ROWS = "Spark: scan and Arrow hand-over, rows"
 COLUMN = "Spark: scan and Arrow hand-over, column"
+# The hand-over in rows with what the kernels do, of which nothing is given back.
+SCORED, COUNTED = f"{ROWS}, and weighed", f"{ROWS}, and counted"
+WEIGH, FIT = "Spark: weigh", "Spark: fit"
 
 # Ratios claimed in README and docs/performance.md; `--check` fails under a third of each.
 CLAIMS = {
     ("kernel: weigh, xxhash64", "reference: weigh"): 150,
     ("kernel: weigh, sha256", "reference: weigh"): 10,
     ("Spark: transform", "reference: weigh"): 60,
-    ("Spark: weigh", "reference: weigh"): 60,
-    ("Spark: fit", "reference: weigh"): 60,
+    (WEIGH, "reference: weigh"): 60,
+    (FIT, "reference: weigh"): 60,
     ("Spark: transform", COLUMN): 0.5,
-    ("Spark: weigh", ROWS): 0.5,
-    ("Spark: fit", ROWS): 0.5,
+    (WEIGH, ROWS): 0.5,
+    (FIT, ROWS): 0.5,
 }
 
 PARTS = ("reference", "kernels", "tokenizers", "passes", "cuts", "scores")
@@ -82,6 +88,7 @@ class Table:
         self.rounds = rounds
         self.rates: dict[str, list[float]] = {}  # of each round
         self.pairs: list[tuple[str, str]] = []
+        self.starting = 0.0  # seconds that Python workers take
 
     def measure(
         self, label: str, amount: float, unit: str, run: Callable[[], object], warm_up: bool = True
@@ -162,6 +169,7 @@ def bench(options: argparse.Namespace, folder: Path) -> None:
         cuts(table, spark, options.rows)
     if "scores" in options.parts:
         by_score(table, spark, options.rows)
+    whereabouts(table)
     ratios(table, options.check)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     java = Path(f"/proc/{spark.sparkContext._gateway.proc.pid}/status")
@@ -287,6 +295,14 @@ def passes(
         for batch in batches:
             yield pa.RecordBatch.from_struct_array(nothing(batch.column(0)))
 
+    def after(use: Callable[[pa.Array], object]) -> Any:
+        def used(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                use(batch.column(0))
+                yield pa.RecordBatch.from_struct_array(nothing(batch.column(0)))
+
+        return raw.mapInArrow(used, pair)
+
     pair = T.StructType([T.StructField("a", T.DoubleType()), T.StructField("b", T.DoubleType())])
     to_column = raw.select(_text_udf(nothing, pair)(F.col("text")).alias("r"))
     to_rows = raw.mapInArrow(nothing_in_rows, pair)
@@ -301,18 +317,25 @@ def passes(
     classified = dataclasses.replace(model, classifiers={"target": learnt})
     classified = classified.weigh(named, text_hash=False)
     decontaminated = model.decontaminate(target).weigh(named, text_hash=False)
+    spec, numbers = spec_of(model.config), learnt.table[:, None]
+    scored = after(lambda texts: features.score(texts, numbers, spec))
+    counted_only = after(lambda texts: features.count_ngrams(texts, spec))
     runs = {
-        "Spark: scan in the JVM": lambda: consume(raw.select(F.octet_length("text"))),
+        SCAN: lambda: consume(raw.select(F.octet_length("text"))),
         COLUMN: lambda: consume(to_column),
         "Spark: transform": lambda: consume(transformed),
         ROWS: lambda: consume(to_rows),
-        "Spark: weigh": lambda: consume(weighed),
+        SCORED: lambda: consume(scored),
+        WEIGH: lambda: consume(weighed),
         "Spark: weigh, with hashes of the texts": lambda: consume(with_hashes),
         "Spark: weigh, with a classifier": lambda: consume(classified),
         "Spark: weigh, decontaminated": lambda: consume(decontaminated),
-        "Spark: fit": lambda: DSIR().fit(raw, target),
+        COUNTED: lambda: consume(counted_only),
+        FIT: lambda: DSIR().fit(raw, target),
     }
     table.measure_together(megabytes, "MB", runs)
+    few = few.withColumn("id", F.monotonically_increasing_id())
+    table.starting = starting(spark, lambda: consume(model.weigh(few, text_hash=False)))
     setting = "spark.sql.execution.arrow.maxRecordsPerBatch"
     usual = spark.conf.get(setting)
     for size in (500, 30_000):
@@ -330,6 +353,36 @@ def passes(
                   lambda: consume(counted.select("f1", "f2")))  # fmt: skip
     table.rounds = rounds
     scratch.cleanup()
+
+
+def starting(spark, run: Callable[[], object]) -> float:
+    """Seconds that new Python workers take until they can weigh: the first query less the next."""
+    setting, seconds = "spark.sql.execution.pyspark.udf.faulthandler.enabled", []
+    run()
+    spark.conf.set(setting, "true")  # part of what Spark knows workers by, so that it starts others
+    for _ in range(2):
+        begin = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - begin)
+    spark.conf.unset(setting)
+    return seconds[0] - seconds[1]
+
+
+def whereabouts(table: Table) -> None:
+    """Where the time of a pass goes, in parts that add up; differences within each round."""
+    steps = {WEIGH: (SCAN, ROWS, SCORED, WEIGH), FIT: (SCAN, ROWS, COUNTED, FIT)}
+    if FIT not in table.rates:
+        return
+    parts = ("scan in the JVM", "hand-over to Python and back", "kernel", "all else: result, plan")
+    found = {}
+    for label, own in steps.items():
+        seconds = np.array([1e3 / np.array(table.rates[step]) for step in own])
+        found[label] = np.median(np.diff(seconds, axis=0, prepend=0), axis=1)
+    print("\n| seconds a GB, all cores | weigh | fit |\n|---|---:|---:|")
+    for part, *own in zip(parts, *found.values(), strict=True):
+        print(f"| {part} | {own[0]:.2f} | {own[1]:.2f} |")
+    print(f"| together | {found[WEIGH].sum():.2f} | {found[FIT].sum():.2f} |")
+    print(f"\nNew workers take {table.starting:.1f} s, once, which is in none of these.")
 
 
 def made_weights(spark, rows: int):
@@ -427,8 +480,8 @@ def by_score(table: Table, spark, rows: int) -> None:
 
 def ratios(table: Table, check: bool) -> None:
     print("\n| ratio | median | from | to |\n|---|---:|---:|---:|")
-    pairs = [*CLAIMS, ("Spark: weigh", COLUMN), *table.pairs,
-             ("Spark: weigh", "Spark ML: RegexTokenizer + NGram + HashingTF")]  # fmt: skip
+    pairs = [*CLAIMS, (WEIGH, COLUMN), *table.pairs,
+             (WEIGH, "Spark ML: RegexTokenizer + NGram + HashingTF")]  # fmt: skip
     failed = []
     for over, under in pairs:
         if over not in table.rates or under not in table.rates:

@@ -56,7 +56,8 @@ step: from 0
 num_ngrams: budget of the step, in n-grams of the sample it learnt from
 threshold: documents of at least this score were taken
 raw_share: of raw in what was brought near to the target
-counts: n-grams taken, by bucket"""
+buckets: those of which n-grams were taken, rising
+counts: how many of each"""
 RUNS = """run_id: of both rows of a run
 command: run, fit, weigh, resample or select
 started_at: UTC

@@ -319,6 +319,10 @@ def test_a_budget_of_sizes_is_a_share_of_those_that_are_some(spark):
     assert matching._wanted(raw, ResampleOptions.checked(options), none, 1.0) == 0.5
 
 
+def as_bits(steps):
+    return [(s.threshold, s.num_ngrams, s.counts.tolist()) for s in steps]
+
+
 @pytest.mark.spark
 def test_steps_are_the_same_from_memory_and_from_texts(spark, monkeypatch):
     """For several targets, in any partitioning; and a table of them comes back as it was."""
@@ -334,19 +338,20 @@ def test_steps_are_the_same_from_memory_and_from_texts(spark, monkeypatch):
     place = str(spark.conf.get("spark.sql.warehouse.dir")) + "/match"
     tables.write(as_frame(found[0], spark), place, overwrite=True)
     found.append(load_matchings(model, place, spark=spark))
-    # Steps of before raw had a part in what they brought near to the target.
-    old = f"{place}_old"
-    tables.write(as_frame(found[0], spark).drop("raw_share"), old, overwrite=True)
+    # Steps of before raw had a part in what they brought near to the target, all numbers of them.
+    old, steps = f"{place}_old", {name: m.steps for name, m in found[0].matchings.items()}
+    rows = [(name, t, s.num_ngrams, s.threshold, s.counts.tolist())
+            for name, own in steps.items() for t, s in enumerate(own)]  # fmt: skip
+    names = "target string, step int, num_ngrams bigint, threshold double, counts array<bigint>"
+    tables.write(spark.createDataFrame(rows, names), old, overwrite=True)
     without = load_matchings(model, old, spark=spark).matchings["two"]
-    assert (without.raw_share, len(without.steps)) == (0.0, 3)
+    assert without.raw_share == 0.0 and as_bits(without.steps) == as_bits(steps["two"])
     monkeypatch.setattr(matching, "HELD", 0)
     found.append(learn_matchings(model, raw.coalesce(1), options))
-    for other in found[1:]:
-        for name in targets:
-            pairs = zip(found[0].matchings[name].steps, other.matchings[name].steps, strict=True)
-            for a, b in pairs:
-                assert (a.threshold, a.num_ngrams) == (b.threshold, b.num_ngrams)
-                assert (a.counts == b.counts).all() and 0 < a.counts.sum() < 15_000
+    for name in targets:
+        own, *others = [as_bits(each.matchings[name].steps) for each in found]
+        assert all(other == own for other in others)
+        assert all(0 < sum(counts) < 15_000 for _, _, counts in own)
     none = ResampleOptions.checked({**OPTIONS, "min_example_length": 1000})
     with pytest.raises(DataError, match="no document has 1000 tokens"):
         learn_matchings(model, raw, none)
