@@ -38,11 +38,34 @@ _READERS = (r"at org\.apache\.(parquet\.|hadoop\.io\.compress\.|spark\.sql\.exec
 # Where Python failed on a worker: the last line of its stack, which names the exception.
 _PYTHON = re.compile(r"PythonException.*^(?!org\.|java)(?:\w+\.)*(\w+(?:Error|Exception))\b",
                      re.S | re.M)  # fmt: skip
-_OF_DISK = ("OSError", "PermissionError", "FileNotFoundError", "MemoryError")
+# What it names that is of the machine it runs on, and not of ours.
+_OF_MACHINE = ("OSError", "PermissionError", "FileNotFoundError", "MemoryError",
+               "_ArrayMemoryError", "ModuleNotFoundError", "PySparkImportError",
+               "PySparkRuntimeError")  # fmt: skip
 _DELTA = re.compile(r"(?:[\w.]+: )?(\[DELTA_\w+\][^\n]{,300})")
 _GONE = "the JVM is gone"
 # The first that fits, from the special to the general.
 _KINDS = (
+    _Kind(r"(?P<what>No module named '[\w.]+'|\[PACKAGE_NOT_INSTALLED\][^\n]{,99})",
+          "a worker's Python lacks a package: {what}",
+          "install dsir-spark there, or start by scripts/submit.sh"),
+    _Kind(r'(?P<what>\[PYTHON_VERSION_MISMATCH\][^\n,]{,150}|Cannot run program "[^"]*")',
+          "a worker has no such Python as the driver: {what}",
+          "name one that all machines have by PYSPARK_PYTHON"),
+    _Kind(r"(?P<what>ExecutorLostFailure[^\n]{1,200}|Python worker exited unexpectedly|Job \d+ "
+          r"cancelled|SparkContext was shut down)",
+          "a job was ended from outside: {what}", "logs say why; if memory was too small, give "
+          "fewer cores, or on a cluster --conf spark.executor.memoryOverhead=4g"),
+    _Kind(r'(?P<what>No FileSystem for scheme "?[\w-]+"?|Class [\w.]+FileSystem not found)',
+          "Spark lacks what reads such a store: {what}", "give its package of the version of "
+          "Spark's Hadoop, and its scheme, e.g. s3a: and "
+          "--conf spark.jars.packages=org.apache.hadoop:hadoop-aws:VERSION"),
+    _Kind(r"(?P<what>java\.net\.(Connect|UnknownHost|NoRouteToHost)Exception: [^\n;]{1,99}"
+          r"|failed to connect to all addresses|DNS resolution failed)",
+          "a machine cannot be reached: {what}", "check its address, and the network"),
+    _Kind(r"(?P<what>\[DELTA_(UNSUPPORTED_FEATURES_FOR_READ|INVALID_PROTOCOL_VERSION)\]"
+          r"[^\n]{,200})", "a table asks for another Delta: {what}",
+          "read it by the Delta that wrote it, or drop the feature there"),
     # (Our own expressions are no text that Spark parses, or do not fail.)
     _Kind(r"(?s:(?P<what>\[[A-Z_.]+\] (?:(?!SQLSTATE).){1,200})(?:(?!SQLSTATE).)*"
           r"(?:SQLSTATE: (?:22|P0)\w+|bypass this error\.)\s+== SQL)",
@@ -77,7 +100,7 @@ _KINDS = (
     _Kind(r"ConcurrentAppend|ConcurrentDelete|ConcurrentModification|ConcurrentWrite"
           r"|MetadataChanged|ProtocolChanged|DELTA_CONCURRENT", "another run wrote the same table",
           "let one run end before the next begins"),
-    _Kind(r"OutOfMemoryError|Java heap space", "Spark's memory is too small for this job",
+    _Kind(r"MemoryError|Java heap space", "memory is too small for this job",
           "give --conf spark.driver.memory=8g (SPARK_DRIVER_MEMORY) or smaller --num-buckets"),
     _Kind(_GONE, "Spark's process ended before its job did",
           "if its memory was too small, give --conf spark.driver.memory=8g (SPARK_DRIVER_MEMORY)"),
@@ -96,12 +119,12 @@ def told(error: BaseException) -> str | None:
     """The line for a failure that the user can put right; None for one that is ours.
 
     Words alone prove nothing: what Python raised, here or on a worker, counts only where it is of
-    the system's.
+    the system's, or of what a machine lacks.
     """
     messages = list(_messages(error))
     whole = "\n".join(messages)
     python = _PYTHON.search(whole)
-    if not messages or (python is not None and python.group(1) not in _OF_DISK):
+    if not messages or (python is not None and python.group(1) not in _OF_MACHINE):
         return None
     kind = next((kind for kind in _KINDS if re.search(kind.pattern, whole)), None)
     if kind is None and "PythonException" not in whole and re.search(_READERS, whole):

@@ -516,6 +516,19 @@ def end_of_file():
         (lambda: on_python_worker("OSError: [Errno 28] No space left on device"), 2,
          ["error: there is no space left on a disk: make room, or name another folder with "
           "--conf spark.local.dir=FOLDER or --output"]),
+        (lambda: on_python_worker("ModuleNotFoundError: No module named 'numba'"), 2,
+         ["error: a worker's Python lacks a package: No module named 'numba': install "
+          "dsir-spark there, or start by scripts/submit.sh"]),
+        (lambda: on_python_worker("Python worker exited unexpectedly\njava.io.EOFException"), 2,
+         ["error: a job was ended from outside: Python worker exited unexpectedly: logs say why; "
+          "if memory was too small, give fewer cores, or on a cluster "
+          "--conf spark.executor.memoryOverhead=4g"]),
+        (lambda: on_python_worker("x.PySparkRuntimeError: [PYTHON_VERSION_MISMATCH] 3.9"), 2,
+         ["error: a worker has no such Python as the driver: [PYTHON_VERSION_MISMATCH] 3.9: name "
+          "one that all machines have by PYSPARK_PYTHON"]),
+        (lambda: MemoryError("of 9 GB"), 2,
+         ["error: memory is too small for this job: give --conf spark.driver.memory=8g "
+          "(SPARK_DRIVER_MEMORY) or smaller --num-buckets"]),
         (lambda: on_python_worker("KeyError: 'bucket does not exist'"), 1, None),
         (lambda: ValueError("boom"), 1, None),
         (lambda: ValueError("the array is corrupt: it does not exist"), 1, None),

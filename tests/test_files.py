@@ -410,6 +410,26 @@ def test_expressions_that_fail_for_a_row_are_told(spark, predicate, said):
     assert re.match(f"an expression fails for a {said}.*: write one that", failures.told(met.value))
 
 
+@pytest.mark.parametrize(("place", "said"), [
+    ("s3://bucket/raw", 'such a store: No FileSystem for scheme "s3": give its package'),
+    ("s3a://bucket/raw", r"such a store: Class \S+S3AFileSystem not found: give"),
+    ("TABLE", r"asks for another Delta: \[DELTA_UNSUPPORTED_FEATURES_FOR_READ\] .*: read it by"),
+])  # fmt: skip
+def test_what_this_spark_cannot_read_is_told(spark, tmp_path, place, said):
+    if place == "TABLE":
+        place = str(tmp_path / "table")
+        tables.write(spark.range(1), place)
+        asked = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": ["later"],
+                 "writerFeatures": ["later"]}  # fmt: skip
+        log = [{"commitInfo": {"operation": "SET TBLPROPERTIES"}}, {"protocol": asked}]
+        made(tmp_path, {f"table/_delta_log/{1:020}.json": lines(log)})
+        spark.catalog.clearCache()
+    with pytest.raises(Exception) as met:
+        inputs.open_input(spark, place, None, "raw")
+    told = str(met.value) if isinstance(met.value, DSIRError) else failures.told(met.value)
+    assert re.search(said, str(told))
+
+
 def test_what_delta_does_not_store_is_known(spark, tmp_path):
     frame = spark.range(1)
     whole = frame.selectExpr("id", "interval 1 day as i")
