@@ -48,7 +48,7 @@ def resolved(spark: SparkSession, place: str) -> str:
         if not (named := re.fullmatch(_OF_PATH, place)):
             return quoted_name(place)
         place = named[1].replace("``", "`")
-    if place.startswith("file:"):
+    if place.startswith("file:") and _files_are_default(spark):
         place = re.sub("^file:/*", "/", place)
     if not _SCHEME.match(place):
         if _on_this_machine(spark):
@@ -182,7 +182,17 @@ def _on_this_machine(spark: SparkSession) -> bool:
     # In this order: elsewhere each question is a message to a server, and the first one settles it.
     if not setting(spark, "spark.master").startswith("local"):
         return False
-    return (setting(spark, "spark.hadoop.fs.defaultFS") or "file:///").startswith("file:")
+    return _files_are_default(spark)
+
+
+def _files_are_default(spark: SparkSession) -> bool:
+    """Is a path without a scheme one of files, and not of a store that Hadoop is configured for?"""
+    context = getattr(spark, "_sc", None)
+    if context is not None:
+        given = str(context._jsc.hadoopConfiguration().get("fs.defaultFS"))
+    elif not (given := setting(spark, "spark.hadoop.fs.defaultFS")):  # all that a server tells
+        return setting(spark, "spark.master").startswith("local")
+    return given.startswith("file:")
 
 
 def _listed_folder(spark: SparkSession, place: str) -> str | None:

@@ -371,6 +371,20 @@ def test_a_store_is_no_path_of_this_machine(spark, store):
         raw.check_unchanged()
 
 
+def test_paths_are_of_the_store_that_hadoop_is_configured_for(spark, lake):
+    """By core-site.xml, say, of which Spark's own settings tell nothing."""
+    folder, conf = lake[0], spark.sparkContext._jsc.hadoopConfiguration()
+    before = conf.get("fs.defaultFS")
+    conf.set("fs.defaultFS", "viewfs:///")
+    try:
+        raw = inputs.open_input(spark, "/store/lake/t", None, "raw")
+        assert raw.identity["format"] == "delta" and raw.frame.count() == 3
+        here = places.resolved(spark, f"file:{folder}/plain/p")
+        assert inputs.open_input(spark, here, None, "raw").frame.count() == 4
+    finally:
+        conf.set("fs.defaultFS", before)
+
+
 CLOCK = r"\w+\(\) is another at each pass: write the date itself"
 
 
