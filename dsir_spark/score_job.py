@@ -141,7 +141,9 @@ def _given(options: SelectJobOptions) -> dict[str | None, Column]:
 
 def _kept(options: SelectJobOptions, pool: DataFrame) -> list[str]:
     """The columns that go along with ids and scores, as the pool spells them."""
-    return [c for c in kept_columns(pool, options) if c != found(pool, str(options.id_column))]
+    within = [] if options.normalize_within is None else [options.normalize_within]
+    own = found(pool, str(options.id_column))
+    return [c for c in kept_columns(pool, options, *within) if c != own]
 
 
 def _is_itself(options: SelectJobOptions, column: str) -> bool:
@@ -169,15 +171,16 @@ def _check(options: SelectJobOptions, raw: Input, pool: Input) -> None:
         check_text_column(raw.frame, options.text_column, "raw")
     if options.copies_column is not None:
         check_copies_column(pool.frame, options.copies_column, owner, "copies_column")
-    added = [*_named(options, "score").values()] if options.score else []
-    own = [c for c in added if not _is_itself(options, c)]
-    taken = [*_named(options, "normalized").values(), COPY_HASH, *own]
+    made = [*_named(options, "score").values()]  # without a score too
+    own = [c for c in made if not _is_itself(options, c)]
+    more = [] if options.names == (None,) else [TARGET]
+    more += [COPIES] if options.max_copies > 1 else []
+    taken = [*_named(options, "normalized").values(), COPY_HASH, *own, *more]
     taken += rejected.ADDED if options.rejected else []
     kept = [*map(quoted, _kept(options, pool.frame))]
     refuse_columns(pool.frame.select(quoted(id_column), *kept), taken, owner)
-    refuse_columns(raw.frame, own if pool is raw else added, "raw")
-    more = [] if options.names == (None,) else [TARGET]
-    refuse_columns(raw.frame, [*more, *([COPIES] if options.max_copies > 1 else [])], "raw")
+    added = (own if pool is raw else made) if options.score else []
+    refuse_columns(raw.frame, [*added, *more], "raw")
     refuse_unwritable(raw.frame, "raw")
     refuse_unwritable(pool.frame.select(*kept), owner)
 
@@ -249,11 +252,10 @@ def _scores(options: SelectJobOptions, raw: Input, pool: Input) -> DataFrame:
     id_column, given = str(options.id_column), _named(options, "score")
     columns = {id_column: quoted(id_column)}
     columns |= {given[name]: score for name, score in _given(options).items()}
-    columns |= {c: quoted(c) for c in _kept(options, pool.frame) if c not in columns}
+    there = {*map(str.lower, columns)}  # a score that is raw's own column, in any case
+    columns |= {c: quoted(c) for c in _kept(options, pool.frame) if c.lower() not in there}
     if (copied := options.copies_column) is not None:
         columns[COPY_HASH] = hashed(pool.frame, copied)
-    if (within := options.normalize_within) is not None:
-        columns.setdefault(str(found(pool.frame, within)), quoted(within))
     rows = pool.frame.select(*[column.alias(name) for name, column in columns.items()])
     if pool is not raw:
         ids = raw.frame.select(quoted(id_column).alias(_OF))

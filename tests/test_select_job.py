@@ -366,3 +366,30 @@ def test_names_that_are_taken(spark, data, tmp_path, monkeypatch):
         found = delta(spark, tmp_path / f"c{sent}", "selected").orderBy("id").collect()
         assert [r.asDict() for r in found] == rows[7:]
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("given, said", [
+    ({"score": None, "method": "random", "quota_column": "score", "quotas": "raw"}, "raw .* score"),
+    ({"score": {"a": "score", "b": "-score"}, "keep": ["target"], "scores": "SCORES"},
+     "scores .* target"),
+    ({"group_column": "COPIES", "group_share": "raw", "max_copies": 2, "scores": "SCORES"},
+     "scores .* copies"),
+    ({"score": "x", "normalize_score": "z", "normalize_within": "score", "scores": "SCORES"},
+     "scores .* score"),
+])  # fmt: skip
+def test_what_scores_keep_is_not_taken_for_what_is_made(spark, tmp_path, given, said):
+    rows = [{"id": i, "score": i % 2, "target": "x", "copies": 1, "x": 0.5 * i} for i in range(9)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "scored.parquet")
+    pq.write_table(pa.Table.from_pylist(rows).select(["id"]), tmp_path / "ids.parquet")
+    raw = "ids" if "scores" in given else "scored"
+    own = {"raw": f"{tmp_path}/{raw}.parquet", "score": "score", "num_to_sample": 4, **given}
+    own |= {"scores": f"{tmp_path}/scored.parquet"} if "scores" in given else {}
+    with pytest.raises(ColumnError, match=said.replace(" .* ", " already has a column ")):
+        run(spark, tmp_path, tmp_path / "out", **own)
+    assert not (tmp_path / "out" / "scores").exists()
+
+
+def test_a_score_that_is_kept_in_another_case(spark, tmp_path):
+    pq.write_table(pa.table({"id": range(9), "Score": range(9)}), tmp_path / "raw.parquet")
+    facts = run(spark, tmp_path, tmp_path / "out", score="Score", keep=["Score"], num_to_sample=2)
+    assert ids(delta(spark, tmp_path / "out", "selected")) == [7, 8] and facts["facts"].composition
