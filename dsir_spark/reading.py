@@ -104,7 +104,9 @@ def _typed(
     if found.after is None:
         return frame
     # Spark does not open the files that this rules out.
-    return frame.where(F.unix_micros("_metadata.file_modification_time") > found.after)
+    # By its own name a column of the user's would be found first, as it is on Spark 3.5.
+    known = getattr(frame, "metadataColumn", F.col)("_metadata")
+    return frame.where(F.unix_micros(known["file_modification_time"]) > found.after)
 
 
 def _merged(spark: SparkSession, found: Files, owner: str) -> tuple[T.StructType, list[str]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+import pyspark
 import pytest
 from test_end_to_end import COOKING, again, delta, documents, run, text, write_lines
 
@@ -50,7 +51,9 @@ class Grown:
             writer = frame.write.format("delta").mode("append").option("mergeSchema", True)
             writer.options(**self.properties).save(str(self.raw))
         elif self.kind == "parquet":
-            pq.write_table(pa.Table.from_pylist(rows), self.raw / name)
+            own = {} if pyspark.__version__.startswith("3") else {"_metadata": "of the user's"}
+            named = [{**row, **own} for row in rows]
+            pq.write_table(pa.Table.from_pylist(named), self.raw / name)
         elif self.kind == "csv":  # columns in another order in each file
             order = ["id", "text", "topic"] if n % 2 else ["topic", "id", "text"]
             pyarrow.csv.write_csv(pa.Table.from_pylist(rows).select(order), self.raw / name)
