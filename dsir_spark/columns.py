@@ -267,3 +267,12 @@ def refuse_columns(df: DataFrame, names: Sequence[str], owner: str = "the data")
             f"{owner} already has a column {', '.join(clash)}, which would be added: "
             "drop or rename it"
         )
+
+
+def refuse_own_names(df: DataFrame, owner: str) -> None:
+    """Raise a `ColumnError` if `df` has a column that is named as those made in passing are."""
+    if own := [c for c in df.columns if c.lower().startswith("__dsir")]:
+        raise ColumnError(
+            f"{owner} has a column {', '.join(own)}: names that begin with __dsir are kept for "
+            "columns made in passing: rename it"
+        )

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dsir_spark import files, labels, places, reading, tables
-from dsir_spark.columns import check_expression, quoted, setting
+from dsir_spark.columns import check_expression, quoted, refuse_own_names, setting
 from dsir_spark.errors import ColumnError, DataError, TableError
 
 _PARTS = 16  # of the ids that are counted, at least: a local session has two for all else
@@ -114,6 +114,7 @@ def open_input(
         beside = F.hash(quoted(other)) >= F.lit(-(1 << 31))
         dropped["unparsed"] = F.col(reading.UNPARSED).isNotNull() & beside
         frame = frame.where(F.col(reading.UNPARSED).isNull() & beside).drop(reading.UNPARSED)
+    refuse_own_names(frame, f"{owner} ({place})")
     if where is not None:
         frame = _kept(frame, where, owner)
         dropped["filtered"] = ~F.coalesce(F.expr(where), F.lit(False))

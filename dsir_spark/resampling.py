@@ -212,8 +212,8 @@ def _first_copies(chosen: DataFrame, id_column: str) -> DataFrame:
     """One row of each content id: the copies' own columns decide, whatever the partitioning."""
     columns = [quoted(c) for c in chosen.columns]
     copies = Window.partitionBy(quoted(id_column)).orderBy(F.to_json(F.struct(*columns)))
-    numbered = chosen.withColumn("__copy", F.row_number().over(copies))
-    return numbered.where("__copy = 1").select(*columns)
+    numbered = chosen.withColumn("__dsir_copy_number", F.row_number().over(copies))
+    return numbered.where("__dsir_copy_number = 1").select(*columns)
 
 
 def whole_documents(model: Model, raw: DataFrame, selected: DataFrame, share: float) -> DataFrame:

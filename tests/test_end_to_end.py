@@ -270,7 +270,8 @@ def test_ids_are_made_from_texts_copies_enter_once_and_broken_lines_are_counted(
 ):
     rng = random.Random(1)
     texts = [text(COOKING, rng) for _ in range(40)]
-    lines = [json.dumps({"text": t, "n": i}) for i, t in enumerate(texts + texts[:15])]
+    rows = [{"text": t, "n": i, "__copy": 7} for i, t in enumerate(texts + texts[:15])]
+    lines = [*map(json.dumps, rows)]
     raw = write_lines(tmp_path / "raw.jsonl", [*lines[:10], "{broken", *lines[10:]])
     target = write_lines(tmp_path / "target.txt", [" ".join(COOKING), "salt the soup"])
     chosen = options(data, tmp_path / "out", raw=raw, target=target, num_to_sample=40)
@@ -279,7 +280,8 @@ def test_ids_are_made_from_texts_copies_enter_once_and_broken_lines_are_counted(
     assert funnel["duplicate_text"] == 15
     selected = delta(spark, tmp_path / "out" / "selected")
     assert selected.count() == 40 == selected.select("text").distinct().count()
-    assert selected.columns[:3] == ["content_id", "n", "text"]
+    assert selected.columns[:4] == ["content_id", "__copy", "n", "text"]
+    assert selected.where("__copy = 7").count() == 40
 
 
 def test_tables_by_name(spark, data, tmp_path):

@@ -138,6 +138,8 @@ REFUSED = {
                                r"b\.parquet is broken or not of its format"),
     "an empty file first": ({"r/a.parquet": b"", "r/b.parquet": PARQUET}, "r",
                             r"a\.parquet is broken or not of its format"),
+    "a name of ours": ({"r.jsonl": '{"__dsir_of": 1}\n'}, "r.jsonl",
+                       r"raw \(.*r\.jsonl\) has a column __dsir_of: names that begin with __dsir"),
     "a colon": ({"r/10:00.jsonl": JSONL}, "r", "a file's name holds a colon"),
 }  # fmt: skip
 

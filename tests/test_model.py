@@ -61,6 +61,7 @@ def test_dirichlet_smoothing_is_the_formula(frames, plain):
 
 def test_chunks_are_weighed_and_selected(frames):
     raw, target = frames
+    raw = raw.withColumn("__at", F.lit(None).cast("int"))
     model = DSIR(num_buckets=97, ngrams=2, chunk_words=8).fit(raw, target)
     texts = {i: text for i, text, _ in corpus()[0]}
     chunks = {}

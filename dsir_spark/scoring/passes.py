@@ -123,18 +123,18 @@ def chunked(
     rows = inner.select(
         *others,
         F.coalesce(F.array_size(f"{STRUCT}.texts"), F.lit(1)).alias("num_chunks"),
-        F.posexplode_outer(zipped).alias("__at", "__chunk"),
+        F.posexplode_outer(zipped).alias("__dsir_at", "__dsir_chunk"),
     )
-    at = F.coalesce(F.col("__at"), F.lit(0))
+    at = F.coalesce(F.col("__dsir_at"), F.lit(0))
     columns = {c: quoted(c) for c in df.columns}
-    columns[text_column] = F.col("__chunk.text").alias(text_column)
+    columns[text_column] = F.col("__dsir_chunk.text").alias(text_column)
     return rows.select(
         F.concat(quoted(id_column).cast("string"), F.lit("#"), at.cast("string")).alias(CHUNK_ID),
         *columns.values(),
         at.alias("chunk"),
         "num_chunks",
-        F.col("__chunk.start").alias("chunk_start"),
-        F.col("__chunk.end").alias("chunk_end"),
+        F.col("__dsir_chunk.start").alias("chunk_start"),
+        F.col("__dsir_chunk.end").alias("chunk_end"),
     )
 
 
