@@ -109,11 +109,8 @@ def open_input(
     read = _without_void(read)
     dropped, frame = {}, read
     if reading.UNPARSED in read.columns:
-        # Spark refuses to ask for that column alone: a condition that always holds names another.
-        other = next(name for name in read.columns if name != reading.UNPARSED)
-        beside = F.hash(quoted(other)) >= F.lit(-(1 << 31))
-        dropped["unparsed"] = F.col(reading.UNPARSED).isNotNull() & beside
-        frame = frame.where(F.col(reading.UNPARSED).isNull() & beside).drop(reading.UNPARSED)
+        dropped["unparsed"] = F.col(reading.UNPARSED).isNotNull()
+        frame = frame.where(F.col(reading.UNPARSED).isNull()).drop(reading.UNPARSED)
     refuse_own_names(frame, f"{owner} ({place})")
     if where is not None:
         frame = _kept(frame, where, owner)

@@ -6,8 +6,10 @@ no file where types differ.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import reduce
 from urllib.parse import unquote
 
@@ -16,7 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dsir_spark import failures, quotes
-from dsir_spark.columns import setting
+from dsir_spark.columns import quoted, setting
 from dsir_spark.errors import DSIRError, TableError
 from dsir_spark.files import Files, escaped, listed, literal, reason
 
@@ -63,7 +65,7 @@ def _read(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame, lis
     if found.kind == "json":
         reader = reader.option("columnNameOfCorruptRecord", UNPARSED)
         schema = reader.load(place).schema
-        if schema.names == [UNPARSED]:
+        if {*schema.names} - {*found.keys} == {UNPARSED}:
             raise TableError(
                 f"{owner}: {found.place} is not JSON lines, one object a line: write it so, e.g. "
                 f"by jq -c '.[]'"
@@ -101,12 +103,17 @@ def _typed(
         T.StructField(f.name, T.StringType()) if f.name in found.keys else f for f in schema.fields
     ]
     frame = reader.schema(T.StructType(fields)).load(place)
-    if found.after is None:
-        return frame
-    # Spark does not open the files that this rules out.
-    # By its own name a column of the user's would be found first, as it is on Spark 3.5.
-    known = getattr(frame, "metadataColumn", F.col)("_metadata")
-    return frame.where(F.unix_micros(known["file_modification_time"]) > found.after)
+    if found.after is not None:
+        # Spark does not open the files that this rules out.
+        # By its own name a column of the user's would be found first, as it is on Spark 3.5.
+        known = getattr(frame, "metadataColumn", F.col)("_metadata")
+        frame = frame.where(F.unix_micros(known["file_modification_time"]) > found.after)
+    if UNPARSED in schema.names:
+        # Spark refuses to ask for it alone: a condition that always holds names another column.
+        other = next(name for name in frame.columns if name != UNPARSED)
+        beside = F.hash(quoted(other)) >= F.lit(-(1 << 31))
+        frame = frame.withColumn(UNPARSED, F.when(beside, F.col(UNPARSED)))
+    return frame
 
 
 def _merged(spark: SparkSession, found: Files, owner: str) -> tuple[T.StructType, list[str]]:
@@ -180,6 +187,11 @@ def _read_csv(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame,
         f"{owner}: {quotes.said(unquote(path), opened, lines, r['wrong'] - 1)}"
         for r in headers if r["wrong"] for path, opened, lines in [r["opened"]]
     ]  # fmt: skip
+    names = {n.lower() for r in headers for n in _names(r["header"])}
+    if names & {*map(str.lower, found.keys)}:
+        # Spark finds columns by their position, but leaves out those that folders are named by.
+        whole = {**found.options, "recursiveFileLookup": "true"}
+        found = replace(found, keys=(), options=whole)
     if len(headers) <= 1:
         return _parsed_csv(spark, found, literal(found.place)), notes
     frames, more = _by_header(spark, headers, found, owner)
@@ -205,7 +217,7 @@ def _by_header(
         raise TableError(f"{owner}: {first} and {second} have other columns, or in another order, "
                          f"and so have more than {_NAMED} files: write them alike")  # fmt: skip
     base = {"basePath": literal(found.place)} if found.keys else {}
-    names = [next(csv.reader([r["header"].lstrip("\ufeff")]), []) for r in headers]
+    names = [_names(r["header"]) for r in headers]
     exact = setting(spark, "spark.sql.caseSensitive").lower() == "true"
     same = str if exact else str.lower  # as Spark unites them
     every = {same(name): name for header in reversed(names) for name in reversed(header)}
@@ -219,6 +231,13 @@ def _by_header(
     ]
     paths = [[escaped(unquote(path)) for path in row["paths"]] for row in headers]
     return [_parsed_csv(spark, found, own, **base) for own in paths], notes
+
+
+def _names(header: str) -> list[str]:
+    """Names of the columns; none where a first line is no header but a long text."""
+    with contextlib.suppress(csv.Error):
+        return next(csv.reader([header.lstrip("\ufeff")]), [])
+    return []
 
 
 def _leaves(fields: Sequence[T.StructField], within: str = "") -> Iterator[tuple[str, str]]:

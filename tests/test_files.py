@@ -56,6 +56,14 @@ READ = {
                                 "r", 8, NAMES, "folders named k= are read, but are no columns"),
     "keys stay texts": ({"r/k=00/a.jsonl": lines(ROWS[:3]), "r/k=1e3/b.jsonl": lines(ROWS[3:])},
                         "r", 8, [*NAMES, "k"], None),
+    "a key that is a column too": (
+        {f"r/source={k}/x.csv": csv(NAMES[::-1], ROWS[i::2]) for i, k in enumerate("ab")},
+        "r", 8, NAMES, None),
+    "a key that is one of some": (
+        {"r/source=a/x.csv": csv(["id", "text"], ROWS[::2]), "r/source=b/x.csv": csv(NAMES)},
+        "r", 12, NAMES, r"x\.csv has no column source"),
+    "a long first line and another": ({"r/a.csv": "x" * 132_000 + "\n", "r/b.csv": "id\n1\n"},
+                                      "r", 1, ["x" * 132_000, "id"], "has no column"),
     "a pattern": ({"r/x/a.jsonl": lines(ROWS[:3]), "r/y/z/b.jsonl": lines(ROWS[3:])},
                   "r/*", 8, NAMES, None),
     "a manifest beside lines": ({"r/a.jsonl": JSONL * 3, "r/manifest.json": '{\n "kept": 1\n}'},
@@ -138,6 +146,8 @@ REFUSED = {
                                r"b\.parquet is broken or not of its format"),
     "an empty file first": ({"r/a.parquet": b"", "r/b.parquet": PARQUET}, "r",
                             r"a\.parquet is broken or not of its format"),
+    "lines by key that do not parse": ({"r/k=1/a.json": json.dumps(ROWS, indent=1)}, "r",
+                                       "not JSON lines"),
     "a name of ours": ({"r.jsonl": '{"__dsir_of": 1}\n'}, "r.jsonl",
                        r"raw \(.*r\.jsonl\) has a column __dsir_of: names that begin with __dsir"),
     "a colon": ({"r/10:00.jsonl": JSONL}, "r", "a file's name holds a colon"),
@@ -199,6 +209,9 @@ def test_rows_that_do_not_parse_are_counted(spark, tmp_path):
     assert raw.count_dropped() == {"unparsed": 2} and raw.frame.count() == 8
     raw = inputs.open_input(spark, str(tmp_path / "r" / "a.jsonl"), None, "raw")
     assert raw.count_dropped() == {}
+    made(tmp_path, {"s/a.csv": csv(NAMES) + "a\n", "s/b.csv": "text\nsoup\n"})
+    raw = inputs.open_input(spark, str(tmp_path / "s"), None, "raw")
+    assert raw.count_dropped() == {"unparsed": 1} and raw.frame.count() == 9
 
 
 def test_endings_in_capitals_leave_other_formats_out(spark, tmp_path):
