@@ -16,11 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dsir_spark.features import listing, overlap, passes, splitting, tokenizers, unicode_tables
-from dsir_spark.features.spec import FeatureSpec
-
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
+from dsir_spark.features.spec import FeatureSpec, Float64, Int32, Int64
 
 _LARGE = (pa.large_string(), pa.large_binary())
 _NO_BYTES = np.frombuffer(bytes(8), np.uint8)

@@ -18,17 +18,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dsir_spark.features import arrow, chunking
 from dsir_spark.features import terms as ngram_terms
 from dsir_spark.features.decontamination import Decontamination
 from dsir_spark.features.quality import QUALITY
-from dsir_spark.features.spec import FeatureSpec
+from dsir_spark.features.spec import FeatureSpec, Float64, Int64
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 Batches = Iterable[pa.RecordBatch]
 
 # Keys of `count` below 0 are facts about the documents, not buckets.

@@ -9,12 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dsir_spark.features.batches import bins
-
-Float64 = npt.NDArray[np.float64]
+from dsir_spark.features.spec import Float64
 
 COLUMNS = (
     "kind int, t int, bin bigint, n bigint, first double, second double, low double, high double"

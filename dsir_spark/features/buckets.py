@@ -15,10 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dsir_spark.features.arrow import collected_buckets
-from dsir_spark.features.spec import FeatureSpec
+from dsir_spark.features.spec import FeatureSpec, Int64
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 Buckets = npt.NDArray[Any]  # of `bucket_type`
 
 _TEXT_BYTES = 1 << 22  # hashed at once: 8 bytes an n-gram for a moment

@@ -10,10 +10,9 @@ import pyarrow as pa
 
 from dsir_spark.features import arrow, terms, tokenizers, unicode_tables
 from dsir_spark.features.jit import kernel
+from dsir_spark.features.spec import Int64
 from dsir_spark.features.splitting import lower
 from dsir_spark.features.unicode_tables import CLASS_SHIFT, OTHER, SINGLE, SPACE, SPECIAL_BIT
-
-Int64 = npt.NDArray[np.int64]
 
 
 def chunks(

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from dsir_spark.features.passes import Block, Documents, blocks
 from dsir_spark.features.rolling import hash_runs, insert, look_up
+from dsir_spark.features.spec import Int64
 
-Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]
 
 

@@ -18,12 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dsir_spark.features import splitting, sums
-from dsir_spark.features.spec import FeatureSpec
+from dsir_spark.features.spec import FeatureSpec, Float64, Int32, Int64
 from dsir_spark.features.unicode_tables import SPACE
-
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 _BLOCK = 1 << 16  # bytes of text
 

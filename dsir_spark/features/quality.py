@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-import numpy.typing as npt
 
 from dsir_spark.features import unicode_tables, words
 from dsir_spark.features.passes import Documents, blocks
+from dsir_spark.features.spec import Int64
 from dsir_spark.features.splitting import split_words
-
-Int64 = npt.NDArray[np.int64]
 
 # Names of the facts, which are columns of the weights table too.
 QUALITY = ("most_frequent", "informative", "digits", "num_wordpunct")

@@ -1,8 +1,15 @@
-"""What a text's features are: four values that decide every bucket."""
+"""What a text's features are: four values that decide every bucket; and the arrays of numbers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 
 MAX_BUCKETS = 1 << 24  # beyond it the kernels' floating-point remainder is not exact
 

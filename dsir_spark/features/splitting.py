@@ -26,7 +26,6 @@ from dsir_spark.features.unicode_tables import (
 
 GROWTH = 4  # bytes of scratch per byte of text at most: an invalid byte becomes a blank and U+FFFD
 BEYOND = 128  # bytes of scratch, and starts, that may be written or read beyond the last token
-SHORT_RUN = 4
 
 _SIGMA, _FINAL_SIGMA = 0x3A3, 0x3C2
 DOT_ABOVE = 0x307

@@ -10,16 +10,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from dsir_spark.features import arrow as features
 from dsir_spark.features import tokenizers, unicode_tables
-from dsir_spark.features.spec import FeatureSpec
+from dsir_spark.features.spec import FeatureSpec, Float64
 
-Float64 = np.ndarray[Any, np.dtype[np.float64]]
 BY_PATTERN = ("wordpunct", "wordpunct_cjk")  # tokenizers that are a regular expression
 
 

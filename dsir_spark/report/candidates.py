@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -22,13 +21,11 @@ from pyspark.sql import functions as F
 from dsir_spark.columns import NUM_TOKENS, TARGET, column_name, quoted
 from dsir_spark.features import bins
 from dsir_spark.local_rows import to_arrow
+from dsir_spark.scoring.distributions import Float64, Int64
 from dsir_spark.scoring.documents import num_ngrams
 from dsir_spark.scoring.matched import Histogram
 from dsir_spark.scoring.model import Model
 from dsir_spark.selection import Selection
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 SAMPLED = 5_000
 OF = "__dsir_of"  # what a row of weights is one of: names (array of strings), or null

@@ -15,9 +15,10 @@ from dsir_spark.columns import COPIES, TARGET, found, quoted
 from dsir_spark.job_options import SelectJobOptions
 from dsir_spark.local_rows import to_arrow
 from dsir_spark.report import checks, facts
-from dsir_spark.report.candidates import SAMPLED, Float64, position
+from dsir_spark.report.candidates import SAMPLED, position
 from dsir_spark.report.gather import compositions
 from dsir_spark.report.score_facts import OfScore, ScoreFacts, score_run_of, shown
+from dsir_spark.scoring.distributions import Float64
 from dsir_spark.selection import Selection
 
 _BINS = 60

@@ -19,11 +19,8 @@ from dsir_spark.features import FeatureSpec, arrow, terms
 from dsir_spark.local_rows import to_arrow
 from dsir_spark.report.facts import visible
 from dsir_spark.scoring import documents, matched, passes
-from dsir_spark.scoring.distributions import distribution, from_ruler, on_ruler
+from dsir_spark.scoring.distributions import Float64, Int64, distribution, from_ruler, on_ruler
 from dsir_spark.scoring.model import Model
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 TEXTS, CHARACTERS = 300, 5_000  # of a frame in which n-grams are looked up, and of each text
 _ALL_TEXTS = 3_000  # of all frames together

@@ -19,9 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsir_spark.errors import ConfigError
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
+from dsir_spark.scoring.distributions import Float64, Int64
 
 LEAST = 50  # texts of each kind to learn from
 # Strengths of the penalty that are tried, and the parts of a sample: by hash, of ten.

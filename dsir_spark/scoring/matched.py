@@ -14,19 +14,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from dsir_spark.features.batches import binned
 from dsir_spark.scoring.distributions import (
     KL_EPS,
+    Float64,
+    Int64,
     distribution,
     from_ruler,
     kl_divergence,
     on_ruler,
 )
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 # A bin of scores: (documents, n-grams, smallest score, largest score).
 Histogram = Mapping[int, tuple[int, int, float, float]]

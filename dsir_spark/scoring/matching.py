@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -17,11 +15,9 @@ from dsir_spark.features import buckets
 from dsir_spark.options import FitOptions, ResampleOptions
 from dsir_spark.scoring import matched
 from dsir_spark.scoring.counts import BucketCounts
+from dsir_spark.scoring.distributions import Float64
 from dsir_spark.scoring.documents import SLICES, documents, sampled, spec_of
 from dsir_spark.scoring.samples import HELD, ReadSample, hashed
-
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 # Sizes of the sample, in n-grams: of what a step takes of it, for each bucket, and of all of it.
 _STEP_NGRAMS, _LEAST, _MOST = 100, 20_000_000, 1_000_000_000

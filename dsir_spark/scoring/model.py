@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -31,13 +30,12 @@ from dsir_spark.features import Decontamination
 from dsir_spark.options import FitOptions
 from dsir_spark.scoring import FORMAT_VERSION, distributions, passes, scorers
 from dsir_spark.scoring.counts import BucketCounts
+from dsir_spark.scoring.distributions import Float64
 from dsir_spark.scoring.documents import id_name, spec_of
 from dsir_spark.scoring.linear import Linear
 from dsir_spark.scoring.matched import Matching
 
 RAW = "raw"
-
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

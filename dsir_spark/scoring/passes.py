@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -29,6 +27,7 @@ from dsir_spark.columns import (
 )
 from dsir_spark.features import Decontamination, FeatureSpec, batches
 from dsir_spark.features.batches import STRUCT, Scoring
+from dsir_spark.scoring.distributions import Float64
 
 # What Arrow carries to Python and back as it is, in every version of Spark.
 _PLAIN = (T.StringType, T.BinaryType, T.BooleanType, T.NumericType, T.DateType, T.TimestampType)
@@ -142,7 +141,7 @@ def terms(
     df: DataFrame,
     id_column: str,
     text_column: str,
-    log_ratios: Mapping[str, npt.NDArray[np.float64]],
+    log_ratios: Mapping[str, Float64],
     spec: FeatureSpec,
 ) -> DataFrame:
     """A row for each n-gram of each text, in order: id (string), position, length, ngram, bucket

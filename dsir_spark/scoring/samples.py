@@ -13,16 +13,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dsir_spark.features import FeatureSpec, batches, buckets, sums
 from dsir_spark.local_rows import to_arrow
 from dsir_spark.scoring import matched
-
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
+from dsir_spark.scoring.distributions import Float64, Int64
 
 # Bytes of a sample that is held by this process: 134 million n-grams in up to 65,536 buckets. Spark
 # refuses results of more than 1 GB (spark.driver.maxResultSize), and its driver has 1 GB of memory

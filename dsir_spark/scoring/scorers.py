@@ -10,14 +10,11 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from dsir_spark.features.batches import Output, Scoring
+from dsir_spark.scoring.distributions import Float64, Int64
 from dsir_spark.scoring.linear import Linear
 from dsir_spark.scoring.matched import Matching
-
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 
 def log_weights(log_ratios: Sequence[Float64]) -> Scoring:
