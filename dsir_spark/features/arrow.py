@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,12 +75,9 @@ def score(texts: pa.Array, tables: Float64, spec: FeatureSpec) -> tuple[Float64,
     num_tokens : int64[n]
         0 for nulls.
     """
-    return passes.score(_documents(texts, spec.tokenizer), _plain(tables), spec)
-
-
-def _plain(tables: Float64) -> Float64:
-    """The same numbers in the one form of array that kernels are compiled for."""
-    return np.require(tables, np.float64, ["C", "W", "A"])
+    # In the one form of array that kernels are compiled for.
+    tables = np.require(tables, np.float64, ["C", "W", "A"])
+    return passes.score(_documents(texts, spec.tokenizer), tables, spec)
 
 
 def buckets_in_order(texts: pa.Array, spec: FeatureSpec) -> Int32:
@@ -188,7 +184,8 @@ def _documents(texts: pa.Array, tokenizer: str) -> passes.Documents:
 
 def _listed(texts: pa.Array, split: tokenizers.Splitter) -> pa.Array:
     """The texts as lists of tokens, as `split_listed` reads them: 0xFF and UTF-8 of each token."""
-    rows = [None if b is None else decoded(b) for b in texts.cast(_binary(texts)).to_pylist()]
+    given = texts.cast(pa.large_binary()).to_pylist()
+    rows = [None if text is None else decoded(text) for text in given]
     found = iter(split([row for row in rows if row is not None]))
     return pa.array(
         [
@@ -198,10 +195,6 @@ def _listed(texts: pa.Array, split: tokenizers.Splitter) -> pa.Array:
         ],
         pa.large_binary(),
     )  # fmt: skip
-
-
-def _binary(texts: pa.Array) -> Any:
-    return pa.large_binary() if texts.type in _LARGE else pa.binary()
 
 
 def decoded(text: bytes) -> str:
@@ -224,21 +217,11 @@ def text_buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], Int64]:
     raw = np.frombuffer(offset_buffer, width)[texts.offset : texts.offset + len(texts) + 1]
     offsets = raw.astype(np.int64)
     if texts.null_count:
-        texts, offsets = _without_nulls(texts, offsets)
-        data_buffer = texts.buffers()[2]
+        missing = texts.is_null().to_numpy(zero_copy_only=False)
+        if np.any(np.diff(offsets)[missing]):  # Arrow allows the slot of a null to hold bytes
+            return text_buffers(texts.fill_null(b"" if pa.types.is_binary(texts.type) else ""))
     if data_buffer is None or data_buffer.size == 0:
         return _NO_BYTES, offsets
     data = np.frombuffer(data_buffer, np.uint8)
     data.setflags(write=False)
     return data, offsets
-
-
-def _without_nulls(texts: pa.Array, offsets: Int64) -> tuple[pa.Array, Int64]:
-    """The same texts with empty ones for nulls, if some null slot holds bytes (Arrow allows it)."""
-    missing = texts.is_null().to_numpy(zero_copy_only=False)
-    if not np.any(np.diff(offsets)[missing]):
-        return texts, offsets
-    filled = texts.fill_null(b"" if pa.types.is_binary(texts.type) else "")
-    width = np.int64 if filled.type in _LARGE else np.int32
-    raw = np.frombuffer(filled.buffers()[1], width)
-    return filled, raw[filled.offset : filled.offset + len(filled) + 1].astype(np.int64)
