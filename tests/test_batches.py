@@ -38,7 +38,7 @@ def test_outputs_of_a_scoring():
     scoring = batches.Scoring(TABLES, outputs)
     [found] = batches.score_rows(
         [pa.record_batch([pa.array(range(len(ROWS))), pa.array(ROWS)], ["c0", "c1"])],
-        ["id"], scoring, SPEC, HERE, text_hash=True, quality=True,
+        ["id"], scoring=scoring, spec=SPEC, unicode_version=HERE, text_hash=True, quality=True,
     )  # fmt: skip
     names = ["s0", "s1", "s2", "n", "h0", "h1", *features.QUALITY]
     assert batches.score_fields(3, True, True) == names

@@ -15,7 +15,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -151,22 +151,14 @@ def score_struct(
     return pa.StructArray.from_arrays(fields, names=names)
 
 
-def score_rows(
-    batches: Batches,
-    kept: Sequence[str],
-    scoring: Scoring,
-    spec: FeatureSpec,
-    unicode_version: str,
-    text_hash: bool = False,
-    quality: bool = False,
-    decontamination: Decontamination | None = None,
-) -> Iterator[pa.RecordBatch]:
-    """The other columns, under the names `kept`, and `score_struct` of the last one, as STRUCT."""
+def score_rows(batches: Batches, kept: Sequence[str], **facts: Any) -> Iterator[pa.RecordBatch]:
+    """The other columns, under the names `kept`, and `score_struct` of the last one, as STRUCT.
+
+    facts : what `score_struct` takes besides texts
+    """
     for batch in batches:
         *others, texts = batch.columns
-        found = score_struct(
-            texts, scoring, spec, unicode_version, text_hash, quality, decontamination
-        )
+        found = score_struct(texts, **facts)
         yield pa.RecordBatch.from_arrays([*others, found], names=[*kept, STRUCT])
 
 

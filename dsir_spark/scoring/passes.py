@@ -104,24 +104,17 @@ def chunked(
     (int), `chunk_start` and `chunk_end` (bigint, characters). A null text is one chunk, null.
     """
     text_column = found(df, text_column) or text_column
-    struct = T.StructType(
-        [
-            T.StructField("starts", T.ArrayType(T.LongType())),
-            T.StructField("ends", T.ArrayType(T.LongType())),
-            T.StructField("texts", T.ArrayType(T.StringType())),
-        ]
-    )
+    struct = T.StructType()
+    for name, kind in (("starts", T.LongType()), ("ends", T.LongType()), ("texts", T.StringType())):
+        struct.add(name, T.ArrayType(kind))
     cut = _text_udf(partial(batches.cut_chunks, size=size, tokenizer=tokenizer), struct)
     others = [quoted(c) for c in df.columns if c != text_column]
     inner = df.select(*others, cut(quoted(text_column)).alias(STRUCT))
-    zipped = F.arrays_zip(
-        F.col(f"{STRUCT}.starts").alias("start"),
-        F.col(f"{STRUCT}.ends").alias("end"),
-        F.col(f"{STRUCT}.texts").alias("text"),
-    )
+    starts, ends, texts = (F.col(f"{STRUCT}.{name}") for name in struct.names)
+    zipped = F.arrays_zip(starts.alias("start"), ends.alias("end"), texts.alias("text"))
     rows = inner.select(
         *others,
-        F.coalesce(F.array_size(f"{STRUCT}.texts"), F.lit(1)).alias("num_chunks"),
+        F.coalesce(F.array_size(texts), F.lit(1)).alias("num_chunks"),
         F.posexplode_outer(zipped).alias("__dsir_at", "__dsir_chunk"),
     )
     at = F.coalesce(F.col("__dsir_at"), F.lit(0))
