@@ -7,7 +7,7 @@ there.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from pyspark.errors import AnalysisException, ParseException, PySparkException
@@ -118,7 +118,9 @@ def wraps(df: DataFrame, name: str) -> bool:
 def comparable(df: DataFrame, name: str) -> Column:
     """A column by which rows are copies: strings and whole numbers, or structs of them, as they
     are, of all else a hash, so that whatever compares them finds the same rows equal."""
-    return quoted(name) if _is_plain(_type(df, name)) else hashed(df, name)
+    plain = (*_STRINGS, T.IntegralType, T.StructType)
+    as_it_is = all(isinstance(kind, plain) for kind in types_within(_type(df, name)))
+    return quoted(name) if as_it_is else hashed(df, name)
 
 
 def hashed(df: DataFrame, name: str) -> Column:
@@ -153,26 +155,26 @@ def _type(df: DataFrame, name: str) -> T.DataType:
     return df.schema[str(found(df, name))].dataType
 
 
-def _is_plain(kind: T.DataType) -> bool:
+def types_within(kind: T.DataType) -> Iterator[T.DataType]:
+    """A type and all types within it."""
+    yield kind
+    inner: list[T.DataType] = []
     if isinstance(kind, T.StructType):
-        return all(_is_plain(field.dataType) for field in kind)
-    return isinstance(kind, (*_STRINGS, T.IntegralType))
-
-
-def _holds_maps(kind: T.DataType) -> bool:
-    """Does a value have parts that Spark compares with nothing?"""
-    if isinstance(kind, T.StructType):
-        return any(_holds_maps(field.dataType) for field in kind)
-    if isinstance(kind, T.ArrayType):
-        return _holds_maps(kind.elementType)
-    return kind.typeName() in ("map", "variant")
+        inner = [f.dataType for f in kind.fields]
+    elif isinstance(kind, T.ArrayType):
+        inner = [kind.elementType]
+    elif isinstance(kind, T.MapType):
+        inner = [kind.keyType, kind.valueType]
+    for part in inner:
+        yield from types_within(part)
 
 
 def check_copies_column(df: DataFrame, name: str, owner: str, option: str) -> None:
     """Raise a `ColumnError` unless `df` has a column of this name whose values can be equal."""
     check_column(df, name, owner, option)
     kind = _type(df, name)
-    if _holds_maps(kind):
+    # Spark compares these with nothing.
+    if any(own.typeName() in ("map", "variant") for own in types_within(kind)):
         raise ColumnError(
             f"{option} {name!r} of {owner} must be of a type whose values can be equal; it is "
             f"{kind.simpleString()}: name another column, or a view that makes it a string"

@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import types as T
 
 from dsir_spark import failures, files, places
+from dsir_spark.columns import types_within
 from dsir_spark.errors import TableError
 
 # Delta stores names with these characters under column mapping only, which not all readers know:
@@ -333,7 +334,7 @@ def unwritable(schema: T.StructType, within: str = "") -> str | None:
         name = f"{within}{f.name}"
         if names.count(f.name.lower()) > 1:
             return f"two columns are named {name}, but for upper and lower case"
-        for kind in _kinds(f.dataType):
+        for kind in types_within(f.dataType):
             if isinstance(kind, T.StructType) and (said := unwritable(kind, f"{name}.")):
                 return said
             if "interval" in kind.typeName():
@@ -343,22 +344,8 @@ def unwritable(schema: T.StructType, within: str = "") -> str | None:
 
 def _features(schema: T.StructType) -> list[str]:
     """Properties that a Delta table needs for names and types of these columns, at any depth."""
-    kinds = list(_kinds(schema))
+    kinds = list(types_within(schema))
     names = [f.name for kind in kinds if isinstance(kind, T.StructType) for f in kind.fields]
     needed = [_NAMES] if any(map(_UNMAPPED.search, names)) else []
     types = {kind.typeName() for kind in kinds}
     return needed + [f"'delta.feature.{f}' = 'supported'" for t, f in _TYPES.items() if t in types]
-
-
-def _kinds(kind: T.DataType) -> Iterator[T.DataType]:
-    """A type and all types within it."""
-    yield kind
-    inner: list[T.DataType] = []
-    if isinstance(kind, T.StructType):
-        inner = [f.dataType for f in kind.fields]
-    elif isinstance(kind, T.ArrayType):
-        inner = [kind.elementType]
-    elif isinstance(kind, T.MapType):
-        inner = [kind.keyType, kind.valueType]
-    for part in inner:
-        yield from _kinds(part)
