@@ -70,10 +70,6 @@ def active_session() -> SparkSession:
     return session
 
 
-def _reason(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]
-
-
 def delta_version(spark: SparkSession, place: str) -> Version | None:
     """Versions of the Delta table at `place`; None where there is none.
 
@@ -182,7 +178,7 @@ def read(
     try:
         return _loaded(spark, place, version)
     except PySparkException as error:
-        raise TableError(f"{owner}: cannot read {place} ({_reason(error)})") from None
+        raise TableError(f"{owner}: cannot read {place} ({files.reason(error)})") from None
 
 
 def _loaded(spark: SparkSession, place: str, version: int | None) -> DataFrame:
@@ -223,7 +219,7 @@ def _refuse_other_than_nothing(place: str, error: PySparkException) -> None:
     # That nothing is there, or no Delta table, has many names; what else is wrong is an error:
     # taken for "nothing there" it would let a table be replaced.
     if not isinstance(error, AnalysisException) or re.search(_REFUSED, str(error)):
-        raise TableError(f"cannot look at the table {place} ({_reason(error)})") from None
+        raise TableError(f"cannot look at the table {place} ({files.reason(error)})") from None
 
 
 def refuse_foreign(spark: SparkSession, place: str) -> Version | None:
@@ -324,7 +320,7 @@ def _writing(place: str) -> Iterator[None]:
             raise
         output = place.rpartition(".")[0]
         other = "" if places.is_path(place) else f"; a folder of this name is ./{output}"
-        raise TableError(f"cannot write {place}: {said or _reason(error)}{other}") from error
+        raise TableError(f"cannot write {place}: {said or files.reason(error)}{other}") from error
 
 
 def unwritable(schema: T.StructType, within: str = "") -> str | None:
