@@ -67,10 +67,9 @@ def test_counts_by_name():
         expected.update([(name, batches.DOCUMENTS)])
         expected.update([(name, batches.NULL)] * (text is None))
         expected.update([(name, batches.BLANK)] * (text is not None and not words))
-        if len(words) >= 2:
-            expected.update([(name, batches.TOKENS)] * len(words))
-            expected.update((name, b) for b in oracle.buckets(text, 2, 97))
-    found = rows_of(batches.count(given, SPEC, min_tokens=2))
+        expected.update([(name, batches.TOKENS)] * len(words))
+        expected.update((name, b) for b in oracle.buckets(text or "", 2, 97))
+    found = rows_of(batches.count(given, SPEC))
     assert {(r["name"], r["key"]): r["count"] for r in found} == expected
 
 

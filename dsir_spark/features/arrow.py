@@ -42,20 +42,16 @@ class NgramCounts:
         return int(self.counts.sum())
 
 
-def count_ngrams(texts: pa.Array, spec: FeatureSpec, min_tokens: int = 0) -> NgramCounts:
-    """Counts of all n-grams of the documents of at least `min_tokens` tokens."""
-    documents = _documents(texts, spec.tokenizer)
-    wanted = np.ones(len(texts), np.bool_)
-    if min_tokens > 0:  # known only when a document has been read: all are split twice
-        wanted = passes.token_counts(documents) >= min_tokens
-    counts, num_tokens = passes.count(documents, wanted, spec)
+def count_ngrams(texts: pa.Array, spec: FeatureSpec) -> NgramCounts:
+    """Counts of all n-grams of the documents."""
+    counts, num_tokens = passes.count(_documents(texts, spec.tokenizer), spec)
     present = texts.is_valid().to_numpy(zero_copy_only=False)
     return NgramCounts(
         counts,
         num_documents=len(texts),
         num_null=len(texts) - int(present.sum()),
         num_blank=int((num_tokens[present] == 0).sum()),
-        num_tokens=int(num_tokens[wanted].sum()),
+        num_tokens=int(num_tokens.sum()),
     )
 
 

@@ -162,11 +162,10 @@ def score_rows(batches: Batches, kept: Sequence[str], **facts: Any) -> Iterator[
         yield pa.RecordBatch.from_arrays([*others, found], names=[*kept, STRUCT])
 
 
-def count(batches: Batches, spec: FeatureSpec, min_tokens: int = 0) -> Iterator[pa.RecordBatch]:
+def count(batches: Batches, spec: FeatureSpec) -> Iterator[pa.RecordBatch]:
     """Bucket counts of a partition's documents, by name: name (string), key, count (bigint).
 
     batches : of the columns name (string) and text
-    min_tokens : documents of fewer tokens are not counted, but for DOCUMENTS, NULL and BLANK
 
     A key of 0 or more is a bucket and its count n-grams; DOCUMENTS, NULL and BLANK count documents
     read, without a text, and without a token; TOKENS counts tokens. One batch a name, at the end.
@@ -174,7 +173,7 @@ def count(batches: Batches, spec: FeatureSpec, min_tokens: int = 0) -> Iterator[
     sums: dict[str, Int64] = {}
     for batch in batches:
         for name, rows in _by_name(batch):
-            found = arrow.count_ngrams(rows, spec, min_tokens)
+            found = arrow.count_ngrams(rows, spec)
             # In the order of the keys, which begin at TOKENS, the smallest.
             facts = [found.num_tokens, found.num_blank, found.num_null, found.num_documents]
             vector = np.concatenate([facts, found.counts])

@@ -146,17 +146,15 @@ def score(documents: Documents, tables: Float64, spec: FeatureSpec) -> tuple[Flo
     return total, np.diff(indptr)
 
 
-def count(
-    documents: Documents, wanted: npt.NDArray[np.bool_], spec: FeatureSpec
-) -> tuple[Int64, Int64]:
-    """N-grams by bucket of the documents that are wanted (bool[n]); and each document's tokens.
+def count(documents: Documents, spec: FeatureSpec) -> tuple[Int64, Int64]:
+    """N-grams by bucket of all documents; and each document's tokens.
 
     int64[num_buckets] and int64[n].
     """
     indptr = np.zeros(len(documents.offsets), np.int64)
-    counts = np.zeros(spec.num_buckets, np.int64)
+    counts, chosen = np.zeros(spec.num_buckets, np.int64), np.ones(len(indptr) - 1, np.bool_)
     for buckets, borders, which in buckets_of(documents, spec, indptr):
-        sums.add_counts(buckets, borders, wanted[which], counts)
+        sums.add_counts(buckets, borders, chosen[which], counts)
     return counts, np.diff(indptr)
 
 

@@ -22,19 +22,19 @@ BucketCounts = NgramCounts  # of a set of documents, wherever they are counted
 
 
 def count(
-    frames: Mapping[str, DataFrame], text_column: str, spec: FeatureSpec, min_tokens: int = 0
+    frames: Mapping[str, DataFrame], text_column: str, spec: FeatureSpec
 ) -> dict[str, BucketCounts]:
-    """The counts of several frames, in one query; of documents of at least `min_tokens` tokens."""
+    """The counts of several frames, in one query."""
     text = quoted(text_column).cast("string").alias("text")
     parts = [frame.select(F.lit(name).alias("name"), text) for name, frame in frames.items()]
-    return count_named(united(parts), list(frames), spec, min_tokens)
+    return count_named(united(parts), list(frames), spec)
 
 
 def count_named(
-    named: DataFrame, names: Sequence[str], spec: FeatureSpec, min_tokens: int = 0
+    named: DataFrame, names: Sequence[str], spec: FeatureSpec
 ) -> dict[str, BucketCounts]:
     """`count` of one frame with the columns `name` and `text` (string both), by name."""
-    add = functools.partial(batches.count, spec=spec, min_tokens=min_tokens)
+    add = functools.partial(batches.count, spec=spec)
     sums = named.select("name", "text").mapInArrow(add, "name string, key bigint, count bigint")
     # Keys from TOKENS, the smallest, on: facts about the documents, then buckets.
     vectors = {name: np.zeros(spec.num_buckets - batches.TOKENS, np.int64) for name in names}
