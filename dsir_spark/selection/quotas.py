@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -53,15 +53,6 @@ class Repeat:
     again: Cut
 
 
-class Filled(NamedTuple):
-    """Of each target the cut among the rows outside floors and caps, and its quotas; and what is
-    repeated."""
-
-    cuts: list[Cut]
-    quotas: list[Quotas]
-    repeats: tuple[Repeat, ...]
-
-
 def most_copies(options: SelectOptions) -> int:
     """How often a row may be selected."""
     return options.max_copies if isinstance(options, ScoreOptions) else 1
@@ -86,8 +77,11 @@ class Candidates(Protocol):
         """The cut of a target among the rows outside its floors and caps; what it takes is gone."""
 
 
-def fill(pool: Candidates, rule: Rule, options: SelectOptions) -> Filled:
-    """The cuts and quotas of all targets."""
+def fill(
+    pool: Candidates, rule: Rule, options: SelectOptions
+) -> tuple[list[Cut], list[Quotas], tuple[Repeat, ...]]:
+    """Of each target the cut among the rows outside floors and caps, and its quotas; and what is
+    repeated."""
     amounts = _amounts_of(pool.amounts(), options)
     cuts, quotas = [], []
     repeats: list[Repeat] = []
@@ -103,10 +97,12 @@ def fill(pool: Candidates, rule: Rule, options: SelectOptions) -> Filled:
         )  # fmt: skip
         again = tuple(Repeat(v, n, lists[v, rest]) for v, (n, rest) in more.items())
         taken = taken_of(own, again, options.sized)
-        cuts.append(pool.take(t, own, _rest_of(budget, floors, taken, options)))
+        if options.quota_shortfall == "report":  # what floors leave open stays open
+            taken = max(taken, sum(floors.values()))
+        cuts.append(pool.take(t, own, max(0, budget - taken)))
         quotas.append(own)
         repeats += again
-    return Filled(cuts, quotas, tuple(repeats))
+    return cuts, quotas, tuple(repeats)
 
 
 def _rounds(
@@ -224,14 +220,6 @@ def taken_of(quotas: Quotas, repeats: Sequence[Repeat], sized: bool) -> int:
     floors = {q.value: amount(q.floor) for q in quotas}
     more = sum((r.rounds - 1) * floors[r.value] + amount(r.again) for r in repeats)
     return sum(floors.values()) + more
-
-
-def _rest_of(
-    budget: int, floors: Mapping[str | None, int], taken: int, options: SelectOptions
-) -> int:
-    """What the floors, which take so much, leave of a budget."""
-    fill = options.quota_shortfall == "fill"
-    return max(0, budget - (taken if fill else max(taken, sum(floors.values()))))
 
 
 def placed(rows: DataFrame, rule: Rule, cuts: Sequence[Cut], quotas: Sequence[Quotas]) -> DataFrame:
