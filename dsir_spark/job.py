@@ -285,8 +285,7 @@ def _cut(run: Run, model: DSIRModel, raw: Input) -> tuple[DataFrame, Selection]:
         selection = resampling.find_selection(
             model, weights, run.options.part(ResampleOptions), there.rows if there else None
         )
-        funnel = {**selection.funnel, **_dropped(raw, selection.funnel)}
-    return weights, dataclasses.replace(selection, funnel=funnel)
+        return weights, selection.after(raw.count_dropped())
 
 
 def _told(
@@ -359,12 +358,6 @@ def _rejected(
     told = {"blank": tokens, "too_short": tokens} | ({} if size is None else {"without_size": size})
     scores = [*selection.pool.scores.values()]
     return rejecting.table_of(selection, weights, source, number, scores, told, [TEXT_HASH])
-
-
-def _dropped(raw: Input, funnel: Mapping[str, int]) -> dict[str, int]:
-    """The rows that were read but not weighed, by stage, and all that were read."""
-    dropped = raw.count_dropped()
-    return {"read": funnel["read"] + sum(dropped.values()), **dropped}
 
 
 def written_places(output: str, row: Mapping[str, Any]) -> list[str]:

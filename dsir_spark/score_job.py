@@ -298,9 +298,7 @@ def _select(run: Run, raw: Input, pool: Input, cutting: ScoreOptions) -> dict[st
         dropped = pool.count_dropped()
         if pool is not raw:
             dropped["not_in_raw"] = pool.frame.count() - selection.funnel["read"]
-        read = selection.funnel["read"] + sum(dropped.values())
-        funnel = {**selection.funnel, "read": read, **dropped}
-        selection = dataclasses.replace(selection, funnel=funnel)
+        selection = selection.after(dropped)
     wanted = options.num_tokens_to_sample if options.sized else options.num_to_sample
     run.facts |= {
         "seed": options.seed,
@@ -308,7 +306,7 @@ def _select(run: Run, raw: Input, pool: Input, cutting: ScoreOptions) -> dict[st
         "num_tokens_to_sample": options.num_tokens_to_sample,
         "shortfall": max(0, (wanted or 0) - selection.amount) if options.quantile is None else 0,
         "selection": selection.to_json(),
-        "funnel": funnel,
+        "funnel": selection.funnel,
         "temperature": {str(n or "score"): t
                         for n, t in zip(options.names, selection.temperatures, strict=True)},
         "selected_by_target": {str(n or "score"): k for n, k in zip(
@@ -346,7 +344,7 @@ def _selected(
     if not few and pool is raw and options.normalize_score == "none":
         # Raw may have columns of any name, the table of scores' own too.
         ranked, *names = scores.hidden(raw.frame, _given(options), options)
-        known = selection if selection.losers is not None else selection.with_losers(rows)
+        known = selection.with_losers(rows)
         chosen = dataclasses.replace(known, pool=_pool(options, ranked, *names)).filter(ranked)
         own = [quoted(names[0][n]).alias(c) for n, c in new.items()]
         return chosen.select(*columns, *own, *more)

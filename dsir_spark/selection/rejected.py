@@ -28,8 +28,7 @@ def rejected(selection: Selection, rows: DataFrame) -> DataFrame:
     name = F.array(*map(F.lit, names))[stage + F.lit(len(names))]
     parts = [rows.where(stage != F.lit(CANDIDATE)).select(*columns, name.alias(STAGE))]
     below = selection.rejected(rows)
-    known = selection if selection.losers is not None else selection.with_losers(rows)
-    losers = known.losers
+    losers = selection.with_losers(rows).losers
     if losers is not None:
         # Of those that no cut reaches, some are known to be losers, and some are not.
         is_loser = F.col(ID) == F.col(LOSER)

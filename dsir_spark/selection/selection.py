@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import get_type_hints
@@ -175,15 +176,20 @@ class Selection:
         dropped = self.pool.drops_copies(self.options) and self.funnel["duplicate_text"] > 0
         return dropped or self.funnel["over_max_per_group"] > 0
 
+    def after(self, dropped: Mapping[str, int]) -> Selection:
+        """With the rows, by stage, that were read and are not in the table selected from."""
+        read = self.funnel["read"] + sum(dropped.values())
+        return dataclasses.replace(self, funnel={**self.funnel, "read": read, **dropped})
+
     def with_losers(self, rows: DataFrame, repeated: DataFrame | None = None) -> Selection:
-        """With `losers`, if there are any; found when they are read.
+        """With `losers`, if there are any and they are not known; found when they are read.
 
         Parameters
         ----------
         rows : the table that the selection was found from
         repeated : `copies.repeated` of it, where copies are dropped and it is known
         """
-        if not self.has_losers:
+        if not self.has_losers or self.losers is not None:
             return self
         ids, candidates = quoted(self.pool.id_column), rows.where(self.is_candidate())
         found, kept = [], candidates
