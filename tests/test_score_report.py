@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -31,7 +32,7 @@ def made(method="top_k", tied=10, tied_selected=10, spread=1.0, low=0.0, high=5.
     own = (Composition("source", (value,), 1),)
     missing = Shortfall(short, "tokens" if size else "documents", 100)
     facts = ScoreFacts(run, funnel, (one,), own, missing)
-    return facts.warned(checks.found(facts))
+    return dataclasses.replace(facts, warnings=checks.found(facts))
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, Row, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from dsir_spark import labels
@@ -229,7 +230,8 @@ def compositions(
     )  # fmt: skip
     found: list[list[dict[str, Any]]] = [[] for _ in columns]
     values, of_all = [0] * len(columns), (1, 1)
-    for i, value, *counts, n, distinct in sorted(first.union(whole).collect(), key=_by_place):
+    counted = sorted(first.union(whole).collect(), key=itemgetter("column", "n"))
+    for i, value, *counts, n, distinct in counted:
         raw, eligible, selected = counts
         if not n:
             values[i], of_all = distinct, (max(1, raw), max(1, selected))
@@ -242,10 +244,6 @@ def compositions(
     return tuple(
         facts.Composition(*own) for own in zip(columns, map(tuple, found), values, strict=True)
     )
-
-
-def _by_place(row: Row) -> tuple[int, int]:
-    return row["column"], row["n"]
 
 
 def _count(model: Model, selected: DataFrame) -> dict[str, BucketCounts]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dsir_spark.report.facts import ENDS, LABELS, Check, Composition, Shortfall
@@ -151,10 +151,6 @@ class ScoreFacts:
     def row(self) -> dict[str, Any]:
         """The columns of the table `runs` that are known here."""
         return {"selected_by_target": {s.name: s.documents for s in self.scores}}
-
-    def warned(self, warnings: tuple[Check, ...]) -> ScoreFacts:
-        """The same with warnings."""
-        return replace(self, warnings=warnings)
 
 
 def shown(number: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,11 @@ def gather_scores(
     edges = [_edges(sample["scores"][:, t]) for t in range(len(given))]
     counted = _counted(selection, rows, chosen.withColumn(_TIMES, times), given, edges)
     tied = _tied(selection, rows, chosen, given, counted)
-    texts = {}
-    if page and examples:
-        texts = _texts(options, raw, selection, sample, examples)
+    texts = _texts(options, raw, selection, sample, examples) if page and examples else {}
     own = []
     expressions = [*options.score.values()] or ["random"]
+    # Else the cut is no number of the score's own scale.
+    on_scale = options.method == "top_k" and options.normalize_within is None
     for t, name in enumerate(selection.targets):
         before, after = counted.get((CANDIDATE, t), _NONE), counted.get((SELECTED, t), _NONE)
         if not options.score:  # a random selection has none
@@ -71,7 +72,7 @@ def gather_scores(
             amount=selection.amount if selection.repeats_rows else None,
             tied=tied.get((TIED, t), 0), tied_selected=tied.get((TIED_SELECTED, t), 0),
             spread=float(sample["ranks"][kept, t].std()) if kept.sum() > 2 else 0.0,
-            histogram=_histogram(edges[t], before, after, worst if _has_line(options) else None),
+            histogram=_histogram(edges[t], before, after, worst if on_scale else None),
             examples=tuple(texts.get(t, ())),
         ))  # fmt: skip
     gathered = ScoreFacts(
@@ -79,12 +80,7 @@ def gather_scores(
         compositions(composition, rows, chosen, selection.is_candidate(), times),
         facts.shortfall_of(run),
     )  # fmt: skip
-    return gathered.warned(checks.found(gathered))
-
-
-def _has_line(options: SelectJobOptions) -> bool:
-    """Is the cut a number of the score's own scale?"""
-    return options.method == "top_k" and options.normalize_within is None
+    return replace(gathered, warnings=checks.found(gathered))
 
 
 def _draw(
