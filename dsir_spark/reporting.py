@@ -92,10 +92,13 @@ def _gathered(
         check_column(raw, name, "raw", "composition")
 
     def table(name: str) -> DataFrame:
-        return _read(spark, places.within(output, name), row[f"{name}_version"])
+        place = places.within(output, name)
+        version = tables.version_to_read(spark, place, row[f"{name}_version"])
+        return tables.read(spark, place, place, version)
 
     model = read_model(spark, output, row, allow_functions)
-    weights, own = table(WEIGHTS), _options_of(row["selection"], model)
+    given = json.loads(row["selection"])["options"]
+    weights, own = table(WEIGHTS), ResampleOptions.checked(given, tuple(model.targets))
     pool = resampling.pool_of(model, own, weights.columns).of(weights)
     selection = Selection.from_json(row["selection"], pool)
     targets = inputs.recorded_targets(spark, row["target"])
@@ -130,12 +133,16 @@ def explain(
 
     Raises
     ------
+    TableError
+        The latest selection knows no n-grams.
     DataError
         Raw has no document of an id.
     """
     output = places.resolved(spark, output)
     row = history.latest_selection(spark, output)
-    score_job.refuse_explaining(row)
+    if row["command"] == "select":
+        raise TableError("the latest selection is by a score, not by a model: there are no n-grams "
+                         "to explain it by")  # fmt: skip
     model = read_model(spark, output, row, allow_functions, learnt=False)
     return report.explained(model, inputs.recorded_raw(spark, row), ids, number)
 
@@ -170,13 +177,3 @@ def read_model(
     model = DSIRModel.load(place, spark=spark, version=version, allow_functions=functions)
     place = places.within(output, MATCH)
     return matchings.of_record(model, place, row, spark=spark) if learnt else model
-
-
-def _read(spark: SparkSession, place: str, version: int) -> DataFrame:
-    """A table of a run as it was at the version that the run wrote."""
-    return tables.read(spark, place, place, tables.version_to_read(spark, place, version))
-
-
-def _options_of(selection: str, model: DSIRModel) -> ResampleOptions:
-    """The options on a selection's record."""
-    return ResampleOptions.checked(json.loads(selection)["options"], tuple(model.targets))

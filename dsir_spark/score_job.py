@@ -33,7 +33,7 @@ from dsir_spark.columns import (
     quoted,
     refuse_columns,
 )
-from dsir_spark.errors import ColumnError, ConfigError, TableError
+from dsir_spark.errors import ColumnError, ConfigError
 from dsir_spark.fields import by_text
 from dsir_spark.inputs import Input, open_input
 from dsir_spark.job_options import Loader, SelectJobOptions
@@ -368,10 +368,3 @@ def _rejected(
         selection, rows, pool, int(options.rejected or 0), given, {"without_size": size},
         [*hidden, COPY_HASH],
     )  # fmt: skip
-
-
-def refuse_explaining(row: Mapping[str, Any]) -> None:
-    """Raise a `TableError` where the latest selection knows no n-grams."""
-    if row["command"] == "select":
-        raise TableError("the latest selection is by a score, not by a model: there are no n-grams "
-                         "to explain it by")  # fmt: skip
