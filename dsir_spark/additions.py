@@ -106,17 +106,12 @@ class Fitting(Adding):
         counted = count(frames, config.text_column, spec_of(config))
         for name, found in counted.items():
             sign = 1 if name == "came" else -1
-            raw = NgramCounts(
-                *(a + sign * b for a, b in zip(_parts(raw), _parts(found), strict=True))
-            )
+            parts = zip(vars(raw).values(), vars(found).values(), strict=True)
+            raw = NgramCounts(*(a + sign * b for a, b in parts))
         model = dataclasses.replace(self.model, raw=raw)
         record = {**self.record, "model_fingerprint": model.fingerprint}
         frame = stored.as_frame(model, of.sparkSession)
         tables.write(frame, self.place, overwrite=True, record=record)
-
-
-def _parts(counts: NgramCounts) -> tuple[Any, ...]:
-    return tuple(getattr(counts, f.name) for f in dataclasses.fields(counts))
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
-from collections.abc import Mapping
 from typing import Any
 
 from pyspark.sql import Column, SparkSession
@@ -59,8 +57,3 @@ def latest_selection(spark: SparkSession, output: str) -> dict[str, Any]:
     if row is None:
         raise TableError(f"no run at {place} has selected anything yet: use `dsir-spark resample`")
     return row
-
-
-def targets_by_place(run: Mapping[str, Any]) -> dict[str, str]:
-    """Names and places of the targets on record."""
-    return {name: identity["place"] for name, identity in json.loads(run["target"]).items()}

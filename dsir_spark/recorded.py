@@ -26,9 +26,9 @@ MAKING = {MODEL: "fit", WEIGHTS: "weigh"}  # tables and the commands that make e
 _COLUMNS = ("text_column", "id_column")  # found whatever their case is, as Spark does
 
 
-def _record(run: Run, name: str, advice: str) -> tuple[tables.Version, Mapping[str, Any]]:
+def _record(run: Run, name: str) -> tuple[tables.Version, Mapping[str, Any]]:
     """The table of this name under the output, and the record that its commit holds."""
-    place = run.place(name)
+    place, advice = run.place(name), MAKING[name]
     version = run.there.get(name) or tables.delta_version(run.spark, place)
     if version is None:
         there = {MODEL: "is no model", WEIGHTS: "are no weights"}[name]
@@ -45,7 +45,7 @@ def _record(run: Run, name: str, advice: str) -> tuple[tables.Version, Mapping[s
 def model_of_record(run: Run) -> tuple[DSIRModel, Mapping[str, Any]]:
     """The model under the output and the run that wrote it; refused where it is another's."""
     place = run.place(MODEL)
-    version, earlier = _record(run, MODEL, "fit")
+    version, earlier = _record(run, MODEL)
     model = DSIRModel.load(
         place, spark=run.spark, version=version.latest, allow_functions=run.options.allow_functions
     )
@@ -61,7 +61,8 @@ def model_of_record(run: Run) -> tuple[DSIRModel, Mapping[str, Any]]:
             f"the model at {place} does not belong to this config: {', '.join(differences)}; "
             "leave the options out, or fit again with --overwrite"
         )
-    fitted_on = history.targets_by_place(earlier)
+    recorded = json.loads(earlier["target"])
+    fitted_on = {name: identity["place"] for name, identity in recorded.items()}
     if "target" in run.options.given and run.options.target != fitted_on:
         raise TableError(
             f"the model at {place} does not belong to this config: it was fitted on target "
@@ -89,7 +90,7 @@ def _shown(value: Any) -> str:
 
 def weights_of_record(run: Run) -> Mapping[str, Any]:
     """The record of the run that wrote the weights under the output."""
-    version, earlier = _record(run, WEIGHTS, "weigh")
+    version, earlier = _record(run, WEIGHTS)
     return {**earlier, "weights_version": version.data}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -41,15 +42,12 @@ class ServedModel:
         the index of `data`, one too; the bits of `DSIRModel.transform`. Null where the text is."""
         # As bytes, for half a character (a lone surrogate) is no UTF-8, which Arrow wants; as
         # objects, for what is all null would be numbers.
-        encoded = data[self.text_column].map(_encoded, na_action="ignore").astype(object)
+        encode = methodcaller("encode", "utf-8", "replace")
+        encoded = data[self.text_column].map(encode, na_action="ignore").astype(object)
         texts = pa.array(encoded, pa.large_binary(), from_pandas=True)
         found = batches.score_struct(texts, self.scoring, self.spec, self.unicode_version)
         table = pa.Table.from_struct_array(found).rename_columns([*self.columns, "num_tokens"])
         return table.to_pandas(integer_object_nulls=True).set_index(data.index)
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "replace")
 
 
 def load(place: str) -> ServedModel:

@@ -85,14 +85,9 @@ class Matching:
         return np.array([step.threshold for step in self.steps])
 
 
-def step_size(t: int) -> float:
-    """Of step t = 0, 1, ...: 2 / (t + 2)."""
-    return 2.0 / (t + 2.0)
-
-
 def mixed(q: Float64, counts: Int64, t: int, p_raw: Float64, raw_share: float) -> Float64:
     """q after step t has taken documents of these counts."""
-    gamma = step_size(t)
+    gamma = 2.0 / (t + 2.0)
     taken = (1.0 - raw_share) * distribution(counts) + raw_share * p_raw
     return np.asarray((1.0 - gamma) * q + gamma * taken)
 

@@ -7,10 +7,8 @@ for the same texts in any order.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -80,8 +78,9 @@ class HeldSample:
 def hashed(texts: DataFrame, spec: FeatureSpec, min_tokens: int) -> HeldSample:
     """Hashed once, by one Spark job; `texts` has one string column."""
     pack = partial(buckets.packed, spec=spec, min_tokens=min_tokens)
-    packed = texts.mapInArrow(pack, "sizes binary, buckets binary")
-    return HeldSample(*buckets.unpacked(_rows(packed), spec), spec.num_buckets)
+    columns = to_arrow(texts.mapInArrow(pack, "sizes binary, buckets binary")).columns
+    rows = zip(*[[cell.as_buffer() for cell in column] for column in columns], strict=True)
+    return HeldSample(*buckets.unpacked(rows, spec), spec.num_buckets)
 
 
 class ReadSample:
@@ -126,9 +125,3 @@ class ReadSample:
         found = np.zeros((len(thresholds), self._spec.num_buckets), np.int64)
         found[of, bucket] = count
         return list(found)
-
-
-def _rows(frame: DataFrame) -> Iterable[tuple[Any, Any]]:
-    """The rows of two binary columns, in their order, not copied."""
-    columns = to_arrow(frame).columns
-    return zip(*[[cell.as_buffer() for cell in column] for column in columns], strict=True)
