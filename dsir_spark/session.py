@@ -105,9 +105,7 @@ def _packages(package: str, remote: str | None, own: Mapping[str, str]) -> dict[
 
 
 def _configured(builder: Any, settings: Mapping[str, str]) -> Any:
-    for key, value in settings.items():
-        builder = builder.config(key, value)
-    return builder
+    return builder.config(map=dict(settings))
 
 
 def _local_settings(master: str | None, own: Mapping[str, str]) -> dict[str, str]:
@@ -228,12 +226,8 @@ def _redirected(descriptor: int) -> Iterator[None]:
 
 def start_failure(log: str, path: str) -> str:
     """The line for a session that did not start, by what its log says."""
-    low = log.lower()
-    if (
-        "unresolved dependency" in low
-        or "download failed" in low
-        or "unresolved dependencies" in low
-    ):
+    signs = ("unresolved dependency", "unresolved dependencies", "download failed")
+    if any(sign in log.lower() for sign in signs):
         return (
             "Delta's jars cannot be downloaded: run once with network access, or give their paths "
             f"in SPARK_CONF_DIR/spark-defaults.conf as spark.jars (log: {path})"
