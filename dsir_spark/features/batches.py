@@ -180,11 +180,10 @@ def count(batches: Batches, spec: FeatureSpec) -> Iterator[pa.RecordBatch]:
             sums[name] = sums[name] + vector if name in sums else vector
     for name, vector in sums.items():
         used = np.flatnonzero(vector)
-        yield pa.RecordBatch.from_arrays(
-            [pa.array([name] * len(used), pa.string()), pa.array(used + TOKENS),
-             pa.array(vector[used])],
-            names=["name", "key", "count"],
-        )  # fmt: skip
+        yield pa.RecordBatch.from_pydict({
+            "name": pa.array([name] * len(used), pa.string()), "key": used + TOKENS,
+            "count": vector[used],
+        })  # fmt: skip
 
 
 def _by_name(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.Array]]:
@@ -242,12 +241,11 @@ def histograms(
     for batch in batches:
         _, scores, sizes = _scored(batch.column(0), tables, spec, min_tokens)
         for k in range(tables.shape[1]):
-            found, *numbers = binned(scores[:, k], sizes)
-            columns = [np.full(len(found), k), found, *numbers]
-            yield pa.RecordBatch.from_arrays(
-                [pa.array(c) for c in columns],
-                names=["table", "bin", "documents", "ngrams", "low", "high"],
-            )
+            at, documents, ngrams, low, high = binned(scores[:, k], sizes)
+            yield pa.RecordBatch.from_pydict({
+                "table": np.full(len(at), k), "bin": at, "documents": documents,
+                "ngrams": ngrams, "low": low, "high": high,
+            })  # fmt: skip
 
 
 def counts_above(
@@ -268,9 +266,8 @@ def counts_above(
             sums[k] += arrow.count_ngrams(own, spec).counts
     for k in range(len(thresholds)):
         used = np.flatnonzero(sums[k])
-        yield pa.RecordBatch.from_arrays(
-            [pa.array(np.full(len(used), k)), pa.array(used), pa.array(sums[k][used])],
-            names=["table", "bucket", "count"],
+        yield pa.RecordBatch.from_pydict(
+            {"table": np.full(len(used), k), "bucket": used, "count": sums[k][used]}
         )
 
 
@@ -317,17 +314,14 @@ def terms(
                 continue
             found = ngram_terms.terms(text.as_py(), nothing, spec)
             buckets = np.array([t.bucket for t in found], np.int64)
-            yield pa.RecordBatch.from_arrays(
-                [
-                    pa.array([id_of.as_py()] * len(found), pa.string()),
-                    pa.array([t.position for t in found], pa.int32()),
-                    pa.array([t.length for t in found], pa.int32()),
-                    pa.array([t.ngram for t in found], pa.string()),
-                    pa.array(buckets, pa.int32()),
-                    *[pa.array(ratio[buckets]) for ratio in log_ratios.values()],
-                ],
-                names=["id", "position", "length", "ngram", "bucket", *log_ratios],
-            )
+            yield pa.RecordBatch.from_pydict({
+                "id": pa.array([id_of.as_py()] * len(found), pa.string()),
+                "position": pa.array([t.position for t in found], pa.int32()),
+                "length": pa.array([t.length for t in found], pa.int32()),
+                "ngram": pa.array([t.ngram for t in found], pa.string()),
+                "bucket": pa.array(buckets, pa.int32()),
+                **{name: ratio[buckets] for name, ratio in log_ratios.items()},
+            })  # fmt: skip
 
 
 if "PYTHON_WORKER_FACTORY_SECRET" in os.environ:

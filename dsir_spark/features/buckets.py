@@ -49,9 +49,8 @@ def packed(
             pieces = [data[at : at + _PIECE] for at in range(0, len(data), _PIECE)]
             lengths = [sizes[kept].tobytes(), *[b""] * (len(pieces) - 1)]
             if pieces:
-                yield pa.RecordBatch.from_arrays(
-                    [pa.array(lengths, pa.binary()), pa.array(pieces, pa.binary())],
-                    names=["sizes", "buckets"],
+                yield pa.RecordBatch.from_pydict(
+                    {"sizes": pa.array(lengths, pa.binary()), "buckets": pieces}
                 )
 
 
