@@ -191,9 +191,8 @@ def _drawn(sample: DataFrame, config: FitOptions, score: str) -> DataFrame:
     number, text = quoted(score).cast("double"), quoted(config.text_column)
     finite = number.isNotNull() & ~F.isnan(number) & (F.abs(number) < F.lit(math.inf))
     known = sample.where(text.isNotNull() & finite)
-    row = known.agg(F.count("*").alias("n"), F.sum(F.octet_length(text)).alias("bytes")).first()
-    n, size = (row["n"], row["bytes"] or 0) if row is not None else (0, 0)
-    share = min(1.0, _MOST / max(1, n), _MOST_BYTES / max(1, size))
+    [(n, size)] = known.agg(F.count("*"), F.sum(F.octet_length(text))).collect()
+    share = min(1.0, _MOST / max(1, n), _MOST_BYTES / max(1, size or 0))
     return classifier.drawn(known, config.model_copy(update={"id_column": None}), share, "distill")
 
 

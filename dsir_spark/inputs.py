@@ -67,8 +67,7 @@ class Input:
         if not self.dropped:
             return {}
         counts = [F.count_if(condition).alias(name) for name, condition in self.dropped.items()]
-        row = self.everything.agg(*counts).first()
-        return {name: row[name] for name in self.dropped} if row is not None else {}
+        return self.everything.agg(*counts).collect()[0].asDict()
 
 
 def open_input(
@@ -159,16 +158,16 @@ def refuse_repeated(ids: DataFrame, id_column: str, owner: str) -> None:
         hashed = hashed.repartition(max(_PARTS, int(given)), "hash")
     else:  # Databricks says auto, or nothing, and knows better
         hashed = hashed.repartition("hash")
-    alike = hashed.groupBy("hash").count().where("count > 1").agg(F.count("*")).first()
-    if alike is None or not alike[0]:
+    [(alike,)] = hashed.groupBy("hash").count().where("count > 1").agg(F.count("*")).collect()
+    if not alike:
         return
     twice = known.groupBy("id").count().where("count > 1")
-    first = F.min(F.struct("id", "count")).alias("first")
-    row = twice.agg(F.count("*").alias("n"), first).first()
-    if row is not None and row["n"]:  # else hashes met
+    least = F.min(F.struct("id", "count"))
+    [(number, first)] = twice.agg(F.count("*"), least).collect()
+    if number:  # else hashes met
         raise DataError(
-            f"id_column {id_column!r} of {owner} is not unique: {row['n']} ids occur more than "
-            f"once, e.g. {row['first']['id']!r} {row['first']['count']} times; name a unique "
+            f"id_column {id_column!r} of {owner} is not unique: {number} ids occur more than "
+            f"once, e.g. {first['id']!r} {first['count']} times; name a unique "
             "column, or none (id_column: null in the config) to make ids from the texts"
         )
 

@@ -38,10 +38,10 @@ def read(
     rows = texts.where(text.isNotNull()).select(
         ids.alias("id"), text.cast("binary").alias("text")
     )
-    size = rows.agg(F.sum(F.octet_length("text"))).first()
-    if size is not None and (size[0] or 0) > _MOST_BYTES:
+    [(size,)] = rows.agg(F.sum(F.octet_length("text"))).collect()
+    if (size or 0) > _MOST_BYTES:
         raise DataError(
-            f"decontaminate has {size[0]:,} bytes of text, which every task would be sent; at most "
+            f"decontaminate has {size:,} bytes of text, which every task would be sent; at most "
             f"{_MOST_BYTES:,} can be: give fewer texts, those that you evaluate on"
         )
     pairs = sorted((row["id"], bytes(row["text"])) for row in rows.collect())

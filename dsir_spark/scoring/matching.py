@@ -4,7 +4,6 @@ budgets."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -99,8 +98,8 @@ def _wanted(
     if options.size_column is None:
         return options.budget * fitted_share / max(1, of_raw.num_tokens)
     check_size_column(raw, options.size_column, "raw")
-    row = raw.agg(F.sum(summable(quoted(options.size_column)).cast("decimal(38,0)"))).first()
-    total: Any = row[0] if row is not None else None
+    size = summable(quoted(options.size_column)).cast("decimal(38,0)")
+    [(total,)] = raw.agg(F.sum(size)).collect()
     return float(options.budget / max(1, total or 0))
 
 
