@@ -118,7 +118,7 @@ def weigh(spark: SparkSession, options: JobOptions, progress: Progress = quiet) 
     run.begin()
     if not run.done(WEIGHTS):
         model = dataclasses.replace(model, decontamination=texts)
-        check_ids(run, raw, model.config)
+        check_ids(run, raw, model.config.id_column)
         _write_weights(run, model, raw)
     return run.finish()
 
@@ -165,7 +165,7 @@ def run_all(spark: SparkSession, options: JobOptions, progress: Progress = quiet
     plans.check(spark, fit_options, len(opened), texts, options)
     run.begin()
     if not run.done(MODEL):
-        check_ids(run, raw, fit_options)
+        check_ids(run, raw, fit_options.id_column)
     model = _model(run, fit_options, opened, raw)
     targets = {name: target.frame for name, target in opened.items()}
     fitted = report.gather_fit(model, run.options.part(ResampleOptions), targets)

@@ -213,14 +213,9 @@ def _with_id_column(options: JobOptions, raw: Input) -> FitOptions:
     return fit_options.model_copy(update={"id_column": name})
 
 
-def check_ids(run: Run, raw: Input, fit_options: FitOptions) -> None:
-    if fit_options.id_column is not None:
-        check_ids_of(run, raw, fit_options.id_column, "raw")
-
-
-def check_ids_of(run: Run, data: Input, id_column: str, owner: str) -> None:
+def check_ids(run: Run, data: Input, id_column: str | None, owner: str = "raw") -> None:
     """Raise a `DataError` where an id occurs twice, if the options ask for it."""
-    if not run.options.check_ids:
+    if id_column is None or not run.options.check_ids:
         return
     with run.stage("check_ids", f"checking that ids of {owner} are unique"):
         refuse_repeated(data.frame.select(quoted(id_column).alias("id")), id_column, owner)

@@ -38,7 +38,7 @@ from dsir_spark.fields import by_text
 from dsir_spark.inputs import Input, open_input
 from dsir_spark.job_options import Loader, SelectJobOptions
 from dsir_spark.preflight import (
-    check_ids_of,
+    check_ids,
     check_named_columns,
     kept_columns,
     put_on_record,
@@ -78,9 +78,9 @@ def select(
         run.facts["target"] = json.dumps({"group_share": {"shares": told}})
     run.begin()
     if not run.done(SCORES):
-        check_ids_of(run, pool, str(options.id_column), "raw" if pool is raw else "scores")
+        check_ids(run, pool, options.id_column, "raw" if pool is raw else "scores")
         if pool is not raw:
-            check_ids_of(run, raw, str(options.id_column), "raw")
+            check_ids(run, raw, options.id_column)
         with run.stage("score", "writing the scores"):
             run.write(_scores(options, raw, pool), SCORES, unchanged=pool.check_unchanged)
     return _select(run, raw, pool, cutting)
