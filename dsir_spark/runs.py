@@ -125,7 +125,7 @@ class Run:
         taken = [name for name in WRITES[self.command] if self.there[name] is not None]
         if not taken:
             return
-        output, differences = self.options.output, self._differences()
+        output = self.options.output
         if self.unfinished is None:
             other = "another --output, or use `resample` to select again from its weights"
             other = "or another --output" if self.command == "select" else other
@@ -133,18 +133,16 @@ class Run:
                 f"{output} already holds {', '.join(taken)} of an earlier run: give --overwrite to "
                 f"replace them, {other}"
             )
-        if differences:
+        if differences := self._differences(self.unfinished):
             raise TableError(
                 f"{output} holds a `{self.command}` that has not ended (run "
                 f"{self.unfinished['run_id']}), with other options: {differences}; give the same "
                 "to go on with it, --overwrite to begin anew, or another --output"
             )
 
-    def _differences(self) -> str:
+    def _differences(self, unfinished: Mapping[str, Any]) -> str:
         """What differs from the options of the run that has not ended, in words."""
-        if self.unfinished is None:
-            return ""
-        old, new = json.loads(self.unfinished["config"]), json.loads(self.options.to_json())
+        old, new = json.loads(unfinished["config"]), json.loads(self.options.to_json())
         return ", ".join(
             f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
             for name in sorted(old.keys() | new.keys())
@@ -162,7 +160,7 @@ class Run:
             The output cannot be written; or another run began there, whose inputs were others.
         """
         old = self.unfinished
-        if old is not None and not self._differences():
+        if old is not None and not self._differences(old):
             inputs = ("raw", "target", "scores", "decontaminate", "model_fingerprint")
             known = {n: old[n] for n in inputs if old.get(n) is not None}
             changed = [n for n, was in known.items() if was != self.facts.get(n)]
