@@ -18,19 +18,7 @@ from dsir_spark.features.quality import QUALITY
 from dsir_spark.features.spec import MAX_BUCKETS, FeatureSpec
 
 __all__ = [
-    "MAX_BUCKETS",
-    "QUALITY",
-    "Decontamination",
-    "FeatureSpec",
-    "NgramCounts",
-    "QualityFacts",
-    "buckets_in_order",
-    "chunks",
-    "compile_kernels",
-    "count_ngrams",
-    "decoded",
-    "quality_facts",
-    "score",
-    "sparse_counts",
-    "text_hashes",
-]
+    "MAX_BUCKETS", "QUALITY", "Decontamination", "FeatureSpec", "NgramCounts", "QualityFacts",
+    "buckets_in_order", "chunks", "compile_kernels", "count_ngrams", "decoded", "quality_facts",
+    "score", "sparse_counts", "text_hashes",
+]  # fmt: skip
