@@ -66,14 +66,12 @@ class Rows:
 
     def ids(self, rows: Ints) -> list[Any]:
         """The ids of rows."""
-        found: list[Any] = self.table.column(ID).take(pa.array(rows)).to_pylist()
-        return found
+        return list(self.table.column(ID).take(pa.array(rows)).to_pylist())
 
     def falling(self, keys: Floats, among: Ints | None = None) -> Ints:
         """Positions by falling (key, id)."""
         rows = np.arange(len(self)) if among is None else among
-        order: Ints = rows[np.lexsort((self.place[rows], keys[rows]))[::-1]]
-        return order
+        return np.asarray(rows[np.lexsort((self.place[rows], keys[rows]))[::-1]])
 
     def leading(self, order: Ints, rest: int) -> int:
         """How many of the first rows of an order the rest of a budget holds; by size, the first row
@@ -121,5 +119,4 @@ def matrix(table: pa.Table, name: str, width: int) -> Floats:
     if not len(table):
         return np.zeros((0, width))
     flat = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    found: Floats = flat.astype(np.float64, copy=False).reshape(len(table), width)
-    return found
+    return np.asarray(flat.astype(np.float64, copy=False).reshape(len(table), width))
