@@ -49,10 +49,8 @@ def warn_of_other_unicode(fitted: str) -> None:
 
 def num_ngrams(num_tokens: Int64, ngrams: int) -> Int64:
     """N-grams of 1 to `ngrams` tokens in documents of so many tokens, int64[n]."""
-    total = np.zeros_like(num_tokens)
-    for n in range(1, min(ngrams, int(num_tokens.max(initial=0))) + 1):
-        total += np.maximum(num_tokens - n + 1, 0)
-    return total
+    longest = np.minimum(num_tokens, ngrams)
+    return np.asarray(longest * (2 * num_tokens - longest + 1) // 2)
 
 
 def means(totals: Float64, sizes: Int64) -> Float64:
