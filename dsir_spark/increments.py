@@ -18,7 +18,6 @@ from dsir_spark import changes, matchings, plans, tables
 from dsir_spark.additions import Adding, Fitting, Weighing
 from dsir_spark.dsir import DSIRModel
 from dsir_spark.errors import DataError, TableError
-from dsir_spark.features import Decontamination
 from dsir_spark.inputs import Input, open_input
 from dsir_spark.job_options import JobOptions
 from dsir_spark.preflight import check_columns, open_decontamination
@@ -62,7 +61,11 @@ def weigh(run: Run, model: DSIRModel) -> dict[str, Any]:
     run.facts["table_fingerprint"] = earlier["table_fingerprint"]
     weights = run.read(WEIGHTS)
     model = matchings.of_record(model, run.place(MATCH), earlier, spark=run.spark)
-    _check_plan(run, model, texts)
+    # The pass is sent the steps that the weights were made by, whatever the options say.
+    steps = max((len(m.steps) for m in model.matchings.values()), default=0)
+    made = {"method": "match", "match_steps": steps} if steps else {"method": "sample"}
+    options = run.options.model_copy(update=made)
+    plans.check(run.spark, model.config, len(model.targets), texts, options)
     model = dataclasses.replace(model, decontamination=texts)
     run.facts |= {name: earlier.get(name) for name in ("match", "match_version")}
     adding = Weighing(
@@ -73,14 +76,6 @@ def weigh(run: Run, model: DSIRModel) -> dict[str, Any]:
     run.begin()
     _add(run, raw, earlier, WEIGHTS, adding)
     return run.finish()
-
-
-def _check_plan(run: Run, model: DSIRModel, texts: Decontamination | None) -> None:
-    """Raise a `ConfigError` where the pass would be sent more than the session takes."""
-    steps = max((len(m.steps) for m in model.matchings.values()), default=0)
-    made = {"method": "match", "match_steps": steps} if steps else {"method": "sample"}
-    options = run.options.model_copy(update=made)
-    plans.check(run.spark, model.config, len(model.targets), texts, options)
 
 
 def fit(run: Run) -> dict[str, Any]:

@@ -157,12 +157,19 @@ def named_targets(options: JobOptions) -> dict[str, tuple[str, str]]:
 
 def open_inputs(run: Run, raw: Input, targets: Mapping[str, Input]) -> FitOptions:
     """The options of the fit, with all columns looked at and no text read; inputs on record."""
-    fit_options = _what_to_fit(run, raw, targets)
+    options = run.options
+    linear.require(options.scorer)
+    fit_options = _with_id_column(options, raw)
+    resampling.refuse_mixed(fit_options, options.part(ResampleOptions))
+    check_columns(run, raw, fit_options, (None,) if options.single_target else tuple(targets))
+    for name, (owner, place) in named_targets(options).items():
+        check_text_column(targets[name].frame, options.text_column, f"{owner} ({place})")
     identities = {name: target.identity for name, target in targets.items()}
     run.facts["target"] = json.dumps(identities, sort_keys=True)
-    run.facts["held_out"] = json.dumps(_held_out(run.options, targets), sort_keys=True)
+    run.facts["held_out"] = json.dumps(_held_out(options, targets), sort_keys=True)
     put_on_record(run, {"raw": raw, **targets})
-    return fit_options
+    text = found(raw.frame, fit_options.text_column)
+    return fit_options.model_copy(update={"text_column": text})
 
 
 def _held_out(options: JobOptions, targets: Mapping[str, Input]) -> dict[str, float]:
@@ -182,18 +189,6 @@ def put_on_record(run: Run, opened: Mapping[str, Input]) -> None:
     run.facts["notes"] = [note for one in opened.values() for note in one.notes]
     for note in run.facts["notes"]:
         warnings.warn(note, UserWarning, stacklevel=2)
-
-
-def _what_to_fit(run: Run, raw: Input, targets: Mapping[str, Input]) -> FitOptions:
-    options = run.options
-    linear.require(options.scorer)
-    fit_options = _with_id_column(options, raw)
-    resampling.refuse_mixed(fit_options, options.part(ResampleOptions))
-    check_columns(run, raw, fit_options, (None,) if options.single_target else tuple(targets))
-    for name, (owner, place) in named_targets(options).items():
-        check_text_column(targets[name].frame, options.text_column, f"{owner} ({place})")
-    text = found(raw.frame, fit_options.text_column)
-    return fit_options.model_copy(update={"text_column": text})
 
 
 def _with_id_column(options: JobOptions, raw: Input) -> FitOptions:
