@@ -87,11 +87,6 @@ class Scoring:
     tables: Float64
     outputs: tuple[Output, ...]
 
-    @classmethod
-    def sums(cls, tables: Float64) -> Scoring:
-        """A column for each of float64[num_buckets, T]: the sum over the document's n-grams."""
-        return cls(tables, tuple(Output("sum", t) for t in range(tables.shape[1])))
-
     def apply(self, texts: pa.Array, spec: FeatureSpec) -> tuple[Float64, Int64]:
         """Scores, float64[n, len(outputs)], and tokens, int64[n], of n texts; 0 for nulls."""
         totals, num_tokens = arrow.score(texts, self.tables, spec)

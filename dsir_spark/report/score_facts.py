@@ -148,10 +148,6 @@ class ScoreFacts:
         text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
         return text.encode("utf-8", "replace").decode()
 
-    def row(self) -> dict[str, Any]:
-        """The columns of the table `runs` that are known here."""
-        return {"selected_by_target": {s.name: s.documents for s in self.scores}}
-
 
 def shown(number: float | None) -> str:
     """A score as a page shows it."""

@@ -19,7 +19,8 @@ from dsir_spark.scoring.matched import Matching
 
 def log_weights(log_ratios: Sequence[Float64]) -> Scoring:
     """Log importance weights in nats: a column for each of T log ratios, float64[num_buckets]."""
-    return Scoring.sums(np.ascontiguousarray(np.stack(log_ratios, axis=1)))
+    tables = np.ascontiguousarray(np.stack(log_ratios, axis=1))
+    return Scoring(tables, tuple(Output("sum", t) for t in range(tables.shape[1])))
 
 
 def matched_keys(matching: Matching, target: Int64, raw: Int64) -> Scoring:
