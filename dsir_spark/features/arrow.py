@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dsir_spark.features import listing, overlap, passes, splitting, tokenizers, unicode_tables
+from dsir_spark.features import listing, passes, splitting, tokenizers, unicode_tables
 from dsir_spark.features.spec import FeatureSpec, Float64, Int32, Int64
 
 _LARGE = (pa.large_string(), pa.large_binary())
@@ -44,7 +44,7 @@ class NgramCounts:
 
 def count_ngrams(texts: pa.Array, spec: FeatureSpec) -> NgramCounts:
     """Counts of all n-grams of the documents."""
-    counts, num_tokens = passes.count(_documents(texts, spec.tokenizer), spec)
+    counts, num_tokens = passes.count(documents(texts, spec.tokenizer), spec)
     present = texts.is_valid().to_numpy(zero_copy_only=False)
     return NgramCounts(
         counts,
@@ -73,7 +73,7 @@ def score(texts: pa.Array, tables: Float64, spec: FeatureSpec) -> tuple[Float64,
     """
     # In the one form of array that kernels are compiled for.
     tables = np.require(tables, np.float64, ["C", "W", "A"])
-    return passes.score(_documents(texts, spec.tokenizer), tables, spec)
+    return passes.score(documents(texts, spec.tokenizer), tables, spec)
 
 
 def buckets_in_order(texts: pa.Array, spec: FeatureSpec) -> Int32:
@@ -83,7 +83,7 @@ def buckets_in_order(texts: pa.Array, spec: FeatureSpec) -> Int32:
 
 def collected_buckets(texts: pa.Array, spec: FeatureSpec) -> tuple[Int32, Int64, Int64]:
     """`buckets_in_order`, where each text's begin (int64[n + 1]), and its tokens (int64[n])."""
-    return passes.collect(_documents(texts, spec.tokenizer), spec)
+    return passes.collect(documents(texts, spec.tokenizer), spec)
 
 
 def text_hashes(texts: pa.Array) -> Int64:
@@ -122,22 +122,7 @@ def quality_facts(texts: pa.Array) -> QualityFacts:
     """What the paper's quality rule (DSIR, appendix) goes by; 0 for nulls."""
     from dsir_spark.features import quality
 
-    return QualityFacts(*np.ascontiguousarray(quality.facts(_documents(texts, "wordpunct")).T))
-
-
-def token_counts(texts: pa.Array, tokenizer: str) -> Int64:
-    """Tokens of each text, int64[n]; 0 for nulls."""
-    return passes.token_counts(_documents(texts, tokenizer))
-
-
-def overlap_index(texts: pa.Array, ngram: int, tokenizer: str) -> overlap.Index:
-    """The n-grams of `ngram` tokens of some texts, for `shared` to look up."""
-    return overlap.index(_documents(texts, tokenizer), ngram)
-
-
-def shared(texts: pa.Array, index: overlap.Index, tokenizer: str) -> Int64:
-    """The number of the indexed text with the first n-gram that a text shares, int64[n], or -1."""
-    return overlap.shared(_documents(texts, tokenizer), index)
+    return QualityFacts(*np.ascontiguousarray(quality.facts(documents(texts, "wordpunct")).T))
 
 
 def sparse_counts(texts: pa.Array, spec: FeatureSpec) -> tuple[pa.ListArray, pa.ListArray]:
@@ -166,7 +151,7 @@ def compile_kernels(spec: FeatureSpec) -> None:
     text_hashes(tiny)
 
 
-def _documents(texts: pa.Array, tokenizer: str) -> passes.Documents:
+def documents(texts: pa.Array, tokenizer: str) -> passes.Documents:
     """The texts as the kernels read them, and how this tokenizer splits them."""
     split, gap, table = splitting.split_words, 1, unicode_tables.table
     if tokenizer == "wordpunct_cjk":

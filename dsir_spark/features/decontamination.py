@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from dsir_spark.features import arrow, overlap
+from dsir_spark.features import arrow, overlap, passes
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Decontamination:
 
     def num_long(self, tokenizer: str) -> int:
         """Texts of at least `ngram` tokens, by which documents are looked for."""
-        sizes = arrow.token_counts(_array(self.texts), tokenizer)
+        sizes = passes.token_counts(arrow.documents(_array(self.texts), tokenizer))
         return int(np.sum(sizes >= self.ngram))
 
     def contaminated_by(self, texts: pa.Array, tokenizer: str) -> pa.Array:
         """The id (string) of the text that has the first n-gram which a document shares with any;
         of several, the one whose id comes first. Null where there is none."""
-        found = arrow.shared(texts, _index(self, tokenizer), tokenizer)
+        found = overlap.shared(arrow.documents(texts, tokenizer), _index(self, tokenizer))
         return pa.array(self.ids, pa.string()).take(pa.array(found, mask=found < 0))
 
     @functools.cached_property
@@ -57,4 +57,4 @@ def _array(texts: Sequence[bytes]) -> pa.Array:
 @functools.lru_cache(maxsize=2)
 def _index(of: Decontamination, tokenizer: str) -> overlap.Index:
     """Made once by each worker, whatever the number of its tasks and batches."""
-    return arrow.overlap_index(_array(of.texts), of.ngram, tokenizer)
+    return overlap.index(arrow.documents(_array(of.texts), tokenizer), of.ngram)
