@@ -14,20 +14,13 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from dsir_spark import changes, matchings, plans, tables
+from dsir_spark import changes, matchings, plans, preflight, recorded, tables
 from dsir_spark.additions import Adding, Fitting, Weighing
 from dsir_spark.dsir import DSIRModel
 from dsir_spark.errors import DataError, TableError
 from dsir_spark.inputs import Input, open_input
 from dsir_spark.job_options import JobOptions
-from dsir_spark.preflight import check_columns, open_decontamination
-from dsir_spark.recorded import (
-    MAKING,
-    model_of_record,
-    open_raw,
-    refuse_other_weights,
-    weights_of_record,
-)
+from dsir_spark.recorded import MAKING
 from dsir_spark.runs import MATCH, MODEL, WEIGHTS, Run
 
 # Options that decide the columns of weights, and the texts of a model: those are made as they were.
@@ -52,12 +45,12 @@ def weigh(run: Run, model: DSIRModel) -> dict[str, Any]:
     DataError
         An id of the new rows is there already, or twice.
     """
-    earlier = weights_of_record(run)
-    refuse_other_weights(run, model, earlier)
+    earlier = recorded.weights_of_record(run)
+    recorded.refuse_other_weights(run, model, earlier)
     raw = _open(run, earlier, WEIGHTS)
     run.options = _as_made(run, earlier, WEIGHTS)
-    check_columns(run, raw, model.config, model.names)
-    texts = open_decontamination(run, model.config, earlier.get("decontaminate") or "{}")
+    preflight.check_columns(run, raw, model.config, model.names)
+    texts = preflight.open_decontamination(run, model.config, earlier.get("decontaminate") or "{}")
     run.facts["table_fingerprint"] = earlier["table_fingerprint"]
     weights = run.read(WEIGHTS)
     model = matchings.of_record(model, run.place(MATCH), earlier, spark=run.spark)
@@ -88,7 +81,7 @@ def fit(run: Run) -> dict[str, Any]:
     TableError
         The model is of other targets, options or raw; or what is new cannot be told from the rest.
     """
-    model, earlier = model_of_record(run)
+    model, earlier = recorded.model_of_record(run)
     place, again = run.place(MODEL), "fit with --overwrite"
     if model.config.num_tokens_to_fit != "all" or model.classifiers:
         raise TableError(
@@ -106,7 +99,7 @@ def fit(run: Run) -> dict[str, Any]:
             raise TableError(f"target {name} at {known['place']} changed since the fit: {again}")
     run.options = _as_made(run, earlier, MODEL)
     raw = _open(run, earlier, MODEL)
-    check_columns(run, raw, model.config, model.names)
+    preflight.check_columns(run, raw, model.config, model.names)
     run.begin()
     adding = Fitting(raw.identity, run.options.where, place, _base(run, MODEL), model=model)
     _add(run, raw, earlier, MODEL, adding)
@@ -127,7 +120,7 @@ def _open(run: Run, earlier: Mapping[str, Any], name: str) -> Input:
         raise TableError(f"what is at {run.place(name)} was made of {known['place']}, and raw is "
                          f"{place}: {advice}")  # fmt: skip
     try:
-        raw = open_raw(run, earlier, name, new=True)
+        raw = recorded.open_raw(run, earlier, name, new=True)
     except TableError as error:
         raise TableError(f"{error}" if advice in f"{error}" else f"{error}; {advice}") from None
     now, before = (identity.get("delta_version") for identity in (raw.identity, known))

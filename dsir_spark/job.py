@@ -22,6 +22,8 @@ from dsir_spark import (
     matchings,
     places,
     plans,
+    preflight,
+    recorded,
     rejecting,
     report,
     reporting,
@@ -35,22 +37,6 @@ from dsir_spark.history import RUNS
 from dsir_spark.inputs import Input, open_input
 from dsir_spark.job_options import JobOptions
 from dsir_spark.options import FitOptions, ResampleOptions
-from dsir_spark.preflight import (
-    check_columns,
-    check_ids,
-    named_targets,
-    open_decontamination,
-    open_inputs,
-    resolved,
-    weighed,
-)
-from dsir_spark.recorded import (
-    method_of_record,
-    model_of_record,
-    open_raw,
-    refuse_foreign_weights,
-    weights_of_record,
-)
 from dsir_spark.runs import (
     DOCUMENTS,
     MATCH,
@@ -92,13 +78,13 @@ def compile_kernels(options: JobOptions) -> None:
 def fit(spark: SparkSession, options: JobOptions, progress: Progress = quiet) -> dict[str, Any]:
     """Fit a model from raw and target and write it; the run's row."""
     options.require("raw", "target", "output")
-    options, looked = resolved(spark, options), None
+    options, looked = preflight.resolved(spark, options), None
     if options.incremental:
         looked = Run(spark, options, "fit", progress)
         if looked.there[MODEL] is not None:
             return increments.fit(looked)
     run, raw, targets = _opened(spark, options, "fit", progress, looked)
-    fit_options = open_inputs(run, raw, targets)
+    fit_options = preflight.open_inputs(run, raw, targets)
     run.begin()
     _model(run, fit_options, targets, raw)
     return run.finish()
@@ -107,18 +93,18 @@ def fit(spark: SparkSession, options: JobOptions, progress: Progress = quiet) ->
 def weigh(spark: SparkSession, options: JobOptions, progress: Progress = quiet) -> dict[str, Any]:
     """Weigh raw with the model under the output and write the weights; the run's row."""
     options.require("output")
-    run = Run(spark, resolved(spark, options), "weigh", progress)
-    model, earlier = model_of_record(run)
+    run = Run(spark, preflight.resolved(spark, options), "weigh", progress)
+    model, earlier = recorded.model_of_record(run)
     if options.incremental and run.there[WEIGHTS] is not None:
         return increments.weigh(run, model)
-    raw = open_raw(run, earlier)
-    check_columns(run, raw, model.config, model.names)
-    texts = open_decontamination(run, model.config)
+    raw = recorded.open_raw(run, earlier)
+    preflight.check_columns(run, raw, model.config, model.names)
+    texts = preflight.open_decontamination(run, model.config)
     plans.check(spark, model.config, len(model.targets), texts)
     run.begin()
     if not run.done(WEIGHTS):
         model = dataclasses.replace(model, decontamination=texts)
-        check_ids(run, raw, model.config.id_column)
+        preflight.check_ids(run, raw, model.config.id_column)
         _write_weights(run, model, raw)
     return run.finish()
 
@@ -131,15 +117,15 @@ def resample_again(
     An earlier selection is replaced; it stays readable as an older version of the table.
     """
     options.require("output", budget=True)
-    run = Run(spark, resolved(spark, options), "resample", progress)
-    model, _ = model_of_record(run)
-    earlier = weights_of_record(run)
-    method_of_record(run, earlier)
-    raw = open_raw(run, earlier, WEIGHTS)
-    check_columns(run, raw, model.config, model.names)
-    refuse_foreign_weights(run, model, earlier, raw)
+    run = Run(spark, preflight.resolved(spark, options), "resample", progress)
+    model, _ = recorded.model_of_record(run)
+    earlier = recorded.weights_of_record(run)
+    recorded.method_of_record(run, earlier)
+    raw = recorded.open_raw(run, earlier, WEIGHTS)
+    preflight.check_columns(run, raw, model.config, model.names)
+    recorded.refuse_foreign_weights(run, model, earlier, raw)
     run.facts["weights_version"] = earlier["weights_version"]
-    texts = open_decontamination(run, model.config, earlier.get("decontaminate"))
+    texts = preflight.open_decontamination(run, model.config, earlier.get("decontaminate"))
     plans.check(spark, model.config, len(model.targets), texts, run.options)
     run.begin()
     learnt = _as_learnt(run, model, raw, earlier) if run.options.method == "match" else model
@@ -158,14 +144,14 @@ def run_all(spark: SparkSession, options: JobOptions, progress: Progress = quiet
     `resample` goes on from them.
     """
     options.require("raw", "target", "output", budget=True)
-    options = resolved(spark, options)
+    options = preflight.resolved(spark, options)
     run, raw, opened = _opened(spark, options, "run", progress)
-    fit_options = open_inputs(run, raw, opened)
-    texts = open_decontamination(run, fit_options)
+    fit_options = preflight.open_inputs(run, raw, opened)
+    texts = preflight.open_decontamination(run, fit_options)
     plans.check(spark, fit_options, len(opened), texts, options)
     run.begin()
     if not run.done(MODEL):
-        check_ids(run, raw, fit_options.id_column)
+        preflight.check_ids(run, raw, fit_options.id_column)
     model = _model(run, fit_options, opened, raw)
     targets = {name: target.frame for name, target in opened.items()}
     fitted = report.gather_fit(model, run.options.part(ResampleOptions), targets)
@@ -193,7 +179,7 @@ def _opened(
         )
         targets = {
             name: aside.submit(open_input, spark, place, options.target_format, owner)
-            for name, (owner, place) in named_targets(options).items()
+            for name, (owner, place) in preflight.named_targets(options).items()
         }
         run = run or Run(spark, options, command, progress)
         return run, raw.result(), {name: target.result() for name, target in targets.items()}
@@ -258,7 +244,8 @@ def _as_learnt(
     if any(was.get(name) != now[name] for name in _LEARNT_BY):
         return None
     model = matchings.of_record(model, run.place(MATCH), earlier, spark=run.spark)
-    if set(weighed(model, raw.frame, run.options).columns) - set(run.read(WEIGHTS).columns):
+    wanted = preflight.weighed(model, raw.frame, run.options).columns
+    if set(wanted) - set(run.read(WEIGHTS).columns):
         return None
     if there.record["raw"] != earlier["raw"]:
         note = ("raw has grown since the steps of the matched selection were learnt; to learn them "
@@ -273,7 +260,7 @@ def _write_weights(run: Run, model: DSIRModel, raw: Input, rows: int | None = No
     """Weigh raw, which may be another than the model was fitted on; rows : of it, if known."""
     run.facts["table_fingerprint"] = distributions.table_fingerprint(model.tables())
     with run.stage("weigh", "weighing raw", rows):
-        weights = weighed(model, raw.frame, run.options)
+        weights = preflight.weighed(model, raw.frame, run.options)
         run.write(weights, WEIGHTS, rows=rows, unchanged=raw.check_unchanged)
 
 

@@ -19,7 +19,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark import inputs, places, rejecting, report, tables
+from dsir_spark import inputs, places, preflight, rejecting, report, tables
 from dsir_spark.columns import (
     COPIES,
     TARGET,
@@ -37,14 +37,6 @@ from dsir_spark.errors import ColumnError, ConfigError
 from dsir_spark.fields import by_text
 from dsir_spark.inputs import Input, open_input
 from dsir_spark.job_options import Loader, SelectJobOptions
-from dsir_spark.preflight import (
-    check_ids,
-    check_named_columns,
-    kept_columns,
-    put_on_record,
-    refuse_unwritable,
-    resolved,
-)
 from dsir_spark.resampling import SENT_IDS
 from dsir_spark.runs import REJECTED, SCORES, SELECTED, Progress, Run, quiet
 from dsir_spark.score_options import ScoreOptions
@@ -60,7 +52,7 @@ def select(
 ) -> dict[str, Any]:
     """Select documents of raw by their scores and write them; the run's row."""
     options.require("raw", "output")
-    run = Run(spark, resolved(spark, options), "select", progress)
+    run = Run(spark, preflight.resolved(spark, options), "select", progress)
     options = _of(run)
     raw = open_input(spark, str(options.raw), options.raw_format, "raw",
                      None if options.scores else options.where)  # fmt: skip
@@ -69,7 +61,7 @@ def select(
         kind, where = options.scores_format, options.where
         pool = open_input(spark, options.scores, kind, "scores", where)
         run.facts["scores"] = json.dumps(pool.identity, sort_keys=True)
-    put_on_record(run, {"raw": raw, **({} if pool is raw else {"scores": pool})})
+    preflight.put_on_record(run, {"raw": raw, **({} if pool is raw else {"scores": pool})})
     _check(options, raw, pool)
     cutting = _shared(spark, options)
     if isinstance(options.group_share, str) and isinstance(cutting.quotas, dict):
@@ -78,9 +70,9 @@ def select(
         run.facts["target"] = json.dumps({"group_share": {"shares": told}})
     run.begin()
     if not run.done(SCORES):
-        check_ids(run, pool, options.id_column, "raw" if pool is raw else "scores")
+        preflight.check_ids(run, pool, options.id_column, "raw" if pool is raw else "scores")
         if pool is not raw:
-            check_ids(run, raw, options.id_column)
+            preflight.check_ids(run, raw, options.id_column)
         with run.stage("score", "writing the scores"):
             run.write(_scores(options, raw, pool), SCORES, unchanged=pool.check_unchanged)
     return _select(run, raw, pool, cutting)
@@ -143,7 +135,7 @@ def _kept(options: SelectJobOptions, pool: DataFrame) -> list[str]:
     """The columns that go along with ids and scores, as the pool spells them."""
     within = [] if options.normalize_within is None else [options.normalize_within]
     own = found(pool, str(options.id_column))
-    return [c for c in kept_columns(pool, options, *within) if c != own]
+    return [c for c in preflight.kept_columns(pool, options, *within) if c != own]
 
 
 def _is_itself(options: SelectJobOptions, column: str) -> bool:
@@ -166,7 +158,7 @@ def _check(options: SelectJobOptions, raw: Input, pool: Input) -> None:
     named_scores = dict(zip(options.names, options.score.values(), strict=False))
     scores.check_scores(pool.frame, named_scores, constant=False)
     named = ("group_column", "quota_column", "normalize_within")
-    check_named_columns(pool.frame, options, owner, *named)
+    preflight.check_named_columns(pool.frame, options, owner, *named)
     if "text_column" in options.given:
         check_text_column(raw.frame, options.text_column, "raw")
     if options.copies_column is not None:
@@ -181,8 +173,8 @@ def _check(options: SelectJobOptions, raw: Input, pool: Input) -> None:
     refuse_columns(pool.frame.select(quoted(id_column), *kept), taken, owner)
     added = (own if pool is raw else made) if options.score else []
     refuse_columns(raw.frame, [*added, *more], "raw")
-    refuse_unwritable(raw.frame, "raw")
-    refuse_unwritable(pool.frame.select(*kept), owner)
+    preflight.refuse_unwritable(raw.frame, "raw")
+    preflight.refuse_unwritable(pool.frame.select(*kept), owner)
 
 
 def _shared(spark: SparkSession, options: SelectJobOptions) -> ScoreOptions:

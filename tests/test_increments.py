@@ -20,7 +20,7 @@ import pyspark
 import pytest
 from test_end_to_end import COOKING, again, delta, documents, run, text, write_lines
 
-from dsir_spark import increments, job, tables
+from dsir_spark import job, recorded, tables
 from dsir_spark.errors import ConfigError, DataError, TableError
 
 pytestmark = pytest.mark.spark
@@ -254,7 +254,7 @@ def test_killed_and_met_by_others_rows_are_there_once(spark, tmp_path, model, mo
     with appending(monkeypatch, later), pytest.raises(TableError, match="another run wrote the we"):
         grown.weigh()
     spark.sql(f"RESTORE TABLE delta.`{grown.out}/weights` TO VERSION AS OF 2").collect()
-    moved, opened = tables.delta_version, increments.open_raw
+    moved, opened = tables.delta_version, recorded.open_raw
 
     def coming(*of, **more):
         found = opened(*of, **more)
@@ -265,7 +265,7 @@ def test_killed_and_met_by_others_rows_are_there_once(spark, tmp_path, model, mo
         monkeypatch.context() as patch,
         pytest.raises(DataError, match=r"rows came to .* run again"),
     ):
-        patch.setattr(increments, "open_raw", coming)
+        patch.setattr(recorded, "open_raw", coming)
         grown.weigh()
     assert moved is tables.delta_version and len(rows_of(spark, grown.out)) == 410
     grown.weigh()
