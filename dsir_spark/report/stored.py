@@ -8,19 +8,8 @@ from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
 
-from dsir_spark.report.facts import (
-    Check,
-    Composition,
-    Facts,
-    FitFacts,
-    HeldOut,
-    SelectionFacts,
-    TargetFacts,
-    WeightFacts,
-    WeightTarget,
-    run_of,
-    shortfall_of,
-)
+from dsir_spark.report import facts
+from dsir_spark.report.facts import Check, Facts, TargetFacts
 from dsir_spark.report.score_facts import OfScore, ScoreFacts, score_run_of
 
 _NAME = "as_stored"  # of the check that says so
@@ -47,25 +36,25 @@ def as_stored(
     notes = (Check(_NAME, 1.0, 0.0, said, "Its numbers are those of that time."),
              *[check for check in warned if check.name != _NAME])  # fmt: skip
     composition = tuple(
-        Composition(c["column"], tuple(c["rows"]), c.get("values", len(c["rows"])))
+        facts.Composition(c["column"], tuple(c["rows"]), c.get("values", len(c["rows"])))
         for c in kept.get("composition", ())
     )
     if run["command"] != "select":
         return _facts(run, kept, notes, composition, examples)
     scores = tuple(_of_score(s, examples) for s in kept.get("scores", ()))
     return ScoreFacts(
-        score_run_of(run), run["funnel"], scores, composition, shortfall_of(run), notes
+        score_run_of(run), run["funnel"], scores, composition, facts.shortfall_of(run), notes
     )
 
 
-def is_stored(facts: Facts | ScoreFacts) -> bool:
+def is_stored(found: Facts | ScoreFacts) -> bool:
     """Were they not gathered anew?"""
-    return any(check.name == _NAME for check in facts.warnings)
+    return any(check.name == _NAME for check in found.warnings)
 
 
 def _facts(
     run: Mapping[str, Any], kept: Mapping[str, Any], notes: tuple[Check, ...],
-    composition: tuple[Composition, ...], examples: bool,
+    composition: tuple[facts.Composition, ...], examples: bool,
 ) -> Facts:  # fmt: skip
     config, funnel = json.loads(run["config"]), run["funnel"]
     details = {t["name"]: t for t in kept.get("targets", ())}
@@ -74,21 +63,21 @@ def _facts(
         for v in kept.get("verdict", _verdicts(run))
     )
     beside = [details.get(t.name, {}) for t in targets]
-    weights = WeightFacts(
+    weights = facts.WeightFacts(
         config["method"], funnel["candidates"], funnel["duplicate_text"],
         funnel.get("over_max_per_group", 0), funnel["read"], funnel.get("unparsed", 0),
-        tuple(WeightTarget(t.name, of.get("spread", 0.0), of.get("correlation", 0.0))
+        tuple(facts.WeightTarget(t.name, of.get("spread", 0.0), of.get("correlation", 0.0))
               for t, of in zip(targets, beside, strict=True)),
         composition,
         SimpleNamespace(ids=range(next((of["sample"] for of in beside if of), 0))),
         run.get("contaminated") or {},
     )  # fmt: skip
-    short = shortfall_of(run)
-    chosen = SelectionFacts(
+    short = facts.shortfall_of(run)
+    chosen = facts.SelectionFacts(
         config["method"], short, funnel["candidates"], funnel["selected"], 0.0, targets
     )
-    fit = FitFacts((), False, config["tokenizer"], 0.0, 0.0, short.unit)
-    return Facts(run_of(run), funnel, fit, weights, chosen, notes)
+    fit = facts.FitFacts((), False, config["tokenizer"], 0.0, 0.0, short.unit)
+    return Facts(facts.run_of(run), funnel, fit, weights, chosen, notes)
 
 
 def _verdicts(run: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -112,7 +101,7 @@ def _of_target(
             detail |= {**bare, "examples": [], "sampled": 0}
     held, apart = verdict.get("held_out"), ("name", "held_out", "detail")
     numbers = {f.name: verdict.get(f.name) for f in fields(TargetFacts) if f.name not in apart}
-    judged = HeldOut(**held) if held else None
+    judged = facts.HeldOut(**held) if held else None
     return TargetFacts(verdict["target"], held_out=judged, detail=detail, **numbers)  # type: ignore[arg-type]
 
 
