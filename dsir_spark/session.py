@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -186,11 +187,8 @@ def _check_java() -> str:
 
 def java_version(said: str) -> int | None:
     """Major version out of what `java -version` says; None where it says none."""
-    _, found, rest = said.partition('version "')
-    parts = rest.split('"')[0].split(".")
-    if not found or not parts[0].isdigit():
-        return None
-    return int(parts[1]) if parts[0] == "1" and len(parts) > 1 else int(parts[0])
+    found = re.search(r'version "(?:1\.)?(\d+)[."]', said)
+    return int(found[1]) if found else None
 
 
 def _start(builder: Any, tries: int = 2) -> Any:

@@ -56,12 +56,10 @@ def counted(batches: Iterable[pa.RecordBatch], kinds: dict[int, Kind]) -> Iterat
                 if len(there) == 16:  # no more is held than there are bins, some times over
                     there[:] = [_added(np.concatenate(there, axis=1))]
     for (key, t), there in parts.items():
-        at, *numbers = _added(np.concatenate(there, axis=1))
-        same = [pa.array(np.full(len(at), v, np.int32)) for v in (key, t)]
-        whole = [pa.array(at.astype(np.int64)), pa.array(numbers[0].astype(np.int64))]
-        yield pa.RecordBatch.from_arrays(
-            [*same, *whole, *map(pa.array, numbers[1:])], names=list(_NAMES)
-        )
+        at, n, *numbers = _added(np.concatenate(there, axis=1))
+        same = [np.full(len(at), v, np.int32) for v in (key, t)]
+        columns = [*same, at.astype(np.int64), n.astype(np.int64), *numbers]
+        yield pa.RecordBatch.from_pydict(dict(zip(_NAMES, columns, strict=True)))
 
 
 def _rows(kind: Kind, t: int, x: Float64, at: Any, sizes: Float64 | None) -> Float64:
