@@ -60,13 +60,14 @@ def log(
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         place = Path(folder, "model.parquet")
         pq.write_table(_table(model), place)
+        extra = "" if model.config.tokenizer in tokenizers.NAMES else "[tokenizers]"
         return mlflow.pyfunc.log_model(
             name=_NAME,
             loader_module=served.__name__,
             data_path=str(place),
             signature=_signature(model),
             # Else MLflow would load the model in a process of its own to see what it imports.
-            pip_requirements=_requirements(model),
+            pip_requirements=[f"dsir-spark{extra}=={__version__}", "pandas"],
             registered_model_name=registered_model_name,
             metadata={"dsir_spark_fingerprint": model.fingerprint},
         )
@@ -130,20 +131,11 @@ def _signature(model: Model) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    scores = [ColSpec("double", name) for name in _columns(model)]
+    odds = [classifier_columns(name)[0] for name in model.names] if model.classifiers else []
+    # Those of `transform` but for the probability, which takes the JVM.
+    scores = [ColSpec("double", name) for name in (*model.weight_columns, *odds)]
     text = ColSpec("string", model.config.text_column)
     return ModelSignature(Schema([text]), Schema([*scores, ColSpec("long", NUM_TOKENS)]))
-
-
-def _columns(model: Model) -> list[str]:
-    """Names of the scores: those of `transform` but for the probability, which takes the JVM."""
-    odds = [classifier_columns(name)[0] for name in model.names] if model.classifiers else []
-    return [*model.weight_columns, *odds]
-
-
-def _requirements(model: Model) -> list[str]:
-    extra = "" if model.config.tokenizer in tokenizers.NAMES else "[tokenizers]"
-    return [f"dsir-spark{extra}=={__version__}", "pandas"]
 
 
 def _table(model: Model) -> pa.Table:
