@@ -264,17 +264,6 @@ def _write_weights(run: Run, model: DSIRModel, raw: Input, rows: int | None = No
         run.write(weights, WEIGHTS, rows=rows, unchanged=raw.check_unchanged)
 
 
-def _cut(run: Run, model: DSIRModel, raw: Input) -> tuple[DataFrame, Selection]:
-    """The weights table of the run and what is selected by it; nothing is written."""
-    weights = run.read(WEIGHTS)
-    with run.stage("cut", "finding the cut-off"):
-        there = run.there[WEIGHTS]
-        selection = resampling.find_selection(
-            model, weights, run.options.part(ResampleOptions), there.rows if there else None
-        )
-        return weights, selection.after(raw.count_dropped())
-
-
 def _told(
     model: DSIRModel, selection: Selection, weights: DataFrame, *more: Any
 ) -> report.WeightFacts:
@@ -292,7 +281,12 @@ def _select(
     """Find the cut, write the selected documents, gather the facts of the run, and finish it."""
     options = run.options
     try:
-        weights, selection = _cut(run, model, raw)
+        weights, there = run.read(WEIGHTS), run.there[WEIGHTS]
+        with run.stage("cut", "finding the cut-off"):
+            found = resampling.find_selection(
+                model, weights, options.part(ResampleOptions), there.rows if there else None
+            )
+            selection = found.after(raw.count_dropped())
     except DSIRError as error:
         left = "model and weights are written: `resample` goes on from them"
         raise type(error)(f"{error} ({left})") from None
