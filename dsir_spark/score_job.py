@@ -91,7 +91,8 @@ def report_again(
     ColumnError
         A column of `composition` is not in its table `scores`.
     """
-    options = SelectJobOptions.model_validate(_known(json.loads(row["config"])))
+    config, fields = json.loads(row["config"]), SelectJobOptions.model_fields
+    options = SelectJobOptions.model_validate({n: v for n, v in config.items() if n in fields})
     where = None if options.scores else options.where
     raw = inputs.as_recorded(spark, json.loads(row["raw"]), "raw", where)
     place = places.within(output, SCORES)
@@ -110,12 +111,6 @@ def report_again(
 def _of(run: Run) -> SelectJobOptions:
     assert isinstance(run.options, SelectJobOptions)
     return run.options
-
-
-def _known(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options on a record, lists as tuples."""
-    fields = SelectJobOptions.model_fields
-    return {n: tuple(v) if isinstance(v, list) else v for n, v in config.items() if n in fields}
 
 
 def _named(options: SelectJobOptions, kind: str) -> dict[str | None, str]:

@@ -40,8 +40,6 @@ def resolved(tokenizer: str) -> str:
     TokenizerError
         It is neither a name, nor a readable tokenizer file, nor an importable function.
     """
-    if not isinstance(tokenizer, str):
-        raise TokenizerError(_allowed(tokenizer))
     if tokenizer in NAMES:
         return tokenizer
     if is_function(tokenizer):
@@ -71,13 +69,13 @@ def refuse_function(tokenizer: str, owner: str) -> None:
         )
 
 
-def problems(tokenizer: Any, functions: bool) -> list[str]:
+def problems(tokenizer: str, functions: bool) -> list[str]:
     """What is wrong with the tokenizer, found by loading it; a sentence, or none.
 
     functions : may it be one?
     """
     try:
-        if isinstance(tokenizer, str) and not functions:
+        if not functions:
             refuse_function(tokenizer, "tokenizer")
         resolved(tokenizer)
     except TokenizerError as error:
