@@ -80,9 +80,7 @@ def read(frame: DataFrame, place: str, allow_functions: bool) -> dict[str, Any]:
         "config": config,
         "raw": parts[0],
         "targets": dict(zip(names[1:], parts[1:], strict=True)),
-        "single_target": facts["single_target"],
-        "fitted_share": facts["fitted_share"],
-        "unicode_version": facts["unicode_version"],
+        **{n: facts[n] for n in ("single_target", "fitted_share", "unicode_version")},
     }
     learnt = facts.get("classifiers", {})
     vectors = [r["counts"] for r in rows] + [r.get("classifier") for r in rows[1:] if learnt]
