@@ -119,37 +119,29 @@ def seen(spark: SparkSession, place: str) -> files.Seen | None:
     top = local(spark, place)
     if top is None or top != place or not os.path.exists(top):
         return None
-    found: dict[str, tuple[int, int]] | None = {}
+    paths: list[str] = []
     skipped: list[str] = []
     try:
         for folder, folders, names in _walked(top):
             hidden = [n for n in folders if _is_hidden(n) and not _METADATA.match(n)]
             skipped += [n for n in hidden if n[0] == "_" and not _OF_SPARK.match(n)]
             folders[:] = [n for n in folders if n not in hidden]
-            for name in names:
-                if _is_hidden(name):
-                    skipped += [name] if name[0] == "_" and files.extension(name) else []
-                    continue
-                found = _with(found, os.path.join(folder, name))
+            skipped += [n for n in names if _is_hidden(n) and n[0] == "_" and files.extension(n)]
+            paths += [os.path.join(folder, n) for n in names if not _is_hidden(n)]
     except OSError:  # a folder that cannot be read, or goes meanwhile
-        found = None
-    return files.Seen(found, sorted(skipped))
+        return files.Seen(None, sorted(skipped))
+    return files.Seen(_told(paths), sorted(skipped))
 
 
-def _with(
-    found: dict[str, tuple[int, int]] | None, path: str
-) -> dict[str, tuple[int, int]] | None:  # fmt: skip
-    """Files with one more; None where it, or one before it, cannot be told."""
-    if found is None:
-        return None
+def _told(paths: list[str]) -> dict[str, tuple[int, int]] | None:
+    """Bytes and times of files; None where one of them cannot be told."""
     try:
-        path.encode()
-        of = os.stat(path)
+        "".join(paths).encode()
+        found = {path: os.stat(path) for path in paths}
     except (OSError, UnicodeError):
         return None
-    if of.st_size:  # Spark takes no empty ones
-        found[f"file:{path}"] = of.st_size, of.st_mtime_ns
-    return found
+    # Spark takes no empty ones.
+    return {f"file:{p}": (of.st_size, of.st_mtime_ns) for p, of in found.items() if of.st_size}
 
 
 def _walked(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
