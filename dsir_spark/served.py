@@ -77,13 +77,12 @@ def load(place: str) -> ServedModel:
         distributions.smoothed(np.array(t["counts"], np.int64), p_raw, *how) for t in targets
     ]
     scoring = [scorers.log_weights([distributions.log_ratio(p, p_raw) for p in smoothed])]
-    learnt = [t for t in targets if t["classifier"] is not None]
+    learnt = [
+        Linear(np.array(t["classifier"]), facts["classifiers"][t["name"]]["intercept"])
+        for t in targets if t["classifier"] is not None
+    ]  # fmt: skip
     if learnt:
-        own = [facts["classifiers"][t["name"]]["intercept"] for t in learnt]
-        scoring.append(scorers.linear([
-            Linear(np.array(t["classifier"]), intercept)
-            for t, intercept in zip(learnt, own, strict=True)
-        ]))  # fmt: skip
+        scoring.append(scorers.linear(learnt))
     return ServedModel(
         tuple(t["columns"][i] for i in range(len(scoring)) for t in targets),
         scorers.joined(scoring),

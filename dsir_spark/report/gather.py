@@ -231,8 +231,7 @@ def compositions(
     found: list[list[dict[str, Any]]] = [[] for _ in columns]
     values, of_all = [0] * len(columns), (1, 1)
     counted = sorted(first.union(whole).collect(), key=itemgetter("column", "n"))
-    for i, value, *counts, n, distinct in counted:
-        raw, eligible, selected = counts
+    for i, value, raw, eligible, selected, n, distinct in counted:
         if not n:
             values[i], of_all = distinct, (max(1, raw), max(1, selected))
             continue
