@@ -80,6 +80,11 @@ def grouped(checks: Iterable[Check]) -> list[Group]:
     return groups
 
 
+def untold(missing: str, told: Iterable[Check]) -> str:
+    """What is said of a budget that is not filled, where no check says it."""
+    return "" if any(missing in check.sentence for check in told) else missing
+
+
 def tell(checks: Iterable[Check]) -> None:
     """A `CheckWarning` for each kind."""
     for group in grouped(checks):

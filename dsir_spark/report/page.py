@@ -61,12 +61,6 @@ def as_frame(spark: SparkSession, facts: Facts | ScoreFacts) -> DataFrame:
     return spark.createDataFrame([row], schema).coalesce(1)
 
 
-def _missing(facts: Mapping[str, Any]) -> str:
-    """What is said of a budget that is not filled, where no warning says it."""
-    said = str(facts.get("shortfall", {}).get("sentence", ""))
-    return "" if any(said in w["sentence"] for w in facts["warnings"]) else said
-
-
 def _signed(x: float | None, n: int = 3) -> str:
     return "–" if x is None else f"{x:+.{n}f}".replace("-", "−")
 
@@ -109,16 +103,17 @@ def render(facts: Mapping[str, Any]) -> str:
         else (comparison.of_scores(scores), shown)
     )  # fmt: skip
     compared = comparison.picture(found, form, many)
+    warned = [Check(**w) for w in facts["warnings"]]
     largest = max((f["count"] for f in facts["funnel"]), default=0) or 1
     source = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     return environment.from_string(source).render(
         run=facts["run"], verdicts=verdicts, targets=targets, many=many,
-        groups=checks.grouped(Check(**w) for w in facts["warnings"]),
+        groups=checks.grouped(warned),
         contaminated=facts.get("contaminated", []),
         funnel=[{**f, "share": f["count"] / largest} for f in facts["funnel"]],
         composition=[{"values": len(c["rows"]), **c} for c in facts["composition"]],
         apart=[f["label"] for f in facts["funnel"] if f["stage"] in _APART],
-        missing=_missing(facts),
+        missing=checks.untold(facts.get("shortfall", {}).get("sentence", ""), warned),
         scores=[
             {**s, "picture": drawn(pictures.weights_figure(s["histogram"]))}
             for s in scores

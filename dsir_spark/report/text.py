@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dsir_spark.report import checks
@@ -158,10 +158,10 @@ def _match_steps(learnt: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _notes(missing: str, warnings: Iterable[Check]) -> list[str]:
+def _notes(missing: str, warnings: Sequence[Check]) -> list[str]:
     """What is warned of; and what is `missing` to the budget, where that is too little for it."""
     notes = [str(group) for group in checks.grouped(warnings)]
-    notes += [missing] if missing and not any(missing in note for note in notes) else []
+    notes += filter(None, [checks.untold(missing, warnings)])
     return [line for note in notes for line in _wrapped("Note: " + visible(note), "", "  ")]
 
 
