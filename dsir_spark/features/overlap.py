@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,30 +34,25 @@ class Index(NamedTuple):
     last: Int64
 
 
-class _Hashes:
-    """`hash_runs` of one block after another, in arrays that grow."""
-
-    def __init__(self, ngram: int) -> None:
-        self._ngram = ngram
-        self._tokens, self._out = np.empty(0, np.uint64), np.empty(0, np.uint64)
-
-    def of(self, block: Block, gap: int, indptr: Int64) -> UInt64:
-        """uint64[hi - lo], valid until the next block's."""
-        if len(self._tokens) < block.hi:
-            self._tokens, self._out = (np.empty(2 * block.hi, np.uint64) for _ in range(2))
+def _runs(documents: Documents, ngram: int, indptr: Int64) -> Iterator[tuple[Block, UInt64]]:
+    """The blocks of documents, and `hash_runs` of each (uint64[hi - lo]), valid until the next."""
+    tokens, out = np.empty(0, np.uint64), np.empty(0, np.uint64)
+    for block in blocks(documents, ngram, indptr):
+        if len(tokens) < block.hi:
+            tokens, out = (np.empty(2 * block.hi, np.uint64) for _ in range(2))
         scratch, starts, *place = block
-        hash_runs(scratch, starts, gap, *place, indptr, self._tokens, self._ngram, self._out)
-        return self._out[: block.hi - block.lo]
+        hash_runs(scratch, starts, documents.gap, *place, indptr, tokens, ngram, out)
+        yield block, out[: block.hi - block.lo]
 
 
 def index(documents: Documents, ngram: int) -> Index:
     """The n-grams of some texts; of equal ones that of the first text."""
     gap, indptr = documents.gap, np.zeros(len(documents.offsets), np.int64)
-    hashes, data, starts, size = _Hashes(ngram), [np.zeros(0, np.uint8)], [], 0
+    data, starts, size = [np.zeros(0, np.uint8)], [], 0
     hashed: list[Any] = [np.zeros(0, np.uint64)]
-    for block in blocks(documents, ngram, indptr):
+    for block, own in _runs(documents, ngram, indptr):
         lo, hi, first = block.lo, block.hi, int(block.starts[block.lo]) - gap
-        hashed.append(hashes.of(block, gap, indptr).copy())
+        hashed.append(own.copy())
         data.append(block.scratch[first : int(block.starts[hi]) - gap].copy())
         starts.append(block.starts[lo:hi] - first + size)
         size += len(data[-1])
@@ -77,9 +73,7 @@ def shared(documents: Documents, texts: Index) -> Int64:
     has too: int64[n]; -1 where there is none."""
     gap, indptr = documents.gap, np.zeros(len(documents.offsets), np.int64)
     found = np.full(len(indptr) - 1, -1, np.int64)
-    hashes = _Hashes(texts.ngram)
-    for block in blocks(documents, texts.ngram, indptr):
-        own = hashes.of(block, gap, indptr)
+    for block, own in _runs(documents, texts.ngram, indptr):
         scratch, starts, *place = block
         look_up(own, scratch, starts, gap, *place, indptr, *texts, found)
     return found
