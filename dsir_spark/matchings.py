@@ -52,19 +52,19 @@ def as_frame(model: Model, spark: SparkSession) -> DataFrame:
     over a document's n-grams), `buckets` (array<int>, rising, those of which n-grams were taken),
     `counts` (array<bigint>, how many of each), `raw_share` (of raw in q).
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, m in model.matchings.items():
         for t, step in enumerate(m.steps):
             # Most are empty: all numbers of sixty targets took seven seconds to write.
-            used = np.flatnonzero(step.counts)
-            numbers = used.astype(np.int32), step.counts[used]
-            rows.append((name, t, step.num_ngrams, step.threshold, *numbers, m.raw_share))
-    names = [column.split()[0] for column in _SCHEMA.split(", ")]
-    columns = dict(zip(names, map(pa.array, zip(*rows, strict=True)), strict=True))
-    found = pa.table(columns)
-    wanted = 1 + len(columns["counts"].values) // _TASK_NUMBERS
+            used = np.flatnonzero(step.counts).astype(np.int32)
+            rows.append({
+                "target": name, "step": t, "num_ngrams": step.num_ngrams,
+                "threshold": step.threshold, "buckets": used, "counts": step.counts[used],
+                "raw_share": m.raw_share,
+            })  # fmt: skip
+    wanted = 1 + sum(len(row["counts"]) for row in rows) // _TASK_NUMBERS
     # Spark makes a task of each batch.
-    batches = found.to_batches(max_chunksize=-(-len(rows) // wanted))
+    batches = pa.Table.from_pylist(rows).to_batches(max_chunksize=-(-len(rows) // wanted))
     return from_arrow(spark, pa.Table.from_batches(batches), _SCHEMA).coalesce(wanted)
 
 
