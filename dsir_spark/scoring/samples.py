@@ -102,14 +102,10 @@ class ReadSample:
         schema = (
             "table bigint, bin bigint, documents bigint, ngrams bigint, low double, high double"
         )
-        rows = (
-            self._texts.mapInArrow(count, schema)
-            .groupBy("table", "bin")
-            .agg(F.sum("documents"), F.sum("ngrams"), F.min("low"), F.max("high"))
-            .collect()
-        )
+        binned = self._texts.mapInArrow(count, schema).groupBy("table", "bin")
+        numbers = F.sum("documents"), F.sum("ngrams"), F.min("low"), F.max("high")
         found: list[dict[int, tuple[int, int, float, float]]] = [{} for _ in tables.T]
-        for k, at, documents, ngrams, low, high in rows:
+        for k, at, documents, ngrams, low, high in binned.agg(*numbers).collect():
             found[k][at] = (documents, ngrams, low, high)
         return list(found)
 
