@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -38,6 +39,7 @@ RANKS, KEYS = "__dsir_ranks", "__dsir_keys"
 FEW_TARGETS = 8
 OWN = "__dsir_own"  # the id itself, where ID, which breaks ties, is of another order
 VALUE, COPY, MEMBER = "__dsir_value", "__dsir_copy", "__dsir_member_of"
+OF = "__dsir_of_value"  # what a field is known by (`lookup`)
 FOR = "__dsir_target"  # position of the target that a row goes to (int), or null
 CANDIDATE = 0  # the stage of rows that have not left the funnel; those that have are below
 OVER = -1
@@ -190,6 +192,12 @@ def with_keys(staged: DataFrame, targets: int) -> DataFrame:
     # An array of the noise, so that it is computed once a row wherever Spark moves the expression.
     repeated = F.array_repeat(noise, targets)
     return staged.withColumn(KEYS, F.zip_with(RANKS, repeated, lambda rank, own: rank + own))
+
+
+def lookup(rows: DataFrame, column: str, known: Mapping[str | None, Any], field: str) -> DataFrame:
+    """The rows with a field that is known by the value of a column (OF), or null."""
+    frame = rows.sparkSession.createDataFrame([*known.items()], f"{OF} string, {field}")
+    return rows.join(F.broadcast(frame), F.col(column).eqNullSafe(F.col(OF)), "left")
 
 
 def _no_number(scores: list[Column]) -> Column:

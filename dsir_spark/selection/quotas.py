@@ -23,11 +23,11 @@ from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection.allocation import Rule, apportion, by_name
 from dsir_spark.selection.cuts import GROUP, KEY, Cut, exact_cuts, nothing, reached
 from dsir_spark.selection.keys import may_reach
-from dsir_spark.selection.pool import FEW_TARGETS, FOR, ID, KEYS, NOISE, RANKS, VALUE
+from dsir_spark.selection.pool import FEW_TARGETS, FOR, ID, KEYS, NOISE, OF, RANKS, VALUE, lookup
 from dsir_spark.selection.rows import known, total_size
 
 _MAX_VALUES = 10_000  # of a quota column, all of which the driver holds
-_OF, _BOUNDS = "__dsir_of_value", "__dsir_bounds"
+_BOUNDS = "__dsir_bounds"
 
 
 @dataclass(frozen=True)
@@ -144,17 +144,17 @@ class OnSpark(Candidates):
         if not t:
             return keyed
         first = Rule(self.names[:t], (), self.options.sized, joint=False)
-        return placed(keyed, first, *self.found).where(F.col(FOR).isNull()).drop(_BOUNDS, _OF, FOR)
+        return placed(keyed, first, *self.found).where(F.col(FOR).isNull()).drop(_BOUNDS, OF, FOR)
 
     def cuts_of_values(self, t: int, wanted: Sequence[tuple[str | None, int]]) -> list[Cut]:
         lists = {value: g for g, value in enumerate(dict(wanted))}
-        frame = _joined(self._keyed(t), lists, f"{GROUP} int").drop(_OF)
+        frame = lookup(self._keyed(t), VALUE, lists, f"{GROUP} int").drop(OF)
         return exact_cuts(frame, [(lists[v], budget) for v, budget in wanted], self.options.sized)
 
     def take(self, t: int, own: Quotas, rest: int) -> Cut:
         sized = self.options.sized
         rows, bounds = _with_bounds(self._keyed(t), [0], [nothing(sized)], [own])
-        free = rows.where(_competes(bounds[0], F.col(KEY))).drop(_BOUNDS, _OF)
+        free = rows.where(_competes(bounds[0], F.col(KEY))).drop(_BOUNDS, OF)
         (cut,) = exact_cuts(free, [(0, rest)], sized)
         self.found[0].append(cut)
         self.found[1].append(own)
@@ -256,13 +256,13 @@ def with_copies(rows: DataFrame, repeats: Sequence[Repeat]) -> DataFrame:
     """Selected rows with ID, VALUE and KEYS of one target, and COPIES, how often each is taken."""
     if not repeats:
         return rows.withColumn(COPIES, F.lit(1))
-    rows = rows.drop(_BOUNDS, _OF)  # of the search for cuts
+    rows = rows.drop(_BOUNDS, OF)  # of the search for cuts
     cut = f"struct<key: double, id: {rows.schema[ID].dataType.simpleString()}, exclusive: boolean>"
     table = {r.value: (r.rounds, r.again.bound) for r in repeats}
-    joined = _joined(rows, table, f"{_BOUNDS} struct<rounds: int, again: {cut}>")
+    joined = lookup(rows, VALUE, table, f"{_BOUNDS} struct<rounds: int, again: {cut}>")
     more = reached(F.col(_BOUNDS)["again"], F.col(KEYS)[0]).cast("int")
     often = F.coalesce(F.col(_BOUNDS)["rounds"] + more, F.lit(1))
-    return joined.withColumn(COPIES, often).drop(_OF, _BOUNDS)
+    return joined.withColumn(COPIES, often).drop(OF, _BOUNDS)
 
 
 def _takes(bounds: Column, key: Column) -> Column:
@@ -294,14 +294,8 @@ def _with_bounds(
             by_value.setdefault(q.value, []).append((q.floor.bound, cap, rest.bound, rank, t))
     if not by_value:
         return rows, F.array(*others)
-    joined = _joined(rows, by_value, f"{_BOUNDS} array<{bounds}>")
+    joined = lookup(rows, VALUE, by_value, f"{_BOUNDS} array<{bounds}>")
     # Of both sides of the join: what is of one side only Spark may compute below it, where rows
     # without a match are not yet.
-    known = F.when(F.col(VALUE).eqNullSafe(F.col(_OF)), F.col(_BOUNDS))
+    known = F.when(F.col(VALUE).eqNullSafe(F.col(OF)), F.col(_BOUNDS))
     return joined.withColumn(_BOUNDS, F.coalesce(known, F.array(*others))), F.col(_BOUNDS)
-
-
-def _joined(rows: DataFrame, by_value: Mapping[str | None, Any], field: str) -> DataFrame:
-    """With a field that is known by value (_OF), or null."""
-    frame = rows.sparkSession.createDataFrame([*by_value.items()], f"{_OF} string, {field}")
-    return rows.join(F.broadcast(frame), F.col(VALUE).eqNullSafe(F.col(_OF)), "left")

@@ -20,12 +20,12 @@ from dsir_spark.errors import ColumnError, DataError
 from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection import keys
 from dsir_spark.selection.cuts import root_bin
-from dsir_spark.selection.pool import Pool
+from dsir_spark.selection.pool import OF, Pool, lookup
 
 Score = str | Column
 NOISE_OF = {"sample": "gumbel", "top_k": "none", "random": "uniform", "pareto": "pareto"}
 _WITHIN, _BIN, _N, _BELOW = "__dsir_within", "__dsir_bin", "__dsir_n", "__dsir_below"
-_OF, _SCALE = "__dsir_scale_of", "__dsir_scale"
+_SCALE = "__dsir_scale"
 _VALUE, _AT, _IN_BIN, _ALL = "__dsir_value_of", "__dsir_at", "__dsir_in_bin", "__dsir_all"
 _MAX_VALUES = 10_000  # of the column within which means are taken
 _STEPS = 1 << 40  # of the range of scores, in which sums for means are taken
@@ -119,7 +119,7 @@ def _by_z(rows: DataFrame, name: str) -> DataFrame:
                         "this has more: give normalize_score rank")  # fmt: skip
     # Halves, for the range may be more than a double.
     ends = {value: (low, high / 2 - low / 2) for value, low, high in found if low is not None}
-    known = _joined(rows, ends, "low: double, half: double")
+    known = lookup(rows, _WITHIN, ends, f"{_SCALE} struct<low: double, half: double>")
     half = F.col(f"{_SCALE}.half")
     share = (finite / 2 - F.col(f"{_SCALE}.low") / 2) / half
     step = F.floor(F.when(half > 0, share * F.lit(float(_STEPS))).otherwise(F.lit(0.0)))
@@ -130,13 +130,13 @@ def _by_z(rows: DataFrame, name: str) -> DataFrame:
         for value, n, first, second in sums.collect()
         if n
     }
-    known, mean = _joined(rows, scales, "mean: double, deviation: double"), F.col(f"{_SCALE}.mean")
-    deviation = F.col(f"{_SCALE}.deviation")
+    known = lookup(rows, _WITHIN, scales, f"{_SCALE} struct<mean: double, deviation: double>")
+    mean, deviation = F.col(f"{_SCALE}.mean"), F.col(f"{_SCALE}.deviation")
     # Of equal scores all are the mean; infinite ones stay what they are.
     flat = F.when(F.abs(score) < math.inf, F.lit(0.0)).otherwise(score)
     z = F.when(deviation > 0, (score - mean) / deviation).otherwise(flat)
     scaled = F.when(is_number(score), z)
-    return known.withColumn(name, scaled).drop(_OF, _SCALE)
+    return known.withColumn(name, scaled).drop(OF, _SCALE)
 
 
 def _mean_and_deviation(
@@ -150,20 +150,12 @@ def _mean_and_deviation(
     return float(Fraction(low) + (mean + (Fraction(1, 2) if half else 0)) * step), deviation
 
 
-def _joined(
-    rows: DataFrame, by_value: Mapping[str | None, tuple[float, float]], fields: str
-) -> DataFrame:
-    table = [*by_value.items()]
-    frame = rows.sparkSession.createDataFrame(table, f"{_OF} string, {_SCALE} struct<{fields}>")
-    return rows.join(F.broadcast(frame), F.col(_WITHIN).eqNullSafe(F.col(_OF)), "left")
-
-
 def _by_rank(rows: DataFrame, name: str) -> DataFrame:
     """Distinct scores are counted and ordered within bins, and come back to the rows by a join."""
     score = F.col(name)
-    groups = rows.where(is_number(score)).groupBy(_WITHIN, score.alias(_OF))
+    groups = rows.where(is_number(score)).groupBy(_WITHIN, score.alias(OF))
     values = groups.agg(F.count("*").alias(_N))
-    values = values.withColumn(_BIN, F.coalesce(root_bin(F.col(_OF), _RANK_STEPS), F.lit(0)))
+    values = values.withColumn(_BIN, F.coalesce(root_bin(F.col(OF), _RANK_STEPS), F.lit(0)))
     bins = values.groupBy(_WITHIN, _BIN).agg(F.sum(_N).alias(_IN_BIN))
     # A row for each bin: some hundred thousand at most for each value.
     before = Window.partitionBy(_WITHIN).orderBy(_BIN)
@@ -174,16 +166,16 @@ def _by_rank(rows: DataFrame, name: str) -> DataFrame:
         F.sum(_IN_BIN).over(Window.partitionBy(_WITHIN)).alias(_ALL),
     )  # fmt: skip
     same = F.col(_WITHIN).eqNullSafe(F.col(_VALUE)) & (F.col(_BIN) == F.col(_AT))
-    inside = Window.partitionBy(_WITHIN, _BIN).orderBy(_OF)
+    inside = Window.partitionBy(_WITHIN, _BIN).orderBy(OF)
     inside = inside.rowsBetween(Window.unboundedPreceding, -1)
     smaller = F.col(_BELOW) + F.coalesce(F.sum(_N).over(inside), F.lit(0))
     rank = (smaller * 2 + F.col(_N)).cast("double") / (F.col(_ALL) * 2).cast("double")
     ranks = values.join(bins, same).select(
-        F.col(_WITHIN).alias(_VALUE), F.col(_OF).alias(_OF), rank.alias(_SCALE)
+        F.col(_WITHIN).alias(_VALUE), F.col(OF).alias(OF), rank.alias(_SCALE)
     )
-    found = F.col(_WITHIN).eqNullSafe(F.col(_VALUE)) & (score == F.col(_OF))
+    found = F.col(_WITHIN).eqNullSafe(F.col(_VALUE)) & (score == F.col(OF))
     joined = rows.join(ranks, found, "left").withColumn(name, F.col(_SCALE))
-    return joined.drop(_VALUE, _OF, _SCALE)
+    return joined.drop(_VALUE, OF, _SCALE)
 
 
 def pool_of(
