@@ -26,7 +26,7 @@ _CJK = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in unicode_tables.
 
 
 class CheckWarning(UserWarning):
-    """A check that a run found, before what it is about costs anything."""
+    """A check that a run found, told as soon as it is known."""
 
 
 class Rule(NamedTuple):

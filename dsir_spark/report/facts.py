@@ -109,7 +109,7 @@ class WeightTarget(OfTarget):
 
 @dataclass(frozen=True)
 class WeightFacts:
-    """What is known before the selected documents are written."""
+    """What the weights tell."""
 
     method: str
     candidates: int
