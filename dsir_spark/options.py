@@ -248,7 +248,8 @@ class ResampleOptions(SelectOptions):
     method: Literal["sample", "top_k", "match"] = _resample(  # type: ignore[assignment]
         "match", "match: the subset whose n-grams together are closest to the target's. sample: "
         "without replacement in proportion to the weights (Gumbel top-k), as published with ngrams "
-        "2 and num_buckets 10000. top_k: the largest weights.")
+        "2 and num_buckets 10000. top_k: the largest weights. Where it is not given, weights that "
+        "are there are selected from by the method that they were made for.")
     min_example_length: Whole = _resample(
         100, "Documents of fewer tokens are no candidates.", "a whole number of tokens >= 0", ge=0)
     quality: Annotated[Literal["paper"] | dict[str, Number] | None, ByText] = _resample(

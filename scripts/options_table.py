@@ -22,7 +22,6 @@ from dsir_spark.options import (
 from dsir_spark.score_options import ScoreOptions
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "options.md"
-FIELDS = SelectJobOptions.model_fields
 HEAD = """# Options
 
 <!-- Written by scripts/options_table.py: change dsir_spark/*options.py and run it. -->
@@ -30,10 +29,11 @@ HEAD = """# Options
 An option has one name: a key of the YAML file (`--config`), a flag with `-` for `_` and, for those
 of the first tables, a keyword in Python. Flags win over the file, the file over the defaults; a
 name that is unknown, a value out of range and options that contradict each other are told
-together, before Spark starts. A file may hold options of all commands.
+together, before Spark starts. A file may hold options of all commands but `select`, which takes
+its own alone.
 
-Where an option is a mapping or a list, its flag is repeated (`--target a=PATH --target b=PATH`);
-`--group-share` takes a file of one.
+Where an option is a mapping or a list, its flag is repeated (`--target a=PATH --target b=PATH`;
+`--proportion`, `--quota`); `--group-share` takes a file of one.
 In YAML, numbers and dates mean what is written (`1e6`, `007`), also as keys. What YAML reads as
 true, false or null (`no`, `on`, `~`) is no text: `'no'` in quotes is.
 """
@@ -79,13 +79,20 @@ def table(kind: type[Options]) -> list[str]:
     return lines
 
 
+def is_option(name: str, command: str) -> bool:
+    """Does a command take an option of this name?"""
+    fields = [kind.model_fields[name] for kind in SECTIONS if name in kind.model_fields]
+    return any(command in extra(field, "commands") for field in fields)
+
+
 def others() -> list[str]:
     """The rows of the flags that are no options."""
     lines = [cells("flag", "value", "meaning", "commands"), "|---|---|---|---|"]
-    told = {option.opts[0]: option for option, _ in FLAGS if option.name not in FIELDS}
+    own = [(option, name) for option, name in FLAGS if not is_option(str(option.name), name)]
+    told = {option.opts[0]: option for option, _ in own}
     for called, option in told.items():
         value = option.metavar or option.type.name.split()[0].upper()
-        commands = [name for other, name in FLAGS if other.opts[0] == called]
+        commands = [name for other, name in own if other.opts[0] == called]
         meaning = (
             f"{option.help} Default: {option.default}." if option.show_default else option.help
         )
