@@ -24,8 +24,8 @@ record (`userMetadata`) holds the run. Columns of raw keep their names and types
 | table | a row is | written by |
 |---|---|---|
 | `model` | raw, or a target | `run`, `fit` |
-| `match` | a step of a matched selection | `run`, `resample` with `--method match` |
-| `weights` | a document of raw, or a chunk of one | `run`, `weigh` |
+| `match` | a step of a matched selection | `run` and `resample` with method `match` |
+| `weights` | a document of raw, or a chunk of one | `run`, `weigh`, `resample` of `match` |
 | `scores` | a document that `select` chooses from | `select` |
 | `selected` | a selected document: all columns of raw, and scores | `run`, `resample`, `select` |
 | `documents` | a whole document of which enough chunks were selected | with `--whole-documents` |
@@ -38,7 +38,7 @@ of raw that changed meanwhile. Then the run fails and brings the version before 
 RESTORE; an empty table where there was none). Until then, a few seconds and as long as raw's files
 take to list, readers of the latest version see the wrong one; where a run is killed just then,
 until the same command goes on with it. Whoever must never see it reads the version on record:
-`selected_version` in the last row of `runs` whose `state` is `finished`, say
+`selected_version` in the last row of `runs` that has one, say
 ``SELECT * FROM delta.`/data/out/selected` VERSION AS OF 3``. To know before the commit would take
 a second copy of the rows, or a second reading of raw.
 """
@@ -99,10 +99,17 @@ written_at timestamp: UTC
 facts string: all facts of the page, as JSON"""
 SCORES = """id: of raw
 score: the number, or one for each named score; null and NaN are no candidates
-normalized: what it was normalised to, with `--normalize-score`"""
+normalized: what it was normalised to, with `--normalize-score`
+copy_hash: of the value of `--copies-column` (struct of two bigints)"""
 # Columns of weights and selections, whose meanings are the comments beside their names.
 ADDED = ("LOG_WEIGHT", "LOG_ODDS", "PROBABILITY", "NUM_TOKENS", "TARGET", "TEXT_HASH",
          "CONTAMINATED_BY", "CONTENT_ID", "CHUNK_ID", "COPIES")  # fmt: skip
+# Others, of some of these tables.
+MORE = """match_key, match_score: what `match` ranks by, and what its bound is made of (double)
+chunk, num_chunks: number of the chunk, from 0, of so many (int)
+chunk_start, chunk_end: where it begins and ends in the text, characters (bigint)
+most_frequent, informative, digits, num_wordpunct: `wordpunct` tokens, for `quality` (bigint)
+num_selected_chunks: in `documents`, of `num_chunks` (bigint)"""
 
 
 def types_of(schema: str) -> dict[str, str]:
@@ -129,6 +136,9 @@ def added() -> list[str]:
     source = (ROOT / "dsir_spark" / "columns.py").read_text(encoding="utf-8")
     said = dict(re.findall(r"^([A-Z_]+) = [^#\n]*# (.+)$", source, re.M))
     rows = [f"| `{getattr(columns, name)}` | {said[name]} |" for name in ADDED]
+    for names, meant in meanings_of(MORE).items():
+        called = ", ".join(f"`{name}`" for name in names.split(", "))
+        rows.append(f"| {called} | {meant} |")
     return ["| column | what it is |", "|---|---|", *rows, ""]
 
 
@@ -142,12 +152,13 @@ def page() -> str:
     lines += [
         "## `weights`, `selected`", "",
         "The id, the columns named by `--keep`, and of these what the options ask for; with "
-        "separate targets `_<target>` follows the names of weights, odds and probabilities.", "",
+        "separate targets `_<target>` follows the names of weights, odds, probabilities "
+        "and keys.", "",
         *added(),
     ]  # fmt: skip
     lines += ["## `scores`", "", "| column | what it is |", "|---|---|",
               *(f"| `{name}` | {said} |" for name, said in meanings_of(SCORES).items()), "",
-              "`rejected` has these, or those of `weights`, and `stage`, `reason` and its number: "
+              "`rejected` has these, or those of `weights`, and `stage`, `reason` and `number`: "
               "the score, or the tokens or the size that it is about. Of a pool of hundreds of "
               "megabytes, copies and rows above `max_per_group` that are below the cut as well are "
               "`below_cut`.", ""]  # fmt: skip
