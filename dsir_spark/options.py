@@ -252,10 +252,10 @@ class ResampleOptions(SelectOptions):
         "are there are selected from by the method that they were made for.")
     min_example_length: Whole = _resample(
         100, "Documents of fewer tokens are no candidates.", "a whole number of tokens >= 0", ge=0)
-    quality: Annotated[Literal["paper"] | dict[str, Number] | None, ByText] = _resample(
+    quality: Annotated[Literal["paper"] | dict[str, Number] | None, ByText] = option(
         None, "The paper's quality rule, over wordpunct tokens, or with other bounds of "
-        f"{', '.join(_BOUNDS)}.",
-        "paper, or a mapping of bounds to numbers")
+        f"{', '.join(_BOUNDS)}. weigh keeps what it goes by.",
+        "paper, or a mapping of bounds to numbers", commands=("run", "weigh", "resample"))
     normalize: Literal["none", "ngram"] = _resample(
         "none", "Rank by the sum of a document's log ratios, or (ngram) by their mean.")
     match_steps: Whole = _resample(

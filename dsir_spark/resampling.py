@@ -110,7 +110,7 @@ def find_selection(
     if missing := [c for c in needed if c not in weights.columns]:
         raise ColumnError(
             f"the weights table has no column {', '.join(missing)}; it has "
-            f"{', '.join(weights.columns)}: weigh again with the same options"
+            f"{', '.join(weights.columns)}: weigh again with quality"
         )
     if model.decontamination is not None and CONTAMINATED_BY not in weights.columns:
         raise ColumnError(

@@ -46,7 +46,8 @@ class ScoreOptions(SelectOptions):
     group_share: GroupShare = _score(
         None, "Divide the budget among the values of group_column: as among the candidates (raw), "
         "as in the target's documents (target), by a mapping, or by a file of one (JSON, YAML) or "
-        "a table (a column of group_column's name, and share). Shares need not sum to 1.",
+        "a table (a column of group_column's name, and share); in Python by raw or a mapping. "
+        "Shares need not sum to 1.",
         "raw, target, a path, a table or a mapping of values to numbers >= 0")
     max_copies: Whole = _score(
         1, "Where a value of group_column has less than its share, its documents are repeated, the "

@@ -461,7 +461,8 @@ def test_stages_one_by_one_give_what_run_gives(
     whole, output, told = done[1], tmp_path / "stages", []
     inputs = [f"--raw={data / 'parquet'}", f"--target={data / 'cooking.parquet'}"]
     budget = ["--num-to-sample=50", "--seed=3", "--min-example-length=10", "--no-report"]
-    for command, flags in (("fit", inputs), ("weigh", ["--keep=topic"]), ("resample", budget)):
+    kept = ["--keep=topic", "--quality=paper"]
+    for command, flags in (("fit", inputs), ("weigh", kept), ("resample", budget)):
         cli.main([command, "--output", str(output), *flags])
         told += [capsys.readouterr().out.splitlines()[-1].removeprefix("tables: ").split(", ")]
     names = [{Path(place).name for place in places} for places in told]
@@ -472,6 +473,7 @@ def test_stages_one_by_one_give_what_run_gives(
     assert [line.split()[4] for line in shown] == ["resample", "weigh", "fit"]
     assert all("ended after" in line for line in shown)
     facts = history.last(spark, str(output), n=1)[0]
+    assert {"topic", "most_frequent"} <= {*delta(spark, output / "weights").columns}
     assert facts["model_fingerprint"] == whole["model_fingerprint"]
     assert texts_of(spark, output) == texts_of(spark, done[0])
     assert facts["kl_reduction"] == whole["kl_reduction"]
