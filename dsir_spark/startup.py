@@ -19,6 +19,8 @@ _SCHEME_OR_GLOB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|.*[*?{\[]")
 # Where one of these is set, a path need not be on this machine.
 _ELSEWHERE = ("PYSPARK_GATEWAY_PORT", "HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_CONF_DIR",
               "DATABRICKS_RUNTIME_VERSION")  # fmt: skip
+# Commands that read what is on record, whatever inputs a file of options names.
+_OF_RECORD = ("report", "explain", "runs")
 
 
 def read_yaml(path: str) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def is_local(master: str | None, remote: str | None, conf: Mapping[str, str]) ->
 
 
 def look_for_places(command: str, options: JobOptions) -> None:
-    """Raise a `TableError` unless the inputs that are paths are on this machine."""
+    """Raise a `TableError` unless inputs that are paths, and will be read, are on this machine."""
     # Here, because most mistakes are told without it.
     from dsir_spark import places
 
@@ -65,6 +67,7 @@ def look_for_places(command: str, options: JobOptions) -> None:
         "target" if options.single_target else f"target {name}": place
         for name, place in options.target.items()
     }
+    given = {} if command in _OF_RECORD else given
     found = [f"{owner}: there is nothing at {p}" for owner, p in given.items() if missing(p)]
     if command not in ("run", "fit", "select") and missing(options.output):
         found.append(f"there is no run at {options.output}: use `dsir-spark run` (or `fit`) first")

@@ -619,7 +619,8 @@ def test_what_a_command_shows(job, capsys, monkeypatch):
     _, out, err = ended(capsys, "run", *PLACES, "--num-to-sample", "1", "--no-report")
     assert (out, err) == ([shown[0], shown[2]], [])
     Path("out").mkdir()
-    Path("job.yaml").write_text("output: out\nreport: no", encoding="utf-8")
+    # What it was made of may be gone.
+    Path("job.yaml").write_text("raw: gone/raw\noutput: out\nreport: no", encoding="utf-8")
     _, out, _ = ended(capsys, "report", "--config", "job.yaml", "--composition", "c")
     assert out == ["all out ('c',) None", "page: out/report.html"]
     _, out, _ = ended(capsys, "report", "--output", "out", "--html", "p", "--examples", "0")
