@@ -60,7 +60,7 @@ _KINDS = (
           "Spark lacks what reads such a store: {what}", "give its package of the version of "
           "Spark's Hadoop, and its scheme, e.g. s3a: and "
           "--conf spark.jars.packages=org.apache.hadoop:hadoop-aws:VERSION"),
-    _Kind(r"(?P<what>java\.net\.(Connect|UnknownHost|NoRouteToHost)Exception: [^\n;]{1,99}"
+    _Kind(r"(?P<what>java\.net\.(Connect|UnknownHost|NoRouteToHost)Exception: [^\n;]{1,199}"
           r"|failed to connect to all addresses|DNS resolution failed)",
           "a machine cannot be reached: {what}", "check its address, and the network"),
     _Kind(r"(?P<what>\[DELTA_(UNSUPPORTED_FEATURES_FOR_READ|INVALID_PROTOCOL_VERSION)\]"

@@ -9,7 +9,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from dsir_spark import report
-from dsir_spark.columns import quoted
+from dsir_spark.columns import found, quoted
 from dsir_spark.inputs import Input
 from dsir_spark.selection import Selection, rejected
 
@@ -29,7 +29,8 @@ def table_of(
     ids, funnel = quoted(selection.pool.id_column), selection.funnel
     parted = rejected.rejected(selection, rows).drop(*hidden)
     if source is not None and "filtered" in source.dropped:
-        own = [c for c in parted.columns if c in source.everything.columns]
+        parts = [c for c in parted.columns if c != rejected.STAGE]
+        own = [c for c in parts if found(source.everything, c)]
         gone = source.everything.where(source.dropped["filtered"]).select(
             *map(quoted, own), F.lit("filtered").alias(rejected.STAGE)
         )

@@ -231,8 +231,8 @@ def whole_documents(model: Model, raw: DataFrame, selected: DataFrame, share: fl
     few = selected.count() <= SENT_IDS
     joined = with_ids(raw, model.config).join(
         F.broadcast(found) if few else found, ids == F.col(_OF)
-    )
-    return joined.drop(_OF)
+    ).drop(_OF)
+    return joined if model.config.id_column is not None else _first_copies(joined, CONTENT_ID)
 
 
 def added_columns(

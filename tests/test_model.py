@@ -312,6 +312,9 @@ def test_rows_fetched_by_their_ids_are_those_scored_again(spark, frames, monkeyp
     if "twice" not in fit:
         unique = selected_rows(model, raw, selection, table, sent=True, unique_ids=True)
         assert unique.columns == expected.columns and sorted(unique.collect(), key=str) == rows
+    if own.get("chunk_words"):
+        whole = whole_documents(model, raw, expected, 0.01).select("content_id").collect()
+        assert len(whole) == len({r["content_id"] for r in rows}) > 5
     monkeypatch.setattr(resampling, "SENT_IDS", 29)
     sent = selected_rows(model, raw, selection, table, sent=True)
     assert sorted(sent.collect(), key=str) == rows

@@ -101,6 +101,7 @@ def test_other_data_is_not_gone_on_with(spark, data, tmp_path, monkeypatch):  # 
     with pytest.raises(TableError, match="and raw changed since: give --overwrite"):
         run(spark, {**chosen, "check_ids": False})
     assert run(spark, {**chosen, "check_ids": False, "overwrite": True})["funnel"]["read"] == 1005
+    assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
 
 
 def test_of_two_runs_the_later_goes_on(spark, data, tmp_path, monkeypatch):  # noqa: F811
