@@ -17,6 +17,7 @@ from dsir_spark.selection import Selection, rejected
 def table_of(
     selection: Selection, rows: DataFrame, source: Input | None, number: int,
     scores: Sequence[Column], numbers: Mapping[str, Column], hidden: Sequence[str],
+    made: Sequence[str] = (),
 ) -> DataFrame:  # fmt: skip
     """Up to `number` rows of each stage, with `rejected.ADDED`.
 
@@ -25,11 +26,13 @@ def table_of(
     scores : of a row, by target; the best is its number
     numbers : by stage, what it was told by where that is another
     hidden : columns that are left out
+    made : columns of `rows` that are not the source's, which may have others of these names; rows
+        that `where` left out have none, for an expression may fail for them
     """
     ids, funnel = quoted(selection.pool.id_column), selection.funnel
     parted = rejected.rejected(selection, rows).drop(*hidden)
     if source is not None and "filtered" in source.dropped:
-        parts = [c for c in parted.columns if c != rejected.STAGE]
+        parts = [c for c in parted.columns if c not in (rejected.STAGE, *made)]
         own = [c for c in parts if found(source.everything, c)]
         gone = source.everything.where(source.dropped["filtered"]).select(
             *map(quoted, own), F.lit("filtered").alias(rejected.STAGE)

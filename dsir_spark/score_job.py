@@ -349,9 +349,11 @@ def _rejected(
     """The table `rejected`: the columns of `scores`, stage, reason and number."""
     size = F.lit(None) if options.size_column is None else quoted(options.size_column)
     # As they were given, not as they were normalised.
-    given = [quoted(c) for c in _named(options, "score").values()]
+    named = _named(options, "score").values()
+    given = [quoted(c) for c in named]
     hidden = [c for c in _named(options, "normalized").values() if c in rows.columns]
+    made = [c for c in named if not _is_itself(options, c)]
     return rejecting.table_of(
         selection, rows, pool, int(options.rejected or 0), given, {"without_size": size},
-        [*hidden, COPY_HASH],
+        [*hidden, COPY_HASH], made,
     )  # fmt: skip

@@ -41,8 +41,9 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     rows = documents()
     pq.write_table(pa.Table.from_pylist(rows), folder / "raw.parquet")
-    own = [{"id": r["id"], "q": r["size"] * 1.5, "length": r["size"]} for r in rows[::2]]
-    own += [{"id": "elsewhere", "q": 99.0, "length": 1}]
+    own = [{"id": r["id"], "q": r["size"] * 1.5, "length": r["size"], "score": "its own"}
+           for r in rows[::2]]  # fmt: skip
+    own += [{"id": "elsewhere", "q": 99.0, "length": 1, "score": "its own"}]
     pq.write_table(pa.Table.from_pylist(own), folder / "scores.parquet")
     return folder
 
@@ -106,7 +107,7 @@ def test_the_command_selects_what_the_function_does(
 
 def test_scores_of_another_table_are_the_pool(spark, data, tmp_path):
     options = {"scores": str(data / "scores.parquet"), "score": "q", "num_to_sample": None,
-               "num_tokens_to_sample": 50, "size_column": "length"}  # fmt: skip
+               "num_tokens_to_sample": 50, "size_column": "length", "rejected": N}  # fmt: skip
     facts = run(spark, data, tmp_path, **options, where="length < 8", keep=["length"])
     funnel = {k: n for k, n in facts["funnel"].items() if n}
     scored = [r for r in documents()[::2] if r["size"] < 8]
@@ -115,6 +116,11 @@ def test_scores_of_another_table_are_the_pool(spark, data, tmp_path):
     chosen = delta(spark, tmp_path, "selected").collect()
     assert sorted(r["size"] for r in chosen) == [6] + [7] * 6 and facts["shortfall"] == 2
     assert all(r["score"] == 1.5 * r["size"] and r["text"].startswith("text") for r in chosen)
+    # A column of theirs that is named as the score is none of a row that was not scored.
+    gone = delta(spark, tmp_path, "rejected")
+    assert dict(gone.dtypes)["score"] == "double"
+    gone = gone.where("stage = 'filtered'").select("score", "number").collect()
+    assert gone == [(None, None)] * (60 - len(scored))
     row = history.latest_selection(spark, str(tmp_path))
     assert json.loads(row["scores"])["place"].endswith("scores.parquet")
     assert row["scores_version"] == row["selected_version"] == 0
