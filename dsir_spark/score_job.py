@@ -239,8 +239,9 @@ def _scores(options: SelectJobOptions, raw: Input, pool: Input) -> DataFrame:
     id_column, given = str(options.id_column), _named(options, "score")
     columns = {id_column: quoted(id_column)}
     columns |= {given[name]: score for name, score in _given(options).items()}
-    there = {*map(str.lower, columns)}  # a score that is raw's own column, in any case
-    columns |= {c: quoted(c) for c in _kept(options, pool.frame) if c.lower() not in there}
+    # A score that is a kept column, in any case, is of its type: groups and sizes go by it.
+    there = {name.lower(): name for name in columns}
+    columns |= {there.get(c.lower(), c): quoted(c) for c in _kept(options, pool.frame)}
     if (copied := options.copies_column) is not None:
         columns[COPY_HASH] = hashed(pool.frame, copied)
     rows = pool.frame.select(*[column.alias(name) for name, column in columns.items()])
@@ -335,7 +336,7 @@ def _selected(
         chosen = dataclasses.replace(known, pool=_pool(options, ranked, *names)).filter(ranked)
         own = [quoted(names[0][n]).alias(c) for n, c in new.items()]
         return chosen.select(*columns, *own, *more)
-    added = [*map(quoted, new.values()), *more]
+    added = [*(quoted(c).cast("double").alias(c) for c in new.values()), *more]
     ids = quoted(str(options.id_column))
     chosen = selection.filter(rows, rows).select(ids.alias(_OF), *added)
     chosen = F.broadcast(chosen) if few else chosen

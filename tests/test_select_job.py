@@ -368,11 +368,14 @@ def test_names_that_are_taken(spark, data, tmp_path, monkeypatch):
     folder.mkdir()
     rows = [{"id": i, "score": Decimal(i), "normalized": f"n{i}"} for i in range(9)]
     pq.write_table(pa.Table.from_pylist(rows), folder / "raw.parquet")
+    # Quotas by the score itself go by raw's own values.
+    quotas = {"quota_column": "score", "quotas": {"7": 0.5, "8": 0.5}}
     for sent in (2, 0):
         monkeypatch.setattr(score_job, "SENT_IDS", sent)
-        run(spark, folder, tmp_path / f"c{sent}", score="score", num_to_sample=2)
+        run(spark, folder, tmp_path / f"c{sent}", score="score", num_to_sample=2, **quotas)
         found = delta(spark, tmp_path / f"c{sent}", "selected").orderBy("id").collect()
         assert [r.asDict() for r in found] == rows[7:]
+        assert dict(delta(spark, tmp_path / f"c{sent}", "scores").dtypes)["score"][:7] == "decimal"
     shutil.rmtree(folder)
 
 

@@ -44,7 +44,8 @@ def gather_scores(
     """
     chosen = selection.filter(rows, rows)
     given = [
-        quoted("score" if name is None else f"score_{name}") for name in selection.targets
+        quoted("score" if name is None else f"score_{name}").cast("double")
+        for name in selection.targets
     ]
     times = F.col(COPIES) if selection.repeats_rows else F.lit(1)
     sample = _draw(selection, rows, chosen if page and examples else None, given)

@@ -74,7 +74,7 @@ def normalized(
 
     Parameters
     ----------
-    given : columns of scores (double)
+    given : columns of scores (numbers)
     named : what each is called when it is turned and scaled
 
     z : mean and deviation are exact to 2^-40 of the range of the finite scores
@@ -85,8 +85,9 @@ def normalized(
     DataError
         z within a column of more than 10,000 values.
     """
+    own = [quoted(c).cast("double") for c in given]
     # 0 - x, for the negative of 0 would be another number.
-    turned = [F.lit(0.0) - quoted(c) if options.lower_is_better else quoted(c) for c in given]
+    turned = [F.lit(0.0) - score if options.lower_is_better else score for score in own]
     rows = rows.withColumns(dict(zip(named, turned, strict=True)))
     if options.normalize_score == "none":
         return rows
@@ -191,7 +192,7 @@ def pool_of(
     named : columns of what rows are ranked by
     """
     scores: dict[str | None, Column] = {name: quoted(column) for name, column in named.items()}
-    own = [quoted(column) for column in given.values()]
+    own = [quoted(column).cast("double") for column in given.values()]
     stages = []
     if options.threshold is not None:
         limit = F.lit(options.threshold)
