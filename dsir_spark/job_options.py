@@ -33,7 +33,8 @@ _resample = functools.partial(option, commands=SELECTING)
 _selecting = functools.partial(option, commands=(*SELECTING, "select"))
 _score = functools.partial(option, commands=("select",))
 # Of `select`: options that change nothing without another.
-_ONLY_WITH = {"duplicates": "copies_column", "scores_format": "scores", "target_format": "target"}
+_ONLY_WITH = {"duplicates": "copies_column", "scores_format": "scores", "target_format": "target",
+              "threshold": "score"}
 ALONE = "score"  # name of a score that was given without one
 
 Format = Literal["delta", "parquet", "json", "text", "csv"]
@@ -214,11 +215,15 @@ class SelectJobOptions(ScoreOptions, JobOptions):  # type: ignore[misc]
     def contradictions(self, names: tuple[str, ...] | None) -> list[str]:
         """See `Options.contradictions`; the scores' names are among the options."""
         own = tuple(self.score)
-        found = target_name_problems(own) + super().contradictions(own or names)
+        named = names if self.names == (None,) else own
+        found = target_name_problems(own) + super().contradictions(named)
         if (self.group_share == "target") != bool(self.target) or len(self.target) > 1:
             found.append("group_share target and one --target belong together: give both or none")
         if not self.score and self.method != "random":
             found.append("--score is missing: give it as a flag or in the config")
+        if self.proportions is not None and self.names == (None,):
+            found.append("proportions are shares of scores with names: give --score NAME=EXPR for "
+                         "each, or leave proportions out")
         if self.id_column is None:
             found.append("select needs an id_column")
         found += [

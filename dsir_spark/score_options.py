@@ -126,6 +126,9 @@ class ScoreOptions(SelectOptions):
             found.append("method pareto goes by probabilities: give 1 - score, not lower_is_better")
         if self.method == "random" and self.normalize_score != "none":
             found.append("normalize_score changes nothing for method random: leave it out")
+        if self.method == "random" and self.lower_is_better and self.threshold is None:
+            found.append("lower_is_better changes nothing for method random without threshold: "
+                         "leave it out")
         if names is not None and len(names) > 1:
             found += [f"{name} is for one score: say it by where" for name, is_given in (
                 ("threshold", self.threshold is not None),
