@@ -11,6 +11,7 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
@@ -21,11 +22,12 @@ from dsir_spark.fields import ByText, Number, Options, Text, Whole, allowed, opt
 
 # A field is two or three lines here, so that all of them are seen at once.
 # fmt: off
-__all__ = ["READING", "SELECTING", "FeatureOptions", "FitOptions", "Options", "OverlapOptions",
-           "QualityRule", "ResampleOptions", "SelectOptions", "allowed", "takes",
-           "target_name_problems"]
+__all__ = ["DOUBLES", "READING", "SELECTING", "FeatureOptions", "FitOptions", "Options",
+           "OverlapOptions", "QualityRule", "ResampleOptions", "SelectOptions", "allowed",
+           "part_of", "takes", "target_name_problems"]
 
 _COLUMN = "the name of a column"
+DOUBLES = 1 << 53  # above it they are not every whole number
 READING = ("run", "fit", "weigh", "resample")  # commands that read raw by a model
 SELECTING = ("run", "resample")  # those of them that select
 _fit = functools.partial(option, commands=READING)
@@ -288,6 +290,14 @@ class OverlapOptions(Options):
 
     ngram: Whole = option(13, "Tokens of an n-gram.", "a whole number of tokens >= 1",
                           commands=(), ge=1)
+
+
+def part_of(amount: int, share: float) -> int:
+    """The whole part of a share of an amount."""
+    if amount >= DOUBLES:
+        return int(Fraction(str(share)) * amount)
+    # A hair more than the product: 0.29 * 100 is below 29 in binary.
+    return int(share * amount + 1e-6)
 
 
 def target_name_problems(names: tuple[str, ...]) -> list[str]:

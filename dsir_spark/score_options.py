@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from dsir_spark.errors import ConfigError
 from dsir_spark.fields import ByText, Number, Text, Whole, option
-from dsir_spark.options import SelectOptions
+from dsir_spark.options import SelectOptions, part_of
 
 # fmt: off
 _score = functools.partial(option, commands=("select",))
@@ -99,8 +99,7 @@ class ScoreOptions(SelectOptions):
             return candidates
         given = [b for b in (self.num_to_sample, self.num_tokens_to_sample) if b is not None]
         if self.quantile is not None:
-            # A hair more than the product: 0.29 * 100 is below 29 in binary.
-            given.append(int(self.quantile * (size() if self.sized else candidates) + 1e-6))
+            given.append(part_of(size() if self.sized else candidates, self.quantile))
         return min(given)
 
     def contradictions(self, names: tuple[str, ...] | None) -> list[str]:

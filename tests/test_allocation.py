@@ -11,7 +11,9 @@ from pyspark.sql import functions as F
 from test_selection import SEED, chosen, expected
 
 from dsir_spark.local_rows import to_arrow
-from dsir_spark.selection import allocation, cuts, exact_cuts, keys, small
+from dsir_spark.options import part_of
+from dsir_spark.score_options import ScoreOptions
+from dsir_spark.selection import allocation, cuts, exact_cuts, keys, quotas, small
 from dsir_spark.selection.allocation import apportion, row_bytes
 from dsir_spark.selection.pool import FEW_TARGETS, ID, SIZE
 
@@ -168,6 +170,19 @@ def test_apportion_is_whole_fair_and_free_of_order():
     assert apportion(0, [2, 1], ["a", "b"]) == [0, 0]
     assert apportion(5, [0.0, 0.0], ["a", "b"]) == [0, 0]
     assert sum(apportion(99_999, [0.1, 0.7, 0.2], "abc")) == 99_999
+
+
+@pytest.mark.parametrize("whole", [100, 2**53 + 1, 2**54 + 2, 2**60 + 1, 2**63 - 1])
+def test_shares_of_sizes_are_whole_above_what_doubles_hold(whole):
+    assert apportion(whole, [1.0], ["a"]) == [whole]
+    for n in range(1, 5):
+        assert sum(apportion(whole, [1.0] * n, "abcd"[:n])) == whole
+    quota = ScoreOptions.checked(
+        {"quantile": 1, "size_column": "s", "quota_column": "q", "quotas": "raw"})  # fmt: skip
+    assert quota.budget_of(3, lambda: whole) == whole
+    amounts = {"a": whole - 50, "b": 50}
+    assert quotas._budgets_of(whole, amounts, quota) == (amounts, amounts)
+    assert part_of(whole, 1.0) == whole and part_of(whole // 100 * 100, 0.29) == whole // 100 * 29
 
 
 @pytest.mark.spark

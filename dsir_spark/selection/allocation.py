@@ -18,6 +18,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -25,6 +27,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from dsir_spark.local_rows import to_arrow
+from dsir_spark.options import DOUBLES
 from dsir_spark.selection import cuts
 from dsir_spark.selection.cuts import KEY, Bin, Cut, Span, nothing
 from dsir_spark.selection.pool import FEW_TARGETS, FOR, ID, KEYS, SIZE
@@ -52,10 +55,12 @@ def by_name(name: str | None) -> tuple[str, bool]:
 
 def apportion(budget: int, shares: Sequence[float], names: Sequence[str | None]) -> list[int]:
     """Whole rows (or sizes) for each target, by largest remainder, ties by name: order-free."""
-    total = sum(shares)
+    number: Any = float if budget < DOUBLES else Fraction
+    own = [number(share) for share in shares]
+    total = sum(own)
     if not total:
         return [0] * len(shares)
-    exact = [budget * share / total for share in shares]
+    exact = [budget * share / total for share in own]
     whole = [int(x) for x in exact]
     order = sorted(range(len(shares)), key=lambda t: (whole[t] - exact[t], by_name(names[t])))
     for t in order[: budget - sum(whole)]:

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from dsir_spark.columns import COPIES
 from dsir_spark.errors import DataError
-from dsir_spark.options import SelectOptions
+from dsir_spark.options import SelectOptions, part_of
 from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection.allocation import Rule, apportion, by_name
 from dsir_spark.selection.cuts import GROUP, KEY, Cut, exact_cuts, nothing, reached
@@ -193,7 +193,7 @@ def _budgets_of(
 ) -> tuple[dict[str | None, int], dict[str | None, int]]:
     """Smallest and largest amount of each value that has one."""
     if options.quotas == "raw" or _is_shared(options):
-        names, weights = list(amounts), [float(a) for a in amounts.values()]
+        names, weights = list(amounts), list[float](amounts.values())
         if options.quotas != "raw":
             weights = [options.quota_bounds[str(v)][0] for v in names]
         elif most_copies(options) == 1:
@@ -202,13 +202,9 @@ def _budgets_of(
         whole = dict(zip(names, shares, strict=True))
         return whole, whole
 
-    def amount(share: float) -> int:
-        # A hair more than the product: 0.29 * 100 is below 29 in binary.
-        return int(share * budget + 1e-6)
-
     bounds = [(v, options.quota_bounds[str(v)]) for v in amounts]
-    floors = {v: amount(low) for v, (low, _) in bounds}
-    return floors, {v: amount(high) for v, (_, high) in bounds if high is not None}
+    floors = {v: part_of(budget, low) for v, (low, _) in bounds}
+    return floors, {v: part_of(budget, high) for v, (_, high) in bounds if high is not None}
 
 
 def taken_of(quotas: Quotas, repeats: Sequence[Repeat], sized: bool) -> int:
