@@ -209,7 +209,8 @@ def _shares_at(spark: SparkSession, place: str, column: str) -> dict[str, float]
         table = open_input(spark, places.resolved(spark, place), None, "group_share").frame
         check_column(table, column, "group_share", "group_column")
         check_column(table, "share", "group_share", "the column")
-        rows = table.select(as_text(table, column), quoted("share").cast("double"))
+        # As texts: what is no number is told as of a file.
+        rows = table.select(as_text(table, column), quoted("share").cast("string"))
         pairs = rows.limit(_MAX_SHARES + 1).collect()
     try:
         if pairs is not None:

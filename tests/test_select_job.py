@@ -342,6 +342,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(spark, data, tmp_path, giv
         ("a.csv", "topic,share\nlaw,1\nlaw,9\n", "'law' is given twice"),
         ("a.csv", "topic,share\nlaw,1\n,9\n", "key None is no text"),
         ("a.csv", "topic,share\nlaw,1\ncode,\n", "must map values to numbers"),
+        ("a.csv", "topic,share\nlaw,1\ncode,a\n", "must map values to numbers: could not conv"),
     ],
 )
 def test_a_file_of_shares_says_what_is_written(spark, tmp_path, monkeypatch, name, text, said):
