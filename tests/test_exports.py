@@ -13,7 +13,7 @@ import pytest
 
 import dsir_spark
 from dsir_spark import job
-from dsir_spark.job_options import JobOptions
+from dsir_spark.job_options import JobOptions, SelectJobOptions
 
 pytestmark = [
     pytest.mark.spark, pytest.mark.slow,
@@ -29,7 +29,7 @@ def code(title: str) -> str:
     sections = re.split(r"^## ", PAGE, flags=re.M)
     own = [s for s in sections if s.startswith(("# Exports", "Shards", title))]
     blocks = [b for s in own for b in re.findall(r"^```python\n(.*?)^```$", s, re.M | re.S)]
-    assert len(blocks) == 3, title
+    assert len(blocks) == 4, title
     return "\n".join(blocks).replace("20_000_000", str(TOKENS))
 
 
@@ -109,6 +109,22 @@ def test_json_lines(spark, selected):
         assert [(r["id"], r["text"], r["num_tokens"]) for r in rows] == expected
         tokens = {r["path"]: r["tokens"] for r in index}[str(path)]
         assert tokens == sum(n for _, _, n in expected)
+
+
+def test_what_select_chose_is_counted(spark, selected):
+    """It has no count of tokens, and no KL reduction."""
+    pytest.importorskip("huggingface_hub", reason="pip install 'dsir-spark[exports]'")
+    job.select(spark, SelectJobOptions.from_mapping({
+        "raw": str(selected / "raw.parquet"), "score": "length(text)", "num_to_sample": 30,
+        "output": str(selected / "scored" / "out"), "report": False,
+    }, "select"))  # fmt: skip
+    names = run(spark, selected / "scored", "Hugging Face")
+    card = (selected / "scored" / "hub" / "README.md").read_text("utf-8")
+    assert "dsir_spark select" in card and "selected: 30" in card and "KL" not in card
+    rows = names["shards"].collect()
+    assert len(rows) == 30 and {r["num_tokens"] for r in rows} == {
+        len(re.findall(r"\w+|[^\w\s]+", r["text"])) for r in rows
+    }
 
 
 def test_mosaic(spark, selected):
