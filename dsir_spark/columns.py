@@ -6,6 +6,8 @@ there.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -33,9 +35,15 @@ COPIES = "copies"  # how often a document is selected (int)
 NUM_CHUNKS_SELECTED = "num_selected_chunks"  # of a whole document (bigint)
 
 _STRINGS = (T.StringType, T.VarcharType, T.CharType)
-# What reads the clock, which Spark takes for constants: calls as it writes them, and words of SQL.
+# What reads the clock, which Spark takes for constants: calls as it writes them, and words of SQL;
+# texts, where they become dates or times: at once, or as Spark writes it.
 _CLOCK = re.compile(r"\b(now|current_date|current_time(stamp)?|localtime(stamp)?)\(")
 _CLOCK_WORDS = re.compile(r"(?i)\b(now|curdate|current_(date|time)|localtime|unix_timestamp)")
+_DAYS = r"\s*(now|today|tomorrow|yesterday)\b"
+_DAY = re.compile(rf"(?i)['\"]{_DAYS}")
+_TYPED = re.compile(rf"(?i)\b(?:date|timestamp(?:_[nl]tz)?)\s*['\"]{_DAYS}")
+_CAST = re.compile(rf"(?i)(?:cast|to_date|to_timestamp\w*)\({_DAYS}[^()#,]*"
+                   r"(?:,| as (?:date|timestamp))")  # fmt: skip
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|`[^`]*`", re.DOTALL)
 
 
@@ -194,7 +202,7 @@ def check_expression(df: DataFrame, expression: Column | str, said: str) -> T.Da
         # (Spark 3.5 parses at once, later ones when the schema is asked for.)
         column = F.expr(expression) if isinstance(expression, str) else expression
         # Under Connect, only the schema has it analysed.
-        it, named = df.select(column.alias("it"), column).schema.fields[:2]
+        it = df.select(column.alias("it")).schema.fields[0]
         # Spark aggregates nothing that changes, and says so.
         df.agg(F.count(column)).schema  # noqa: B018
     except (AnalysisException, ParseException) as error:
@@ -202,19 +210,32 @@ def check_expression(df: DataFrame, expression: Column | str, said: str) -> T.Da
         if "NONDETERMINISTIC" in message or "nondeterministic" in message:
             message = "it is not deterministic, and every pass would see other rows"
         raise ColumnError(f"{said}: {message}") from None
-    if call := _clock(expression, named.name):
+    if call := _clock(df, expression, column):
         raise ColumnError(f"{said}: {call} is another at each pass: write the date itself")
     return it.dataType
 
 
-def _clock(expression: Column | str, named: str) -> str | None:
-    """The call by which an expression reads the clock, if it does.
+def _clock(df: DataFrame, expression: Column | str, column: Column) -> str | None:
+    """The call or the text by which an expression reads the clock, if it does.
 
-    Spark names a column by its expression: all calls have brackets, but texts have no quotes. In
-    the user's words texts have quotes, but what has no brackets may be a column.
+    Spark's plan tells calls, in subqueries too, and texts that become dates; but texts have no
+    quotes there. In the user's words they have, but what has no brackets may be a column.
     """
-    worded = not isinstance(expression, str) or _CLOCK_WORDS.search(_QUOTED.sub("", expression))
-    call = _CLOCK.search(named) if worded else None
+    worded = True
+    if isinstance(expression, str):
+        if typed := _TYPED.search(expression):
+            return f"{typed[1]!r}"
+        worded = _CLOCK_WORDS.search(_QUOTED.sub("", expression)) is not None
+        if not worded and not _DAY.search(expression):
+            return None
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        df.limit(0).select(column.alias("it")).explain("extended")
+    plan = said.getvalue().partition("== Analyzed Logical Plan ==")[2]
+    own = plan.partition("\n+- ")[0]  # without what `df` itself is made by
+    if day := _CAST.search(own):
+        return f"{day[1]!r}"
+    call = _CLOCK.search(own) if worded else None
     return None if call is None else f"{call[1]}()"
 
 

@@ -400,7 +400,7 @@ def test_paths_are_of_the_store_that_hadoop_is_configured_for(spark, lake):
         conf.set("fs.defaultFS", before)
 
 
-CLOCK = r"\w+\(\) is another at each pass: write the date itself"
+CLOCK = r"(\w+\(\)|'\w+') is another at each pass: write the date itself"
 
 
 @pytest.mark.parametrize(
@@ -410,10 +410,14 @@ CLOCK = r"\w+\(\) is another at each pass: write the date itself"
           for p in ("rand() < 0.5", "uuid() > 'a'", "monotonically_increasing_id() > 1")],
         *[(p, CLOCK) for p in (
             "now() > text", "day < CURRENT_DATE - 30", "'2020' < Current_Timestamp",
-            "unix_timestamp() > 5", "curdate() > day", "id = 'it\\'s' or localtimestamp() > day")],
+            "unix_timestamp() > 5", "curdate() > day", "id = 'it\\'s' or localtimestamp() > day",
+            "date(day) < date'now'", "date(day) < TIMESTAMP ' Today'", "day::date = 'yesterday'",
+            "datediff(date(day), 'tomorrow UTC') < 0", "to_date('today') > day::date",
+            "day < (select string(current_date()))", "exists (select 1 where date('now') > day)")],
         *[(p, None) for p in (
             "text != 'now()'", "text like \"it's now() %\"", "`current_time` > 0",
-            "current_time > 0", "unix_timestamp(day) > 5")],
+            "current_time > 0", "unix_timestamp(day) > 5", "text != 'today'",
+            "text = 'now' and date(day) > 'epoch'", "id in (select 'now' where day > '')")],
     ],
 )  # fmt: skip
 def test_predicates_that_change_are_refused(spark, tmp_path, predicate, said):
