@@ -205,6 +205,12 @@ def test_extreme_scores_have_finite_means(spark):
     assert found["3"] is None
     same = spark.createDataFrame([("a", 0.1, "x"), ("b", 0.1, "x")], frame.schema)
     assert set(normal(same, "score", normalize_score="z").values()) == {(0.0).hex()}
+    within = spark.createDataFrame(
+        [(str(i), float(i), bytes([200 + i // 2])) for i in range(4)],
+        "id string, score double, source binary",
+    )
+    found = normal(within, "score", normalize_score="z", normalize_within="source")
+    assert [float.fromhex(found[i]) for i in "0123"] == pytest.approx([-1, 1, -1, 1])
 
 
 def repeated(rows, column, shares, budget, most, sized, fill):

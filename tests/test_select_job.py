@@ -201,9 +201,11 @@ def test_what_is_shown_is_what_the_table_has(spark, data, tmp_path, monkeypatch,
 
 
 def test_null_is_a_value_of_a_column(spark):
-    rows = spark.createDataFrame([(None,), ("None",), (None,)], "c string")
-    (found,) = compositions(["c"], rows, rows.limit(0), None)
+    given = [(None, b"\xc8"), ("None", b"a"), (None, b"\xc9")]
+    rows = spark.createDataFrame(given, "c string, b binary")
+    found, of_bytes = compositions(["c", "b"], rows, rows.limit(0), None)
     assert [(r["value"], r["raw"]) for r in found.rows] == [("(null)", 2), ("None", 1)]
+    assert [r["value"] for r in of_bytes.rows] == ["C8", "C9", "a"]  # as quotas name them
 
 
 

@@ -16,7 +16,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from dsir_spark import labels
-from dsir_spark.columns import CONTAMINATED_BY, NUM_TOKENS, TARGET, TEXT_HASH, quoted
+from dsir_spark.columns import CONTAMINATED_BY, NUM_TOKENS, TARGET, TEXT_HASH, as_text, quoted
 from dsir_spark.features import arrow
 from dsir_spark.options import ResampleOptions
 from dsir_spark.report import candidates, checks, detail, facts, held_out, texts
@@ -206,7 +206,7 @@ def compositions(
     if not columns:
         return ()
     own = [
-        F.struct(F.lit(i).alias("column"), quoted(c).cast("string").alias("value"))
+        F.struct(F.lit(i).alias("column"), as_text(before, c).alias("value"))
         for i, c in enumerate(columns)
     ]
     one, none = F.lit(1), F.lit(0)

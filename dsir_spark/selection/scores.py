@@ -15,7 +15,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dsir_spark.columns import check_expression, check_id_column, hashable, quoted
+from dsir_spark.columns import as_text, check_expression, check_id_column, hashable, quoted
 from dsir_spark.errors import ColumnError, DataError
 from dsir_spark.score_options import ScoreOptions
 from dsir_spark.selection import keys
@@ -92,7 +92,7 @@ def normalized(
     if options.normalize_score == "none":
         return rows
     within = options.normalize_within
-    value = F.lit(None).cast("string") if within is None else quoted(within).cast("string")
+    value = F.lit(None).cast("string") if within is None else as_text(rows, within)
     rows, scale = rows.withColumn(_WITHIN, value), {"z": _by_z, "rank": _by_rank}
     for name in named:
         rows = scale[options.normalize_score](rows, name)
