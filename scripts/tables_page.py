@@ -64,7 +64,7 @@ started_at: UTC
 dsir_spark_version: version of the package
 config: options as given, as JSON
 raw: place, format, and version or facts of the files, as JSON
-target: the same of each target, by name
+target: the same of each target, by name; of `select`, a hash of the shares of `--group-share`
 held_out: share of each target that was kept out of the fit, as JSON
 decontaminate: the same of the texts to stay away from, and the tokens of an n-gram
 model_fingerprint: 32 hex digits that depend on every fact of the model
