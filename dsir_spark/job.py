@@ -125,7 +125,7 @@ def resample_again(
     preflight.check_columns(run, raw, model.config, model.names)
     recorded.refuse_foreign_weights(run, model, earlier, raw)
     run.facts["weights_version"] = earlier["weights_version"]
-    if not json.loads(earlier["config"]).get("check_ids", True):  # nor are they known to be unique
+    if not recorded.ids_checked(earlier):  # nor are they known to be unique
         run.options = run.options.model_copy(update={"check_ids": False})
     texts = preflight.open_decontamination(run, model.config, earlier.get("decontaminate"))
     plans.check(spark, model.config, len(model.targets), texts, run.options)
@@ -152,7 +152,8 @@ def run_all(spark: SparkSession, options: JobOptions, progress: Progress = quiet
     texts = preflight.open_decontamination(run, fit_options)
     plans.check(spark, fit_options, len(opened), texts, options)
     run.begin()
-    if not run.done(MODEL):
+    there = run.there[MODEL]
+    if not (run.done(MODEL) and there and recorded.ids_checked(there.record)):
         preflight.check_ids(run, raw, fit_options.id_column)
     model = _model(run, fit_options, opened, raw)
     targets = {name: target.frame for name, target in opened.items()}

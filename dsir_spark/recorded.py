@@ -94,6 +94,11 @@ def weights_of_record(run: Run) -> Mapping[str, Any]:
     return {**earlier, "weights_version": version.data}
 
 
+def ids_checked(earlier: Mapping[str, Any]) -> bool:
+    """Did the run of a record look whether an id occurs twice, in all that the table is made of?"""
+    return bool(json.loads(earlier["config"]).get("check_ids", True))
+
+
 def method_of_record(run: Run, earlier: Mapping[str, Any]) -> None:
     """Without a method a run selects by the one that the weights were made for, so that no text is
     read: match, where they know its steps, or that of the run that wrote them; sample, where

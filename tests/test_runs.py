@@ -100,7 +100,12 @@ def test_other_data_is_not_gone_on_with(spark, data, tmp_path, monkeypatch):  # 
     shutil.copy(data / "good.parquet", tmp_path / "raw" / "more.parquet")
     with pytest.raises(TableError, match="and raw changed since: give --overwrite"):
         run(spark, {**chosen, "check_ids": False})
-    assert run(spark, {**chosen, "check_ids": False, "overwrite": True})["funnel"]["read"] == 1005
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        dying(patch, "model", True)
+        run(spark, {**chosen, "check_ids": False, "overwrite": True})
+    with pytest.raises(DataError, match="is not unique"):  # which was not looked at
+        run(spark, chosen)
+    assert run(spark, {**chosen, "check_ids": False})["funnel"]["read"] == 1005
     assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
 
 
