@@ -328,6 +328,8 @@ def _select(
             selection=selection, targets=targets, fit=fitted, weighed=weighed,
             composition=options.keep, page=options.report, examples=2 if options.examples else 0,
         )  # fmt: skip
+        told = report.checks.found(weighed)
+        report.checks.tell(c for c in report.checks.found(facts.weights) if c not in told)
         run.facts |= facts.row()
     return {**run.finish(), "facts": facts}
 

@@ -84,7 +84,8 @@ def gather_weights(
     Parameters
     ----------
     targets : by name, those whose texts are looked for in raw
-    columns : of weights, whose values are counted before and after
+    columns : of weights, whose values are counted before and after; later where ids are made from
+        texts
     """
     marked = _with_targets(model, weights, targets)
     sample, in_raw = candidates.draw(selection, marked)
@@ -95,10 +96,10 @@ def gather_weights(
         correlation = candidates.rank_correlation(sample.num_tokens, ranks)
         both = in_raw.get(name, 0), selected.get(name, 0)
         found.append(facts.WeightTarget(name, spread, correlation, *both))
+    # Where ids are made from texts, weights do not know which of the copies will be written.
+    known = () if selection.pool.ids_from_content else columns
     chosen = selection.filter(weights, weights)
-    if selection.pool.ids_from_content:
-        chosen = chosen.dropDuplicates([selection.pool.id_column])
-    composition = compositions(columns, weights, chosen, selection.is_candidate())
+    composition = compositions(known, weights, chosen, selection.is_candidate())
     rows = {"unparsed": 0, "over_max_per_group": 0, **selection.funnel}
     return WeightFacts(
         selection.options.method, rows["candidates"], rows["duplicate_text"],
@@ -129,11 +130,10 @@ def gather(
     if fit is None:
         rows = selection.funnel["read"]  # more than were fitted on, where raw has grown since
         fit = gather_fit(model, selection.options, targets, rows)  # type: ignore[arg-type]
+    own = [c for c in composition if c in weights.columns]
     if weighed is None:
-        own = [c for c in composition if c in weights.columns]
         weighed = gather_weights(model, selection, weights, targets, own)
-    if selection.pool.ids_from_content:  # which of the copies was written the weights do not know
-        own = [c.column for c in weighed.composition]
+    if selection.pool.ids_from_content:
         counted = compositions(own, weights, selected, selection.is_candidate())
         weighed = replace(weighed, composition=counted)
     weighed = _composed(weighed, composition, raw, selected)
