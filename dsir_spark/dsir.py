@@ -338,7 +338,7 @@ class DSIRModel(Model):
             There is something at `place` and `overwrite` is not given.
         """
         frame = stored.as_frame(self, spark or tables.active_session())
-        return tables.write(frame, place, overwrite=overwrite).data
+        return tables.write(frame, place, overwrite=overwrite, record=tables.OF_NO_RUN).data
 
     def to_mlflow(
         self, output: str | None = None, *, page: str | None = None,

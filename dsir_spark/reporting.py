@@ -159,11 +159,12 @@ def write_report(
     html : path of the page; by default `report.html` under a local output, else
         `dsir-report.html` in the current folder.
     """
+    place = places.within(places.resolved(spark, output), REPORT)
+    tables.refuse_foreign(spark, place)
     written = report.write(facts, output, html)
     if report.is_stored(facts):
         return written
     frame = report.as_frame(spark, facts)
-    place = places.within(places.resolved(spark, output), REPORT)
     tables.append(frame, place, {tables.RUN_ID: facts.run.id})
     return written
 

@@ -108,7 +108,7 @@ class Run:
         TableError
             There are tables of another run, and `overwrite` is not given; or files of others.
         """
-        for name in (*WRITES[self.command], RUNS):
+        for name in (*WRITES[self.command], RUNS, REPORT):
             self.there[name] = tables.refuse_foreign(self.spark, self.place(name))
         if self.there[RUNS] is not None:
             self.unfinished = _unfinished(self.spark, str(self.options.output), self.command)

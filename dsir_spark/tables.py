@@ -28,6 +28,7 @@ _NAMES = (
 # Types that a table begun without them must be told of.
 _TYPES = {"timestamp_ntz": "timestampNtz", "variant": "variantType"}
 RUN_ID = "dsir_spark_run"  # of the run that made a commit, in the commit's record
+OF_NO_RUN = {RUN_ID: None}  # the record of a table that is ours, saved by no run
 # Commits that leave the rows as they are. Maintenance makes them, on Databricks by itself.
 _MAINTENANCE = {
     "OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
@@ -223,20 +224,35 @@ def _refuse_other_than_nothing(place: str, error: PySparkException) -> None:
 
 
 def refuse_foreign(spark: SparkSession, place: str) -> Version | None:
-    """The table at `place`, or None where nothing is.
+    """The table of ours at `place`, or None where nothing is.
 
     Raises
     ------
     TableError
-        There are files that belong to no table: they are not ours to write among.
+        What is there is somebody's: a table without a commit of ours, a view, or files that belong
+        to no table.
     """
     found = delta_version(spark, place)
+    other = found is None and not places.is_path(place) and exists(spark, place)  # a view, say
+    if other or (found is not None and not _is_ours(spark, place, found)):
+        raise TableError(f"{place} is a table that dsir-spark did not write: move it, or give "
+                         "another --output")  # fmt: skip
     if found is None and places.is_path(place) and not places.nothing_at(spark, place):
         with contextlib.suppress(PySparkException):
             if (first := files.listed(spark, place).select("path").first()) is not None:
                 raise TableError(f"{place} holds files that are no table of Delta ({first['path']},"
                                  " ...): move them, or give another --output")  # fmt: skip
     return found
+
+
+def _is_ours(spark: SparkSession, place: str, found: Version) -> bool:
+    """Did this package make some commit of a table?"""
+    if found.record or any(record for _, record in records(spark, place)):
+        return True
+    # By name Delta keeps no record with the commit that makes a table; `runs` is made first.
+    beside = f"{place.rpartition('.')[0]}.runs"
+    named = not places.is_path(place) and exists(spark, beside)
+    return named and "run_id" in read(spark, beside).columns
 
 
 def write(

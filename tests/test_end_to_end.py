@@ -290,6 +290,13 @@ def test_tables_by_name(spark, data, tmp_path):
     assert spark.table("dsir_out.selected").count() == 50
     assert facts["selected_version"] == 0
     assert job.report_again(spark, "spark_catalog.dsir_out", ["topic"], 1)
+    assert run(spark, options(data, "spark_catalog.dsir_out", overwrite=True), job.weigh)
+    spark.sql("DROP SCHEMA dsir_out CASCADE")
+    spark.sql(f"CREATE SCHEMA dsir_out LOCATION '{tmp_path}/theirs'")
+    for kind in ("TABLE dsir_out.weights USING delta", "VIEW dsir_out.model"):
+        spark.sql(f"CREATE {kind} AS SELECT 1 AS id")
+        with pytest.raises(TableError, match="is a table that dsir-spark did not write"):
+            run(spark, options(data, "spark_catalog.dsir_out", overwrite=True))
     spark.sql("DROP SCHEMA dsir_out CASCADE")
 
 

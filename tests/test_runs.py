@@ -287,9 +287,12 @@ def test_what_is_not_ours_is_left_alone(spark, data, tmp_path):  # noqa: F811
     (tmp_path / "single" / "model").write_text("a file of somebody")
     with pytest.raises(TableError, match="holds files that are no table of Delta"):
         run(spark, options(data, tmp_path / "single"))
-    spark.range(1).write.format("delta").save(str(tmp_path / "theirs" / "rejected"))
-    with pytest.raises(TableError, match="already holds rejected of an earlier run: give --over"):
-        run(spark, options(data, tmp_path / "theirs"))
+    for name in ("rejected", "runs", "report"):
+        spark.range(1).write.format("delta").save(str(tmp_path / name / name))
+        over = {"overwrite": True}
+        for more, stage in (({}, job.run_all), (over, job.run_all), ({}, job.resample_again)):
+            with pytest.raises(TableError, match=f"{name} is a table that dsir-spark did not"):
+                run(spark, options(data, tmp_path / name, **more), stage)
     (tmp_path / "file").write_text("x")
     for output in (tmp_path / "file" / "out", "/proc/none/out"):
         with pytest.raises(TableError, match=r"cannot write .*: no table can be made there"):
