@@ -176,7 +176,9 @@ def report(
     options, where = _read("report", flags)
     with _starting(**where) as started:
         from dsir_spark import job
-        from dsir_spark.report import text
+        from dsir_spark.report import page, text
+
+        page.place_of(str(options.output), html)
     spark = started.result()
     output = str(options.output)
     facts = job.report_again(
@@ -283,8 +285,10 @@ def _do(command: str, **flags: Any) -> None:
     options, where = _read(command, flags)
     with _starting(writes=True, record=command == "run", **where) as started:
         from dsir_spark import job
-        from dsir_spark.report import text
+        from dsir_spark.report import page, text
 
+        if command not in ("fit", "weigh") and options.report:
+            page.place_of(str(options.output))
         if command in ("run", "fit") and not started.done():  # else it failed
             job.compile_kernels(options)
     spark = started.result()

@@ -292,6 +292,8 @@ def job(monkeypatch, tmp_path):
     module.explain = lambda spark, output, ids, number, functions: f"{output} {ids} {number}"
     report = types.ModuleType("dsir_spark.report")
     report.text = types.SimpleNamespace(summary="in short {}".format, full="all {}".format)
+    module.pages = []  # that it was asked whether they may be written
+    report.page = types.SimpleNamespace(place_of=lambda *of: module.pages.append(of))
     monkeypatch.setitem(sys.modules, "dsir_spark.report", report)
     monkeypatch.setitem(sys.modules, "dsir_spark.job", module)
     monkeypatch.setattr(dsir_spark, "job", module, raising=False)
@@ -625,6 +627,7 @@ def test_what_a_command_shows(job, capsys, monkeypatch):
     assert out == ["all out ('c',) None", "page: out/report.html"]
     _, out, _ = ended(capsys, "report", "--output", "out", "--html", "p", "--examples", "0")
     assert out == ["all out () 0", "page: p"]
+    assert job.pages == [("out",), ("out", None), ("out", "p")]
     for there, browser, note in ((True, True, ""), (True, False, ALONE), (False, True, ALONE)):
         asked = []
         monkeypatch.setattr(webbrowser, "open", lambda at, b=browser, to=asked: to.append(at) or b)

@@ -292,11 +292,14 @@ def test_nothing_of_a_document_is_markup(done):
 def test_without_examples_no_text_is_on_the_page(done, tmp_path):
     facts = report.gather(**done.run, examples=0)
     report.write(facts, "", str(tmp_path / "page.html"))
-    (tmp_path / "page.html").rename(tmp_path / "other.html")
-    with pytest.raises(TableError, match=r"page\.json is there without one"):
-        report.write(facts, "", str(tmp_path / "page.html"))
-    (tmp_path / "other.html").rename(tmp_path / "page.html")
-    report.write(facts, "", str(tmp_path / "page.html"))
+    written, page = (tmp_path / "page.json").read_text("utf-8"), str(tmp_path / "page.html")
+    for theirs in ("", '{"id": 1}\n{"id": 2}\n', '{"composition": []}', written[:-9], "\xff"):
+        (tmp_path / "page.json").write_text(theirs, "latin-1")
+        with pytest.raises(TableError, match=r"page\.json is no report: move it, or give the page"):
+            report.write(facts, "", page)
+        assert (tmp_path / "page.json").read_text("latin-1") == theirs
+    (tmp_path / "page.json").write_text(written, "utf-8")
+    report.write(facts, "", page)
     for name in ("page.html", "page.json"):
         shown = (tmp_path / name).read_text(encoding="utf-8")
         assert not [word for word in (*WORDS["food"], "court", "right to") if word in shown]

@@ -7,6 +7,7 @@ direction of writing are made visible, and a policy in the page forbids whatever
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -23,7 +24,35 @@ from dsir_spark.report.score_facts import ScoreFacts, shown
 
 _MANY = 3  # more targets than this are folded
 _APART = ("duplicate_text", "over_max_per_group")  # of candidates, known from all rows only
+_BEGINNING = '{"composition": ['  # of the facts as JSON, whose keys are sorted
+_PARTS = {"run", "funnel", "warnings"}  # that they have, among others
 _PICTURED = 24  # targets with pictures; drawing one takes a quarter of a second
+
+
+def place_of(output: str, html: str | None = None) -> str:
+    """Where `write` writes the page.
+
+    Raises
+    ------
+    TableError
+        The JSON that is there, which would be written over, is no report.
+    """
+    if html is None:
+        local = Path(output).is_dir()
+        html = str(Path(output) / "report.html") if local else "dsir-report.html"
+    beside = Path(html).with_suffix(".json")
+    try:
+        with open(beside, encoding="utf-8") as file:  # of other data its beginning alone
+            begun = file.read(len(_BEGINNING)) == _BEGINNING
+            ours = begun and json.loads(_BEGINNING + file.read()).keys() >= _PARTS
+    except FileNotFoundError:
+        return html
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise TableError(f"the facts are written beside the page, and {beside} is no report: move "
+                         "it, or give the page another name by report --html")  # fmt: skip
+    return html
 
 
 def write(facts: Facts | ScoreFacts, output: str, html: str | None = None) -> str:
@@ -39,12 +68,7 @@ def write(facts: Facts | ScoreFacts, output: str, html: str | None = None) -> st
     TableError
         It cannot be written there.
     """
-    if html is None:
-        local = Path(output).is_dir()
-        html = str(Path(output) / "report.html") if local else "dsir-report.html"
-    elif (beside := Path(html).with_suffix(".json")).exists() and not Path(html).exists():
-        raise TableError(f"the facts are written beside the page, and {beside} is there without "
-                         "one: give the page another name")  # fmt: skip
+    html = place_of(output, html)
     page, text = Path(html), render(facts.to_dict())
     try:
         page.write_text(text, encoding="utf-8", errors="replace")
