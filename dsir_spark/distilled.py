@@ -24,6 +24,7 @@ from dsir_spark.columns import (
     distinct,
     quoted,
     refuse_columns,
+    refuse_own_names,
 )
 from dsir_spark.errors import DataError, TableError
 from dsir_spark.features import tokenizers
@@ -72,6 +73,7 @@ class DistilledModel:
         """
         check_text_column(df, self.config.text_column, "the DataFrame")
         refuse_columns(df, [self.column, NUM_TOKENS])
+        refuse_own_names(df, "the DataFrame")
         return passes.with_scores(
             df, self.config.text_column, scorers.linear([self.linear]), [self.column],
             spec_of(self.config), self.unicode_version, keep=keep,

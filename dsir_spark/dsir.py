@@ -26,6 +26,7 @@ from dsir_spark.columns import (
     distinct,
     quoted,
     refuse_columns,
+    refuse_own_names,
 )
 from dsir_spark.errors import ConfigError, DataError
 from dsir_spark.features import FeatureSpec, tokenizers
@@ -80,6 +81,7 @@ class DSIR:
         DataError
             Raw or a target has no token, or a target shares no bucket with raw.
         """
+        refuse_own_names(raw, "raw")
         config, single = self.config, not isinstance(target, Mapping)
         targets = dict(target) if isinstance(target, Mapping) else {_SINGLE: target}
         if not single:
@@ -183,6 +185,7 @@ def ngram_counts(df: DataFrame, **options: Any) -> DataFrame:
     found = FeatureOptions.checked(options)
     check_text_column(df, found.text_column, "the DataFrame")
     refuse_columns(df, ["indices", "counts"])
+    refuse_own_names(df, "the DataFrame")
     spec = FeatureSpec(found.ngrams, found.num_buckets, _known(found.tokenizer), found.hash)
     return passes.with_ngram_counts(df, found.text_column, spec)
 
@@ -201,6 +204,7 @@ class DSIRModel(Model):
         ColumnError
             The text column is missing or of another type, or an added name is taken.
         """
+        refuse_own_names(df, "the DataFrame")
         return self.scored(df, matched=False)
 
     def weigh(
@@ -223,6 +227,7 @@ class DSIRModel(Model):
             Add `most_frequent`, `informative` and `digits` (`wordpunct` tokens, bigint), by which
             the paper's quality rule goes; where the model splits otherwise, `num_wordpunct` too.
         """
+        refuse_own_names(raw, "raw")
         all_of_raw = documents(raw, self.config)
         for name in keep:
             check_column(raw, name, "raw", "keep")
@@ -300,6 +305,7 @@ class DSIRModel(Model):
         chosen = ResampleOptions.checked(options, tuple(self.targets))
         added = added_columns(self.config, self.names, chosen, self.decontamination is not None)
         refuse_columns(raw, added, "raw")
+        refuse_own_names(raw, "raw")
         model = self
         if chosen.method == "match" and not self.matchings:
             model, weights = learn_matchings(self, raw, chosen), None

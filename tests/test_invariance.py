@@ -214,6 +214,14 @@ def test_transform_adds_weights_and_num_tokens_and_nothing_else(spark):
     )
     with pytest.raises(ColumnError, match="num_tokens"):
         model.transform(frame.withColumn("num_tokens", F.lit(1)))
+    ours = frame.selectExpr("n as id", "text", "1 as __dsir_of", "n as score")
+    for refused in (
+        model.transform, model.weigh, lambda f: model.resample(f, num_to_sample=1),
+        lambda f: DSIR(**OPTIONS).fit(f, frame), lambda f: select(f, num_to_sample=1),
+        lambda f: ngram_counts(f, num_buckets=50),
+    ):  # fmt: skip
+        with pytest.raises(ColumnError, match="has a column __dsir_of: names that begin with __"):
+            refused(ours)
 
 
 def test_smoothing_of_targets(spark, expected):

@@ -7,7 +7,14 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
-from dsir_spark.columns import COPIES, TARGET, check_column, quoted, refuse_columns
+from dsir_spark.columns import (
+    COPIES,
+    TARGET,
+    check_column,
+    quoted,
+    refuse_columns,
+    refuse_own_names,
+)
 from dsir_spark.errors import ConfigError
 from dsir_spark.options import takes, target_name_problems
 from dsir_spark.score_options import ScoreOptions
@@ -67,6 +74,7 @@ def select(
                           "scores, or leave proportions out")  # fmt: skip
     added = ([TARGET] if several else []) + ([COPIES] if checked.max_copies > 1 else [])
     refuse_columns(pool, added)
+    refuse_own_names(pool, "the pool")
     scores.check_scores(pool, given)
     if checked.normalize_within is not None:
         check_column(pool, checked.normalize_within, "the pool", "normalize_within")
