@@ -58,6 +58,12 @@ def resolved(spark: SparkSession, place: str) -> str:
     return place if place == "/" else place.rstrip("/")
 
 
+def nothing(place: str) -> str:
+    """That nothing is at a path; with the spelling of a table of its name, if one may be meant."""
+    named = _TABLE_NAME.fullmatch(place)
+    return f"there is nothing at {place}" + (f" (a table: {quoted_name(place)})" if named else "")
+
+
 def contains(outer: str, inner: str) -> bool:
     """Is the resolved path `inner` the path `outer`, or one that it stands for, or below it?
 
@@ -204,9 +210,14 @@ def parts(place: str) -> list[str]:
 
 
 def quoted_name(place: str) -> str:
-    """A table's name with those parts in backticks that SQL wants so."""
+    """A table's name with those parts in backticks that SQL wants so, or that would make it a path.
+
+    `corpus.text` would be a file of text.
+    """
+    plain = re.compile(r"[A-Za-z_]\w*", re.ASCII)
     return ".".join(
-        p if re.fullmatch(r"[A-Za-z_]\w*", p, re.ASCII) else "`" + p.replace("`", "``") + "`"
+        p if plain.fullmatch(p) and p.lower() not in files.FORMATS
+        else "`" + p.replace("`", "``") + "`"
         for p in parts(place)
     )
 

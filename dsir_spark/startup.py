@@ -68,7 +68,7 @@ def look_for_places(command: str, options: JobOptions) -> None:
         for name, place in options.target.items()
     }
     given = {} if command in _OF_RECORD else given
-    found = [f"{owner}: there is nothing at {p}" for owner, p in given.items() if missing(p)]
+    found = [f"{owner}: {places.nothing(str(p))}" for owner, p in given.items() if missing(p)]
     if command not in ("run", "fit", "select") and missing(options.output):
         found.append(f"there is no run at {options.output}: use `dsir-spark run` (or `fit`) first")
     if found:

@@ -87,6 +87,7 @@ def test_a_task_that_went_well_raises_nothing(monkeypatch, capsys, parameters, c
 
 @pytest.mark.parametrize("place, parts, quoted", [
     ("main.prod.raw", ["main", "prod", "raw"], "main.prod.raw"),
+    ("corpus.`text`", ["corpus", "text"], "corpus.`text`"),
     ("main-1.2024_data.raw", ["main-1", "2024_data", "raw"], "`main-1`.`2024_data`.raw"),
     ("`my-cat`.`2024`.`we``ird`", ["my-cat", "2024", "we`ird"], "`my-cat`.`2024`.`we``ird`"),
     ("my-cat.2024.it's", ["my-cat", "2024", "it's"], "`my-cat`.`2024`.`it's`"),
