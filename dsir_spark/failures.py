@@ -73,6 +73,11 @@ _KINDS = (
           "write one that holds for all rows, e.g. by try_cast or try_divide"),
     _Kind(r"TIMESTAMP\(NANOS", "has times in nanoseconds, which Spark does not read",
           "give --conf spark.sql.legacy.parquet.nanosAsLong=true, or write microseconds"),
+    _Kind(r"(?P<what>\[INVALID_CONF_VALUE[^\n]{,200}|\S+ should be \w+, but was [^\n]{,80})",
+          "a setting of Spark is wrong: {what}", "give another by --conf"),
+    _Kind(r"(?i)Conflicting[ _](directory[ _]structures|partition[ _]column[ _]names)",
+          "folders named key=value lie beside others with files, of no data maybe",
+          "move those, or name the data by a pattern (without the columns of its folders)"),
     _Kind(r"No space left on device|Disk quota exceeded", "there is no space left on a disk",
           "make room, or name another folder with --conf spark.local.dir=FOLDER or --output"),
     _Kind(r"AccessControlException|Permission denied|AccessDenied", "access is denied",
@@ -158,6 +163,8 @@ def _messages(error: BaseException) -> Iterator[str]:
         java = getattr(seen, "java_exception", None)
         if java is None and (is_of_spark(seen) or isinstance(seen, OSError | MemoryError)):
             yield f"{type(seen).__name__}: {seen}"
+            origin = getattr(seen, "_origin", None)  # of the JVM
+            java = origin and origin.getCause()
         for _ in range(20):
             if java is None:
                 break

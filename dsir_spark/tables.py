@@ -220,7 +220,8 @@ def _refuse_other_than_nothing(place: str, error: PySparkException) -> None:
     # That nothing is there, or no Delta table, has many names; what else is wrong is an error:
     # taken for "nothing there" it would let a table be replaced.
     if not isinstance(error, AnalysisException) or re.search(_REFUSED, str(error)):
-        raise TableError(f"cannot look at the table {place} ({files.reason(error)})") from None
+        said = failures.told(error) or files.reason(error)
+        raise TableError(f"cannot look at the table {place} ({said})") from None
 
 
 def refuse_foreign(spark: SparkSession, place: str) -> Version | None:
