@@ -120,21 +120,20 @@ def _merged(spark: SparkSession, found: Files, owner: str) -> tuple[T.StructType
     """The columns of all Parquet files; only their footers are read."""
     place = literal(found.place)
 
-    def schema(merge: bool, *paths: str) -> T.StructType:
-        reader = spark.read.options(**found.options).option("mergeSchema", merge)
-        return reader.parquet(*paths).schema
+    def schema(merge: bool, **more: str) -> T.StructType:
+        reader = spark.read.options(**found.options, **more).option("mergeSchema", merge)
+        return reader.parquet(place).schema
 
     try:
-        return schema(found.facts["files"] > 1, place), []
+        return schema(found.facts["files"] > 1), []
     except Exception as error:
         if not failures.is_of_spark(error):
             raise
         if difference := _difference(spark, found, owner):
             raise TableError(difference) from None
-        # A file of 0 bytes has no footer and no rows: Spark reads on, unless it is the first.
-        schema(False, place)
-        named = [escaped(path) for path in _paths(spark, found, _NAMED)]
-        return schema(True, *named), [f"{owner}: {failures.told(error)}; it is left out"]
+        # A file of 0 bytes has no footer and no rows: what has rows Spark reads all the same.
+        columns = schema(True, ignoreCorruptFiles="true")
+        return columns, [f"{owner}: {failures.told(error)}; it is left out"]
 
 
 def _paths(spark: SparkSession, found: Files, n: int) -> list[str]:
