@@ -186,37 +186,41 @@ def _read_csv(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame,
         f"{owner}: {quotes.said(unquote(path), opened, lines, r['wrong'] - 1)}"
         for r in headers if r["wrong"] for path, opened, lines in [r["opened"]]
     ]  # fmt: skip
-    names = {n.lower() for r in headers for n in _names(r["header"])}
-    if names & {*map(str.lower, found.keys)}:
+    names = [_names(r["header"]) for r in headers]
+    if {n.lower() for own in names for n in own} & {*map(str.lower, found.keys)}:
         # Spark finds columns by their position, but leaves out those that folders are named by.
         whole = {**found.options, "recursiveFileLookup": "true"}
         found = replace(found, keys=(), options=whole)
     if len(headers) <= 1:
-        return _parsed_csv(spark, found, literal(found.place)), notes
-    frames, more = _by_header(spark, headers, found, owner)
+        header = headers[0]["header"] if headers else ""
+        return _parsed_csv(spark, found, header, literal(found.place)), notes
+    frames, more = _by_header(spark, headers, names, found, owner)
     return reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), frames), notes + more
 
 
 def _parsed_csv(
-    spark: SparkSession, found: Files, place: str | list[str], **more: str
+    spark: SparkSession, found: Files, header: str, place: str | list[str], **more: str
 ) -> DataFrame:  # fmt: skip
     reader = spark.read.format("csv").options(**found.options, **more)
-    reader = reader.options(header=True, multiLine=True, escape='"')
+    # To find the columns of rows of several lines, Spark takes names of files for patterns.
+    several = header.count('"') % 2 == 1
+    reader = reader.options(header=True, multiLine=several, escape='"')
     schema = reader.option("columnNameOfCorruptRecord", UNPARSED).load(place).schema
+    reader = reader.option("multiLine", True)
     marked = T.StructType([*schema.fields, T.StructField(UNPARSED, T.StringType())])
     return _typed(reader, place, marked, found)
 
 
 def _by_header(
-    spark: SparkSession, headers: list[Row], found: Files, owner: str
+    spark: SparkSession, headers: list[Row], names: list[list[str]], found: Files, owner: str
 ) -> tuple[list[DataFrame], list[str]]:
     """A frame for the files of each header."""
     if sum(r["files"] for r in headers) > _NAMED:
         first, second = (unquote(r["first"]) for r in headers[:2])
         raise TableError(f"{owner}: {first} and {second} have other columns, or in another order, "
                          f"and so have more than {_NAMED} files: write them alike")  # fmt: skip
-    base = {"basePath": literal(found.place)} if found.keys else {}
-    names = [_names(r["header"]) for r in headers]
+    # (As it is spelt: of what it is given here Spark makes no pattern.)
+    base = {"basePath": min(found.folders).rsplit("/", len(found.keys))[0]} if found.keys else {}
     exact = setting(spark, "spark.sql.caseSensitive").lower() == "true"
     same = str if exact else str.lower  # as Spark unites them
     every = {same(name): name for header in reversed(names) for name in reversed(header)}
@@ -229,7 +233,8 @@ def _by_header(
         if missing
     ]
     paths = [[escaped(unquote(path)) for path in row["paths"]] for row in headers]
-    return [_parsed_csv(spark, found, own, **base) for own in paths], notes
+    given = zip(headers, paths, strict=True)
+    return [_parsed_csv(spark, found, row["header"], own, **base) for row, own in given], notes
 
 
 def _names(header: str) -> list[str]:
