@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import reduce
 from urllib.parse import unquote
 
-from pyspark.sql import DataFrame, DataFrameReader, Row, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameReader, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -29,6 +29,7 @@ _LOOKED = 1_000  # lines of JSON that are looked at for what Spark leaves out of
 # line's end, what is none.
 _AFTER = r'\}\s*\{\s*"[^"\\]*"\s*:|\}\s*([^\s}\],"]|,)[^}\]"]*$'
 _NULL = r"^\s*null\s*$"
+_READ = "is read as U+FFFD"  # what is no UTF-8, but in JSON
 _NAMED = 1_000  # files that may be named one by one to Spark
 _COMPARED = 200  # files whose schemas are compared, to name two that differ
 
@@ -62,6 +63,7 @@ def _read(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame, lis
     if found.kind == "parquet":
         schema, notes = _merged(spark, found, owner)
         return _typed(reader, place, schema, found), notes
+    notes = _by_lines(spark, found, owner)
     if found.kind == "json":
         reader = reader.option("columnNameOfCorruptRecord", UNPARSED)
         schema = reader.load(place).schema
@@ -70,29 +72,65 @@ def _read(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame, lis
                 f"{owner}: {found.place} is not JSON lines, one object a line: write it so, e.g. "
                 f"by jq -c '.[]'"
             )
-        return _typed(reader, place, schema, found), _lost_of_json(spark, found, owner)
+        return _typed(reader, place, schema, found), notes
     frame = _typed(reader, place, reader.load(place).schema, found)
-    return (frame.withColumnRenamed("value", "text") if found.kind == "text" else frame), []
+    return (frame.withColumnRenamed("value", "text") if found.kind == "text" else frame), notes
 
 
-def _lost_of_json(spark: SparkSession, found: Files, owner: str) -> list[str]:
-    """What Spark leaves out of JSON lines, and does not tell: it reads the first value of each.
+def _by_lines(spark: SparkSession, found: Files, owner: str) -> list[str]:
+    """What Spark does not tell of files of lines: that they are no UTF-8; and what it leaves out of
+    JSON lines, of each of which it reads the first value.
 
     The first lines are looked at, for all of them would be one more reading of raw.
     """
     line = F.col("value")
     # A line that is cut off is among those that do not parse.
     lost = (line.rlike(_AFTER) & F.get_json_object(line, "$").isNotNull()) | line.rlike(_NULL)
-    path = F.when(lost, F.col("_metadata.file_path")).alias("path")
-    lines = spark.read.options(**found.options).text(literal(found.place)).select(path)
-    looked = [row["path"] for row in lines.take(_LOOKED)]
-    paths = [unquote(path) for path in looked if path is not None]
-    if not paths:
+    lost = lost if found.kind == "json" else F.lit(False)
+    lines = spark.read.options(**found.options).text(literal(found.place))
+    path = F.col("_metadata.file_path").alias("path")
+    looked = lines.select(path, lost.alias("lost"), *_marks(line)).take(_LOOKED)
+    every, after, bad, wide = (
+        [unquote(row["path"]) for row in looked if mark is None or row[mark]]
+        for mark in (None, "lost", "bad", "wide")
+    )
+    wide = [path for path in wide if 2 * wide.count(path) >= every.count(path)]
+    read = "does not parse" if found.kind == "json" else _READ
+    notes = _not_utf8(owner, f"of the {len(looked)} lines looked at", len(bad), bad, wide, read)
+    if found.kind == "json" and bad and bad == every:
+        raise TableError(*notes)
+    if after:
+        notes.append(
+            f"{owner}: of the {len(looked)} lines looked at {len(after)} are null or go on after "
+            f"an object ({after[0]}), which is not read: write one object a line"
+        )
+    return notes
+
+
+def _marks(line: Column) -> tuple[Column, Column]:
+    """Has the line bytes that are no UTF-8 (`bad`)? A NUL, as those of UTF-16 have (`wide`)?"""
+    # Spark keeps such bytes, and shows each as a character that is not among them.
+    bad = line.rlike("\ufffd") & ~line.contains("\ufffd")
+    return F.coalesce(bad, F.lit(False)).alias("bad"), line.contains("\0").alias("wide")
+
+
+def _not_utf8(
+    owner: str, lines: str, number: int, bad: list[str], wide: list[str], read: str = _READ
+) -> list[str]:  # fmt: skip
+    """What is said of a `number` of `lines` that are no UTF-8, of these files.
+
+    Raises
+    ------
+    TableError
+        Files have NULs in most of their lines.
+    """
+    advice = "convert such files, e.g. by iconv -f {} -t UTF-8"
+    if wide:
+        raise TableError(f"{owner}: {wide[0]} is UTF-16, or no text: {advice.format('UTF-16')}")
+    if not number:
         return []
-    return [
-        f"{owner}: of the {len(looked)} lines looked at {len(paths)} are null or go on after an "
-        f"object ({paths[0]}), which is not read: write one object a line"
-    ]
+    return [f"{owner}: {lines} {number} are no UTF-8 ({bad[0]}), and what is none {read}: "
+            f"{advice.format('ISO-8859-1')}"]  # fmt: skip
 
 
 def _typed(
@@ -170,19 +208,29 @@ def _read_csv(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame,
     # Rows of a file's first part stand in one partition, in the file's order.
     number = F.when(F.col("_metadata.file_block_start") == 0, F.monotonically_increasing_id())
     numbered = lines.select(
-        F.col("_metadata.file_path").alias("path"), line, number.alias("n"), *quotes.marks(line)
+        F.col("_metadata.file_path").alias("path"), line, number.alias("n"),
+        *quotes.marks(line), *_marks(line),
     )
     of_files = numbered.groupBy("path").agg(
-        F.min_by("value", "n").alias("header"), F.count("*").alias("lines"),
+        # (With U+FFFD in the place of what is no UTF-8, which Arrow does not take for a text.)
+        F.regexp_replace(F.min_by("value", "n"), "\ufffd", "\ufffd").alias("header"),
+        F.count("*").alias("lines"),
         (F.sum("odd") % 2).alias("odd"), F.sum("open").alias("open"),
+        F.count_if("bad").alias("bad"), F.count_if("wide").alias("wide"),
     )  # fmt: skip
     wrong = F.when((F.col("odd") == 1) | (F.col("open") > 0), F.struct("path", "open", "lines"))
     headers = of_files.groupBy("header").agg(
         F.count("*").alias("files"), F.min("path").alias("first"),
         F.count(wrong).alias("wrong"), F.min(wrong).alias("opened"),
         F.slice(F.collect_list("path"), 1, _NAMED).alias("paths"),
+        F.sum("bad").alias("bad"), F.min(F.when(F.col("bad") > 0, F.col("path"))).alias("in"),
+        F.min(F.when(F.col("wide") * 2 >= F.col("lines"), F.col("path"))).alias("wide"),
+        F.sum("lines").alias("lines"),
     ).orderBy("first").collect()  # fmt: skip
-    notes = [
+    bad, wide = ([unquote(r[mark]) for r in headers if r[mark]] for mark in ("in", "wide"))
+    no_utf8, of_all = (sum(r[count] for r in headers) for count in ("bad", "lines"))
+    notes = _not_utf8(owner, f"of {of_all} lines", no_utf8, bad, wide)
+    notes += [
         f"{owner}: {quotes.said(unquote(path), opened, lines, r['wrong'] - 1)}"
         for r in headers if r["wrong"] for path, opened, lines in [r["opened"]]
     ]  # fmt: skip

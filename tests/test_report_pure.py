@@ -48,13 +48,13 @@ def weighed(method="sample", copies=0, spread=1.0, correlation=0.0, in_raw=0, sh
 
 
 def selected(method="sample", kl=0.2, random=0.1, size=50.0, short=0, candidates=10, median=100.0,
-             names=("t",), length=100.0):  # fmt: skip
+             names=("t",), length=100.0, unread=0.0):  # fmt: skip
     own = [
         TargetFacts(n, 100, 900, kl, random, None, 0.5, None, size - i, median, length)
         for i, n in enumerate(names)
     ]
     missing = Shortfall(short, "documents", 100)
-    return SelectionFacts(method, missing, candidates, 10, 100.0, tuple(own))
+    return SelectionFacts(method, missing, candidates, 10, 100.0, tuple(own), unread)
 
 
 def drawn(n=4):
@@ -88,6 +88,7 @@ def drawn(n=4):
         ("few_effective", selected(size=2.0), selected("match", size=2.0)),
         ("short_first", selected(median=20.0), selected(median=60.0)),
         ("short_first", selected(median=20.0), selected(median=20.0, length=30.0)),
+        ("not_utf8", selected(unread=0.02), selected(unread=0.01)),
         ("shortfall", selected(short=5), selected(short=1)),
         ("shortfall", selected(short=5, candidates=11), selected(short=-5)),
     ],
@@ -100,7 +101,7 @@ def test_each_check_is_provoked_and_not(name, shown, silent):
 
 def test_each_rule_has_a_name_of_its_own():
     names = [rule.name for rules in checks.RULES.values() for rule in rules]
-    assert len(set(names)) == len(names) == 22
+    assert len(set(names)) == len(names) == 23
 
 
 def test_warnings_of_one_kind_are_one_entry_worst_first():

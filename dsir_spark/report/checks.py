@@ -186,6 +186,10 @@ RULES: dict[type, tuple[Rule, ...]] = {
             "{t.median_length:,.0f} tokens, half of the candidates {f.median_length:,.0f} or more, "
             "the target's own {t.target_length:,.0f} in the mean.",
             "Give min_example_length, method match or normalize ngram."),
+        Rule("not_utf8", "", lambda f, _: f.unread, ">", 0.01,
+            "{n:.1%} of the documents of raw that were looked at have characters that could not be "
+            "read (U+FFFD).",
+            "Look at the files: convert those that are no UTF-8, e.g. by iconv."),
         Rule("shortfall", "",
             lambda f, _: f.shortfall.share, ">", _SHORT, "{f.missing}",
             "Give more raw text, or look in the funnel where documents were lost."),

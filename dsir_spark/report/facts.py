@@ -230,6 +230,7 @@ class SelectionFacts:
     selected: int
     median_length: float  # of the candidates, tokens
     targets: tuple[TargetFacts, ...]
+    unread: float = 0.0  # share of the candidates looked at that have U+FFFD
 
     @property
     def missing(self) -> str:

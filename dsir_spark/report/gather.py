@@ -161,6 +161,7 @@ def gather(
     chosen = facts.SelectionFacts(
         selection.options.method, facts.shortfall_of(run), funnel["candidates"],
         funnel["selected"], median, tuple(found),
+        len(documents.unread.intersection(sample.ids)) / max(1, len(sample.ids)),
     )  # fmt: skip
     warnings = tuple(check for part in (fit, weighed, chosen) for check in checks.found(part))
     return Facts(facts.run_of(run), run["funnel"], fit, weighed, chosen, warnings)

@@ -39,6 +39,7 @@ class Documents(NamedTuple):
     num_buckets: int
     ngrams: Mapping[Any, tuple[Int64, Int64]]  # buckets and counts, [*] both
     texts: Mapping[Any, bytes]  # the beginnings, of those of which it was asked for
+    unread: frozenset[Any] = frozenset()  # those with U+FFFD, as what is no UTF-8 is read
 
     def _joined(self, ids: Sequence[Any]) -> tuple[list[int], Int64, Int64]:
         """The entries of each of these documents, and buckets and counts of all."""
@@ -89,15 +90,18 @@ def read(model: Model, raw: DataFrame, wanted: Mapping[Any, int]) -> Documents:
     # At most four bytes a character.
     beginning = F.when(F.col("chars") > 0, text.substr(F.lit(1), F.col("chars") * 4))
     rows = _of_ids(model, raw, wanted)
-    rows = rows.select("id", beginning.alias("beginning"), text.alias("text"))
+    cannot = quoted(model.config.text_column).rlike("\ufffd").alias("unread")
+    rows = rows.select("id", beginning.alias("beginning"), text.alias("text"), cannot)
     counted = passes.with_ngram_counts(rows, "text", spec)
-    table = to_arrow(counted.select("id", "beginning", "indices", "counts"))
+    table = to_arrow(counted.select("id", "beginning", "unread", "indices", "counts"))
     buckets, counts = (table.column(name).to_numpy() for name in ("indices", "counts"))
     ids, texts = (table.column(name).to_pylist() for name in ("id", "beginning"))
     # Of equal ids, which are made of equal texts, one.
     ngrams = dict(zip(ids, zip(buckets, counts, strict=True), strict=True))
     known = {one: text for one, text in zip(ids, texts, strict=True) if text is not None}
-    return Documents(spec.num_buckets, ngrams, known)
+    marked = table.column("unread").to_pylist()
+    unread = frozenset(one for one, mark in zip(ids, marked, strict=True) if mark)
+    return Documents(spec.num_buckets, ngrams, known, unread)
 
 
 def _of_ids(model: Model, raw: DataFrame, wanted: Mapping[Any, int]) -> DataFrame:
