@@ -135,13 +135,17 @@ def find(
             f"other endings than the data ({names}{', ...' if n > len(rest) else ''})"
         )
     keys = {key for group in chosen for key in group["keys"]}
-    if len(keys) > 1 or any(group["nested"] for group in chosen):
-        options["recursiveFileLookup"] = "true"
+    several = len({top for group in chosen for top in group["tops"]}) > 1
+    if len(keys) > 1 or several or any(group["nested"] for group in chosen):
         if any(keys):
             named = sorted({name for key in keys for name in key})
+            why = "several folders are named" if several else "other files lie outside of them"
             notes.append(f"{owner}: folders named {', '.join(n + '=' for n in named)} are read, but"
-                         " are no columns: other files lie outside of them")  # fmt: skip
+                         f" are no columns: {why}")  # fmt: skip
         keys = set()
+    if not any(keys):
+        # Else Spark leaves them out where a folder is named so that has no data.
+        options["recursiveFileLookup"] = "true"
     facts = {name: sum(g[name] for g in chosen) for name in ("files", "bytes")}
     facts["listing"] = reduce(lambda a, b: a ^ b, (group["listing"] for group in chosen))
     own = next(iter(keys), ())
@@ -165,13 +169,14 @@ def _by_ending(spark: SparkSession, place: str, seen: Seen | None) -> list[dict[
         found = re.search(_ENDING, name, re.IGNORECASE)
         ending = found.group(1).lower() if found and found.group(1).lower() in FORMATS else ""
         none = {"files": 0, "bytes": 0, "listing": 0, "first": name, "nested": False}
-        sets: dict[str, Any] = {"endings": set(), "keys": set(), "folders": set()}
+        sets: dict[str, Any] = {n: set() for n in ("endings", "keys", "folders", "tops")}
         group = groups.setdefault(ending, {"ending": ending, **none, **sets})
         group["files"] += 1
         group["bytes"] += length
         group["listing"] ^= hashed
         group["first"] = min(group["first"], name)
         group["folders"].add(path[: -len(name) - 1])
+        group["tops"].add(tuple(parts[: min(depth, len(parts) - 1)]))
         if found and ending:
             group["endings"].add(found.group(0))
         keyed = [folder for folder in folders if re.match("[^=]+=.", folder)]

@@ -143,13 +143,20 @@ def _typed(
     frame = reader.schema(T.StructType(fields)).load(place)
     if found.after is not None:
         # Spark does not open the files that this rules out.
-        # By its own name a column of the user's would be found first, as it is on Spark 3.5.
+        # By its own name a column of the user's would be found first.
         known = getattr(frame, "metadataColumn", F.col)("_metadata")
+        if "_metadata" in map(str.lower, schema.names) and not hasattr(frame, "metadataColumn"):
+            raise TableError(f"{found.place} has a column _metadata, behind which Spark 3.5 hides "
+                             "when a file came: rename it, or use Spark 4")  # fmt: skip
         frame = frame.where(F.unix_micros(known["file_modification_time"]) > found.after)
     if UNPARSED in schema.names:
-        # Spark refuses to ask for it alone: a condition that always holds names another column.
-        other = next(name for name in frame.columns if name != UNPARSED)
-        beside = F.hash(quoted(other)) >= F.lit(-(1 << 31))
+        # Of JSON Spark parses no more than it is asked for: a row with a longer text than it takes
+        # (20,000,000 characters) would be one of some passes and not of others. So a condition that
+        # always holds names all columns, of texts the first character.
+        own = [f for f in fields if f.name not in (UNPARSED, *found.keys)]
+        parsed = [F.substring(quoted(f.name), 1, 1) if isinstance(f.dataType, T.StringType)
+                  else quoted(f.name) for f in own]  # fmt: skip
+        beside = F.hash(*parsed) >= F.lit(-(1 << 31))
         frame = frame.withColumn(UNPARSED, F.when(beside, F.col(UNPARSED)))
     return frame
 

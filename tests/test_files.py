@@ -115,6 +115,31 @@ READ = {
 {"a": "}{", "b": {"c": [{"x": 1}, {}]}, "d": null}
 [{"a": "} x"}, {"a": "y"}]
 {"a": "cut {} off'''}, "r.jsonl", 4, ["a", "b", "d"], None),
+    "an empty file that is the first": (
+        {"r/a.parquet": b"", "r/b.parquet": PARQUET}, "r", 8, NAMES, r"a\.parquet .*left out"),
+    "an empty file in a folder of a key": (
+        {"r/k=007/a.parquet": PARQUET, "r/k=007/b.parquet": PARQUET, "r/k=08/z.parquet": b""},
+        "r", 16, [*NAMES, "k"],
+        r"z\.parquet .*left out"),
+    "a readme in a folder of a key": (
+        {"r/a.jsonl": JSONL, "r/k=1/README.md": "#"}, "r", 8, NAMES, "is left out, having other"),
+    "a pattern of folders of keys": (
+        {"r/j=1/k=1/a.parquet": PARQUET, "r/j=2/k=1/a.parquet": PARQUET}, "r/j=*", 16, NAMES,
+        "folders named k= are read, but are no columns: several folders are named"),
+    "CSV by odd names": (
+        {"r [1]/k=007/a[1].csv": csv(["id", "text"], ROWS[:3]),
+         "r [1]/k=007/b.csv": csv(["text", "id"], ROWS[3:])},
+        "r [1]", 8, ["id", "text", "k"], None),
+    "lines that are no UTF-8": (
+        {"r.txt": b"caf\xe9\n" * 3 + b"\xef\xbf\xbd\n"}, "r.txt", 4, ["text"],
+        r"of the 4 lines looked at 3 are no UTF-8 .*r\.txt.*iconv -f ISO-8859"),
+    "JSON that is no UTF-8": (
+        {"r.jsonl.gz": gzip.compress(b'{"a": "b"}\n{"a": "caf\xe9"}\n')}, "r.jsonl.gz", 1, ["a"],
+        r"of the 2 lines looked at 1 are no UTF-8 .*, and what is none does not parse"),
+    "one file that is no UTF-8": (
+        {"r/a.csv": csv(NAMES), "r/b.csv": csv(NAMES).encode() + b"x,caf\xe9,y\n",
+         "r/c.csv": "id\n1\n"},
+        "r", 18, NAMES, r"of 21 lines 1 are no UTF-8 .*b\.csv"),
     "percent signs in names": (
         {"r/a%41.parquet": PARQUET, "r/b%20c.parquet": PARQUET, "r/z.parquet": b""},
         "r", 16, NAMES, r"z\.parquet .*left out"),
@@ -144,12 +169,18 @@ REFUSED = {
     "nanoseconds": ({"r.parquet": TIMES}, "r.parquet", "nanoseconds.*--conf spark.sql.legacy"),
     "a cut-off Parquet file": ({"r/a.parquet": PARQUET, "r/b.parquet": PARQUET[:-9]}, "r",
                                r"b\.parquet is broken or not of its format"),
-    "an empty file first": ({"r/a.parquet": b"", "r/b.parquet": PARQUET}, "r",
-                            r"a\.parquet is broken or not of its format"),
+    **{f"{kind} in UTF-16": ({f"r.{kind}": text.encode("utf-16")}, f"r.{kind}",
+                             r"raw: \S+ is UTF-16, or no text: convert .* iconv -f UTF-16 -t UTF-8")
+       for kind, text in {"txt": "one\ntwo\n", "csv": csv(NAMES), "jsonl": JSONL}.items()},
+    "JSON of which nothing is UTF-8": (
+        {"r.jsonl": b'{"a": "caf\xe9"}\n'}, "r.jsonl", "1 lines looked at 1 are no UTF-8"),
     "lines by key that do not parse": ({"r/k=1/a.json": json.dumps(ROWS, indent=1)}, "r",
                                        "not JSON lines"),
     "a name of ours": ({"r.jsonl": '{"__dsir_of": 1}\n'}, "r.jsonl",
                        r"raw \(.*r\.jsonl\) has a column __dsir_of: names that begin with __dsir"),
+    "folders of keys beside others": (
+        {"r/k=1/a.jsonl": JSONL * 9, "r/docs/README.md": "#"}, "r",
+        "named key=value lie beside others with files.*: move those"),
     "a colon": ({"r/10:00.jsonl": JSONL}, "r", "a file's name holds a colon"),
 }  # fmt: skip
 
@@ -194,6 +225,10 @@ def test_columns_and_values_of_what_is_united(spark, tmp_path):
     made(tmp_path / "k", files)
     frame = inputs.open_input(spark, str(tmp_path / "k" / place), None, "raw").frame
     assert {r["k"] for r in frame.collect()} == {"00", "1e3"}
+    files, place, *_ = READ["an empty file in a folder of a key"]
+    made(tmp_path / "e", files)
+    frame = inputs.open_input(spark, str(tmp_path / "e" / place), None, "raw").frame
+    assert {r["k"] for r in frame.collect()} == {"007"}
     files, place, *_ = READ["nothing in a column"]
     made(tmp_path / "n", files)
     frame = inputs.open_input(spark, str(tmp_path / "n" / place), None, "raw").frame
@@ -205,6 +240,11 @@ def test_rows_that_do_not_parse_are_counted(spark, tmp_path):
                     "c.csv": csv(NAMES) + "a\n" + "a,b,c,d\n"})  # fmt: skip
     raw = inputs.open_input(spark, str(tmp_path / "r"), None, "raw", "source = 'a'")
     assert raw.count_dropped() == {"unparsed": 3, "filtered": 4} and raw.frame.count() == 4
+    long = {"id": 1, "text": "x" * 20_000_001}
+    made(tmp_path, {"u.jsonl": lines([long, {"id": 2, "text": "y"}])})
+    raw = inputs.open_input(spark, str(tmp_path / "u.jsonl"), None, "raw")
+    assert raw.count_dropped() == {"unparsed": 1}  # whatever columns are asked for
+    assert [r["id"] for r in raw.frame.select("id").collect()] == [2]
     raw = inputs.open_input(spark, str(tmp_path / "c.csv"), None, "raw")
     assert raw.count_dropped() == {"unparsed": 2} and raw.frame.count() == 8
     raw = inputs.open_input(spark, str(tmp_path / "r" / "a.jsonl"), None, "raw")
