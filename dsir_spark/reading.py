@@ -29,6 +29,7 @@ _LOOKED = 1_000  # lines of JSON that are looked at for what Spark leaves out of
 # line's end, what is none.
 _AFTER = r'\}\s*\{\s*"[^"\\]*"\s*:|\}\s*([^\s}\],"]|,)[^}\]"]*$'
 _NULL = r"^\s*null\s*$"
+_ANY = (1 << 31) - 1  # length
 _READ = "is read as U+FFFD"  # what is no UTF-8, but in JSON
 _NAMED = 1_000  # files that may be named one by one to Spark
 _COMPARED = 200  # files whose schemas are compared, to name two that differ
@@ -65,7 +66,10 @@ def _read(spark: SparkSession, found: Files, owner: str) -> tuple[DataFrame, lis
         return _typed(reader, place, schema, found), notes
     notes = _by_lines(spark, found, owner)
     if found.kind == "json":
+        # Spark takes no longer texts than 20,000,000 characters, and parses the columns that a pass
+        # asks for: such a row would be one of some passes and not of others.
         reader = reader.option("columnNameOfCorruptRecord", UNPARSED)
+        reader = reader.options(maxStringLen=_ANY, maxNumLen=_ANY)
         schema = reader.load(place).schema
         if {*schema.names} - {*found.keys} == {UNPARSED}:
             raise TableError(
@@ -150,13 +154,9 @@ def _typed(
                              "when a file came: rename it, or use Spark 4")  # fmt: skip
         frame = frame.where(F.unix_micros(known["file_modification_time"]) > found.after)
     if UNPARSED in schema.names:
-        # Of JSON Spark parses no more than it is asked for: a row with a longer text than it takes
-        # (20,000,000 characters) would be one of some passes and not of others. So a condition that
-        # always holds names all columns, of texts the first character.
-        own = [f for f in fields if f.name not in (UNPARSED, *found.keys)]
-        parsed = [F.substring(quoted(f.name), 1, 1) if isinstance(f.dataType, T.StringType)
-                  else quoted(f.name) for f in own]  # fmt: skip
-        beside = F.hash(*parsed) >= F.lit(-(1 << 31))
+        # Spark refuses to ask for it alone: a condition that always holds names another column.
+        other = next(name for name in frame.columns if name != UNPARSED)
+        beside = F.hash(quoted(other)) >= F.lit(-(1 << 31))
         frame = frame.withColumn(UNPARSED, F.when(beside, F.col(UNPARSED)))
     return frame
 
