@@ -85,8 +85,11 @@ def found(df: DataFrame, name: str) -> str | None:
 
 
 def distinct(df: DataFrame, names: Sequence[str]) -> list[str]:
-    """The columns of these names, each once, as `df` spells them; as given where it has none."""
-    return list(dict.fromkeys(found(df, name) or name for name in names))
+    """The names as given; of those by which Spark finds one column, the first."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(found(df, name) or name, name)
+    return list(first.values())
 
 
 def setting(spark: SparkSession, name: str) -> str:

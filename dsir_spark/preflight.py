@@ -22,7 +22,6 @@ from dsir_spark.columns import (
     check_id_column,
     check_size_column,
     check_text_column,
-    distinct,
     found,
     quoted,
     refuse_columns,
@@ -98,9 +97,10 @@ def check_named_columns(frame: DataFrame, options: JobOptions, owner: str, *name
         check_size_column(frame, options.size_column, owner)
 
 
-def kept_columns(frame: DataFrame, options: JobOptions, *more: str) -> list[str]:
-    """The columns that a table of weights keeps, and more: see `distinct`."""
-    return distinct(frame, (*options.keep, *options.needed_columns, *more))
+def kept_columns(frame: DataFrame, options: JobOptions, *more: str) -> tuple[str, ...]:
+    """The columns that a table of weights keeps, and more, each once, as the frame spells them."""
+    names = (*options.keep, *options.needed_columns, *more)
+    return tuple(dict.fromkeys(found(frame, name) or name for name in names))
 
 
 def refuse_unwritable(frame: DataFrame, owner: str) -> None:

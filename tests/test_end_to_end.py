@@ -499,5 +499,5 @@ def test_columns_are_kept_once_whatever_their_case(spark):
     given = {"keep": ["ID", "Source"], "quota_column": "SOURCE", "quotas": "raw"}
     own = JobOptions.from_mapping(given)
     rows = spark.range(1).selectExpr("id", "id as source")
-    assert preflight.kept_columns(rows, own, "id", "more") == ["id", "source", "more"]
+    assert preflight.kept_columns(rows, own, "id", "more") == ("id", "source", "more")
     Pool("id", {}, noise="none").check(rows, own.model_copy(update={"duplicates": "keep"}))
