@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.errors import AnalysisException
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.alone]
 WORDS = {
     "cooking": "boil the water add salt and stir the soup until it is thick then serve it".split(),
     "sailing": "hoist the sail and steer the boat against the wind until the harbour".split(),
