@@ -451,8 +451,8 @@ CLOCK = r"(\w+\(\)|'\w+') is another at each pass: write the date itself"
         *[(p, CLOCK) for p in (
             "now() > text", "day < CURRENT_DATE - 30", "'2020' < Current_Timestamp",
             "unix_timestamp() > 5", "curdate() > day", "id = 'it\\'s' or localtimestamp() > day",
-            "date(day) < date'now'", "date(day) < TIMESTAMP ' Today'", "day::date = 'yesterday'",
-            "datediff(date(day), 'tomorrow UTC') < 0", "to_date('today') > day::date",
+            "date(day) < date'now'", "date(day) < TIMESTAMP ' Today'", "date(day) = 'yesterday'",
+            "datediff(date(day), 'tomorrow UTC') < 0", "to_date('today') > date(day)",
             "day < (select string(current_date()))", "exists (select 1 where date('now') > day)")],
         *[(p, None) for p in (
             "text != 'now()'", "text like \"it's now() %\"", "`current_time` > 0",
