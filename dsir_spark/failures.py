@@ -73,7 +73,7 @@ _KINDS = (
           "write one that holds for all rows, e.g. by try_cast or try_divide"),
     _Kind(r"TIMESTAMP\(NANOS", "has times in nanoseconds, which Spark does not read",
           "give --conf spark.sql.legacy.parquet.nanosAsLong=true, or write microseconds"),
-    _Kind(r"(?P<what>\[INVALID_CONF_VALUE[^\n]{,200}|\S+ should be \w+, but was [^\n]{,80})",
+    _Kind(r"(?P<what>\[INVALID_CONF_VALUE[^\n]{,200}|spark\.\S+ should be \w+, but was [^\n]{,80})",
           "a setting of Spark is wrong: {what}", "give another by --conf"),
     _Kind(r"(?i)Conflicting[ _](directory[ _]structures|partition[ _]column[ _]names)",
           "folders named key=value lie beside others with files, of no data maybe",

@@ -66,8 +66,7 @@ def weigh(run: Run, model: DSIRModel) -> dict[str, Any]:
         model=model, options=run.options,
     )  # fmt: skip
     adding.refuse_unlike(raw.frame, weights)
-    if not recorded.ids_checked(earlier):  # those that are there are not looked at here either
-        run.options = run.options.model_copy(update={"check_ids": False})
+    recorded.leave_ids_unchecked(run, earlier)
     run.begin()
     _add(run, raw, earlier, WEIGHTS, adding)
     return run.finish()

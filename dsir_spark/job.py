@@ -125,8 +125,7 @@ def resample_again(
     preflight.check_columns(run, raw, model.config, model.names)
     recorded.refuse_foreign_weights(run, model, earlier, raw)
     run.facts["weights_version"] = earlier["weights_version"]
-    if not recorded.ids_checked(earlier):  # nor are they known to be unique
-        run.options = run.options.model_copy(update={"check_ids": False})
+    recorded.leave_ids_unchecked(run, earlier)
     texts = preflight.open_decontamination(run, model.config, earlier.get("decontaminate"))
     plans.check(spark, model.config, len(model.targets), texts, run.options)
     run.begin()

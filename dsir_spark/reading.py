@@ -148,10 +148,11 @@ def _typed(
     if found.after is not None:
         # Spark does not open the files that this rules out.
         # By its own name a column of the user's would be found first.
-        known = getattr(frame, "metadataColumn", F.col)("_metadata")
-        if "_metadata" in map(str.lower, schema.names) and not hasattr(frame, "metadataColumn"):
+        of_files = getattr(frame, "metadataColumn", None)
+        if of_files is None and "_metadata" in map(str.lower, schema.names):
             raise TableError(f"{found.place} has a column _metadata, behind which Spark 3.5 hides "
                              "when a file came: rename it, or use Spark 4")  # fmt: skip
+        known = (of_files or F.col)("_metadata")
         frame = frame.where(F.unix_micros(known["file_modification_time"]) > found.after)
     if UNPARSED in schema.names:
         # Spark refuses to ask for it alone: a condition that always holds names another column.
@@ -181,9 +182,9 @@ def _merged(spark: SparkSession, found: Files, owner: str) -> tuple[T.StructType
         return columns, [f"{owner}: {failures.told(error)}; it is left out"]
 
 
-def _paths(spark: SparkSession, found: Files, n: int) -> list[str]:
+def _paths(spark: SparkSession, found: Files) -> list[str]:
     """The first data files of more than 0 bytes, by name."""
-    rows = listed(spark, found.place).where("length > 0").orderBy("path").limit(n).collect()
+    rows = listed(spark, found.place).where("length > 0").orderBy("path").limit(_COMPARED).collect()
     endings = tuple(found.options.get("pathGlobFilter", "").strip("*{}").split(","))
     return [path for row in rows if (path := row["path"]).endswith(endings)]
 
@@ -191,7 +192,7 @@ def _paths(spark: SparkSession, found: Files, n: int) -> list[str]:
 def _difference(spark: SparkSession, found: Files, owner: str) -> str | None:
     """Two files and the column that they have of different types; None where there are none."""
     seen: dict[str, tuple[str, str]] = {}
-    for path in _paths(spark, found, _COMPARED):
+    for path in _paths(spark, found):
         try:
             fields = spark.read.parquet(escaped(path)).schema.fields
         except Exception as error:

@@ -99,6 +99,13 @@ def ids_checked(earlier: Mapping[str, Any]) -> bool:
     return bool(json.loads(earlier["config"]).get("check_ids", True))
 
 
+def leave_ids_unchecked(run: Run, earlier: Mapping[str, Any]) -> None:
+    """Where ids were not looked at for a table, what goes on from it does not look at all of them
+    either: they are not known to be unique, and stay so on record."""
+    if not ids_checked(earlier):
+        run.options = run.options.model_copy(update={"check_ids": False})
+
+
 def method_of_record(run: Run, earlier: Mapping[str, Any]) -> None:
     """Without a method a run selects by the one that the weights were made for, so that no text is
     read: match, where they know its steps, or that of the run that wrote them; sample, where

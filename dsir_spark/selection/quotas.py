@@ -193,7 +193,8 @@ def _budgets_of(
 ) -> tuple[dict[str | None, int], dict[str | None, int]]:
     """Smallest and largest amount of each value that has one."""
     if options.quotas == "raw" or _is_shared(options):
-        names, weights = list(amounts), list[float](amounts.values())
+        names = list(amounts)
+        weights: Sequence[float] = list(amounts.values())
         if options.quotas != "raw":
             weights = [options.quota_bounds[str(v)][0] for v in names]
         elif most_copies(options) == 1:
