@@ -246,9 +246,10 @@ class Run:
             Another run that writes the same began later, or the table cannot be written.
         """
         self.refuse_outrun()
+        pool = name in (WEIGHTS, SCORES)  # a cut goes by how many rows it has
         version = tables.write(
             frame, self.place(name), overwrite=True, record=self.record(),
-            counted=rows is not None, searched=name not in (WEIGHTS, SCORES),
+            counted=pool or rows is not None, searched=not pool,
         )  # fmt: skip
         try:
             unchanged()

@@ -50,7 +50,8 @@ def data(tmp_path_factory):
 
 def run(spark, data, output, **more):
     given = {"raw": str(data / "raw.parquet"), "output": str(output), "score": "rating",
-             "method": "top_k", "num_to_sample": 30, "seed": 3, **more}  # fmt: skip
+             "method": "top_k", "num_to_sample": 30, "seed": 3, "report": False,
+             **more}  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     options = SelectJobOptions.from_mapping(given, "select")
     return job.select(spark, options)
@@ -65,7 +66,6 @@ def ids(frame):
 
 
 CASES = {
-    "top_k": {},
     "several": {"score": {"a": "rating", "b": "-loss"}, "proportions": {"a": 1, "b": 2},
                 "method": "sample"},
     "ranked within": {"score": "loss", "lower_is_better": True, "normalize_score": "rank",
@@ -80,14 +80,14 @@ CASES = {
 # Ids are sent to the scan of raw, or joined with it where they are many.
 @pytest.mark.parametrize(
     ("name", "sent"),
-    [*((name, score_job.SENT_IDS) for name in CASES), ("several", 0), ("quotas by size", 0)],
+    [*((name, 0 if "size" in name else score_job.SENT_IDS) for name in CASES), ("several", 0)],
 )
 def test_the_command_selects_what_the_function_does(
     spark, data, tmp_path, monkeypatch, name, sent
 ):  # fmt: skip
     monkeypatch.setattr(score_job, "SENT_IDS", sent)
     options = {"score": "rating", **CASES[name]}
-    facts = run(spark, data, tmp_path, report=False, **CASES[name])
+    facts = run(spark, data, tmp_path, **CASES[name])
     copied = options.pop("copies_column", None)
     given = {"method": "top_k", "num_to_sample": 30, "seed": 3, **options}
     score = given.pop("score") or "0"
@@ -108,7 +108,8 @@ def test_the_command_selects_what_the_function_does(
 def test_scores_of_another_table_are_the_pool(spark, data, tmp_path):
     options = {"scores": str(data / "scores.parquet"), "score": "q", "num_to_sample": None,
                "num_tokens_to_sample": 50, "size_column": "length", "rejected": N}  # fmt: skip
-    facts = run(spark, data, tmp_path, **options, where="length < 8", keep=["length"])
+    more = {"where": "length < 8", "keep": ["length"], "report": True}
+    facts = run(spark, data, tmp_path, **options, **more)
     funnel = {k: n for k, n in facts["funnel"].items() if n}
     scored = [r for r in documents()[::2] if r["size"] < 8]
     assert funnel == {"read": 61, "filtered": 60 - len(scored), "not_in_raw": 1,
@@ -129,7 +130,7 @@ def test_scores_of_another_table_are_the_pool(spark, data, tmp_path):
 
 
 def test_what_is_shown(spark, data, tmp_path):
-    facts = run(spark, data, tmp_path, keep=["topic"])["facts"]
+    facts = run(spark, data, tmp_path, keep=["topic"], report=True)["facts"]
     (one,) = facts.scores
     by = [r["rating"] for r in documents() if r["rating"] is not None]
     assert (one.low, one.high, one.selected_low, one.selected_high) == (0, 5, 4, 5)
@@ -179,7 +180,7 @@ def test_what_is_shown(spark, data, tmp_path):
 def test_what_is_shown_is_what_the_table_has(spark, data, tmp_path, monkeypatch, options, short):
     monkeypatch.setitem(compositions.__globals__, "_VALUES", 3)
     keep = ["ID", "rating", "topic"]  # as Spark finds them
-    facts = run(spark, data, tmp_path, keep=keep, **options)
+    facts = run(spark, data, tmp_path, keep=keep, report=True, **options)
     shown, rows = facts["facts"], delta(spark, tmp_path, "selected").collect()
     times = {r["id"]: r["copies"] if "max_copies" in options else 1 for r in rows}
     (one,) = shown.scores
@@ -212,7 +213,7 @@ def test_null_is_a_value_of_a_column(spark):
 def test_some_of_what_was_rejected(spark, data, tmp_path):
     options = {"copies_column": "text", "threshold": 2, "where": "id <> 'd4' and id <> 'd10'",
                "size_column": "size", "num_to_sample": None, "quantile": 0.2}  # fmt: skip
-    facts = run(spark, data, tmp_path, rejected=7, keep=["topic"], report=False, **options)
+    facts = run(spark, data, tmp_path, rejected=7, keep=["topic"], **options)
     rows = [r.asDict() for r in delta(spark, tmp_path, "rejected").collect()]
     by_id = {r["id"]: r for r in documents()}
     stages = {}
@@ -230,7 +231,7 @@ def test_some_of_what_was_rejected(spark, data, tmp_path):
     assert all(r["topic"] == by_id[r["id"]]["topic"] for r in rows)
     chosen = ids(delta(spark, tmp_path, "selected"))
     assert not {r["id"] for r in rows} & set(chosen) and len({r["id"] for r in rows}) == len(rows)
-    chosen = {**options, "rejected": 7, "keep": ["topic"], "report": False}
+    chosen = {**options, "rejected": 7, "keep": ["topic"]}
     with pytest.raises(TableError, match=r"already holds scores, selected, .* or another --output"):
         run(spark, data, tmp_path, **chosen)
     again = run(spark, data, tmp_path, **chosen, overwrite=True)
@@ -241,7 +242,7 @@ def test_some_of_what_was_rejected(spark, data, tmp_path):
 def test_what_was_rejected_is_told_by_the_stage_it_left_at(spark, data, tmp_path):
     """Of copies and of groups, each by its own."""
     options = {"copies_column": "text", "group_column": "topic", "max_per_group": 20}
-    facts = run(spark, data, tmp_path, rejected=N, report=False, **options)
+    facts = run(spark, data, tmp_path, rejected=N, **options)
     rows = delta(spark, tmp_path, "rejected").select("id", "stage").collect()
     funnel = facts["funnel"] | {"below_cut": facts["funnel"]["candidates"] - 30}
     stages = ("without_score", "duplicate_text", "over_max_per_group", "below_cut")
@@ -265,31 +266,33 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing catches it."""
 
 
-@pytest.mark.parametrize("name", ["scores", "selected"])
-def test_a_run_that_died_is_gone_on_with(spark, data, tmp_path, monkeypatch, name):
-    write = tables.write
-    (tmp_path / "s.json").write_text('{"web": 1, "news": 1}')
-    shared = {"group_column": "topic", "group_share": str(tmp_path / "s.json")}
+def test_a_run_that_died_is_gone_on_with(spark, data, tmp_path, monkeypatch):
+    """Once its scores are written, and again once its documents are."""
+    write, shares = tables.write, tmp_path / "s.json"
+    shares.write_text('{"web": 1, "news": 1}')
+    own = {"group_column": "topic", "group_share": str(shares)}
+    for name in ("scores", "selected"):
 
-    def killed(frame, place, **more):
-        version = write(frame, place, **more)
-        if place.endswith(f"/{name}"):
-            raise Killed
-        return version
+        def killed(frame, place, last=f"/{name}", **more):
+            version = write(frame, place, **more)
+            if place.endswith(last):
+                raise Killed
+            return version
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(tables, "write", killed)
-        run(spark, data, tmp_path, report=False, **shared)
-    (line,) = runs.listing(spark, str(tmp_path))
-    assert f"not ended, wrote scores{', selected' if name == 'selected' else ''}" in line
-    with pytest.raises(TableError, match=r"that has not ended .*seed was 3 and is 4"):
-        run(spark, data, tmp_path, seed=4, **shared)
-    (tmp_path / "s.json").write_text('{"web": 2, "news": 1}')
-    with pytest.raises(TableError, match=r"has not ended .* and target changed since"):
-        run(spark, data, tmp_path, report=False, **shared)
-    (tmp_path / "s.json").write_text('{"web": 1, "news": 1}')
-    facts = run(spark, data, tmp_path, report=False, **shared)
-    assert len(tables.records(spark, str(tmp_path / name))) == 1
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(tables, "write", killed)
+            run(spark, data, tmp_path, **own)
+        (line,) = runs.listing(spark, str(tmp_path))
+        assert f"not ended, wrote scores{', selected' if name == 'selected' else ''}" in line
+        with pytest.raises(TableError, match=r"that has not ended .*seed was 3 and is 4"):
+            run(spark, data, tmp_path, **own, seed=4)
+        shares.write_text('{"web": 2, "news": 1}')
+        with pytest.raises(TableError, match=r"has not ended .* and target changed since"):
+            run(spark, data, tmp_path, **own)
+        shares.write_text('{"web": 1, "news": 1}')
+    facts = run(spark, data, tmp_path, **own)
+    for name in ("scores", "selected"):
+        assert len(tables.records(spark, str(tmp_path / name))) == 1
     assert facts["funnel"]["selected"] == len(ids(delta(spark, tmp_path, "selected"))) == 30
     (line,) = runs.listing(spark, str(tmp_path))
     assert "ended after" in line and "30 selected" in line

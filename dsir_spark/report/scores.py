@@ -177,17 +177,21 @@ def _tied(
     if selection.options.method != "top_k":
         return {}
     lower = bool(getattr(selection.options, "lower_is_better", False))
-    found = {}
+    eligible, parts = rows.where(selection.is_candidate()), []
     for t, score in enumerate(given):
         worst = counted.get((SELECTED, t), _NONE)["high" if lower else "low"]
         if worst is None:
             continue
-        own = score == F.lit(worst)
-        found[TIED, t] = rows.where(selection.is_candidate() & own).count()
         mine = chosen if selection.targets == (None,) else chosen.where(
             F.col(TARGET) == F.lit(selection.targets[t]))  # fmt: skip
-        found[TIED_SELECTED, t] = mine.where(own).count()
-    return found
+        parts += [
+            frame.where(score == F.lit(worst)).select(F.lit(kind), F.lit(t)).toDF("kind", "t")
+            for kind, frame in ((TIED, eligible), (TIED_SELECTED, mine))
+        ]
+    if not parts:
+        return {}
+    numbers = functools.reduce(DataFrame.union, parts).groupBy("kind", "t").count()
+    return {(kind, t): n for kind, t, n in numbers.collect()}
 
 
 def _histogram(
