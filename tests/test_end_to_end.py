@@ -96,6 +96,11 @@ def delta(spark, place):
     return spark.read.format("delta").load(str(place))
 
 
+def weights_of(spark, output):
+    rows = delta(spark, output / "weights").select("id", "log_weight", "num_tokens")
+    return sorted(map(tuple, rows.collect()))
+
+
 def texts_of(spark, output):
     return sorted(r["text"] for r in delta(spark, output / "selected").select("text").collect())
 
@@ -103,7 +108,6 @@ def texts_of(spark, output):
 # Method, format of raw, and options that leave what is selected as it is.
 MATRIX = [
     ("sample", "good.csv", {}),
-    ("sample", "good.jsonl", {}),
     ("top_k", "good.txt", {}),
     ("match", "good.jsonl", {"match_steps": 4}),
     ("top_k", "delta", {}),
@@ -126,15 +130,21 @@ def matrix(spark, data, folder, cases):
 
 @pytest.fixture(scope="module")
 def selected(spark, data, tmp_path_factory):
-    return matrix(spark, data, tmp_path_factory.mktemp("matrix"), MATRIX)
+    """The folder of the outputs, and the texts of each."""
+    folder = tmp_path_factory.mktemp("matrix")
+    return folder, matrix(spark, data, folder, MATRIX)
 
 
-def test_every_format_gives_the_same_selection(spark, selected, done):
+def test_every_format_gives_the_same_weights_and_selection(spark, selected, done):
     """Top-k of texts without ids too: what they are ranked by is their text alone."""
     by_method = {"sample": texts_of(spark, done[0])}  # of raw in Parquet, among rows to leave out
-    for (method, _, _), texts in zip(MATRIX, selected, strict=True):
+    folder, of_texts = selected
+    for (method, _, _), texts in zip(MATRIX, of_texts, strict=True):
         assert by_method.setdefault(method, texts) == texts
     assert len({tuple(t) for t in by_method.values()}) == 3
+    with_ids = [i for i, (_, raw, _) in enumerate(MATRIX) if raw != "good.txt"]
+    first, *others = (weights_of(spark, folder / str(i)) for i in with_ids)
+    assert len(first) == 501 and others == [first, first]
 
 
 @pytest.mark.slow
@@ -146,7 +156,7 @@ def test_the_same_under_spark_connect(data, selected, tmp_path):
         "from dsir_spark.session import build_session\n"
         "spark = build_session(remote='local[2]')\n"
         "folders = map(pathlib.Path, sys.argv[2:])\n"
-        "print('FOUND', json.dumps(matrix(spark, *folders, MATRIX[1:4])))\n"
+        "print('FOUND', json.dumps(matrix(spark, *folders, MATRIX[:3])))\n"
         "spark.stop()\n"
     )
     folders = [str(Path(__file__).parent), str(data), str(tmp_path)]
@@ -154,7 +164,7 @@ def test_the_same_under_spark_connect(data, selected, tmp_path):
                           capture_output=True, text=True, timeout=600)  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     assert lines, done.stderr[-3000:]
-    assert json.loads(lines[0].removeprefix("FOUND ")) == selected[1:4]
+    assert json.loads(lines[0].removeprefix("FOUND ")) == selected[1][:3]
 
 
 @pytest.fixture(scope="module")
