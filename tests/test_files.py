@@ -351,7 +351,7 @@ def test_the_log_on_this_machine_tells_what_spark_tells(spark, tmp_path, monkeyp
     assert both() == {"data": 1, "latest": 1, "record": record, "rows": None}
     for statement in ("OPTIMIZE {}", "VACUUM {}", "ALTER TABLE {} SET TBLPROPERTIES ('a' = 'b')"):
         spark.sql(statement.format(name)).collect()
-        assert both()["data"] == 1
+    assert both()["data"] == 1
     tables.restore(spark, place, 0)
     assert (both()["data"], both()["rows"]) == (0, 5)
     at = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 2").collect()[1]["timestamp"]
