@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, NamedTuple
 
-import pyarrow as pa
+import xxhash
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dsir_spark.errors import TableError
-from dsir_spark.local_rows import from_arrow, to_arrow
+from dsir_spark.local_rows import to_arrow
 
 FORMATS = {
     "parquet": "parquet", "json": "json", "jsonl": "json", "ndjson": "json", "txt": "text",
@@ -189,19 +189,21 @@ def _hashed(
     spark: SparkSession, place: str, seen: Seen | None
 ) -> Iterable[tuple[str, int, int]]:  # fmt: skip
     """Path, bytes and hash of each file."""
-    own = "path", "length", _hash().alias("hash")
     if seen is None or seen.files is None:
-        table = to_arrow(listed(spark, place).select(*own))
+        table = to_arrow(listed(spark, place).select("path", "length", _hash().alias("hash")))
         return zip(*[column.to_pylist() for column in table.columns], strict=True)
-    sizes = [size for size, _ in seen.files.values()]
-    times = [changed // 1_000_000 * 1_000 for _, changed in seen.files.values()]  # as Spark's
-    columns = [
-        pa.array(seen.files, "string"), pa.array(sizes, "int64"),
-        pa.array(times, pa.timestamp("us", "UTC")),
-    ]  # fmt: skip
-    table = pa.Table.from_arrays(columns, _LISTED)
-    rows = from_arrow(spark, table, "path string, length bigint, modificationTime timestamp")
-    return map(tuple, rows.select(*own).collect())  # of rows that the driver holds no job
+    return [
+        (path, size, _hash_of(path, size, changed // 1_000_000 * 1_000))  # a time as Spark's
+        for path, (size, changed) in seen.files.items()
+    ]
+
+
+def _hash_of(path: str, length: int, time: int) -> int:
+    """`_hash` of one file, without a query."""
+    h = xxhash.xxh64_intdigest(path.encode(), 42)
+    for number in (length, time):
+        h = xxhash.xxh64_intdigest(number.to_bytes(8, "little", signed=True), h)
+    return h - (1 << 64) if h >> 63 else h
 
 
 def newer(spark: SparkSession, found: Files, known: Mapping[str, Any], owner: str) -> Files:
