@@ -49,9 +49,7 @@ test: $(VENV)/.installed-test
 
 test-all: test
 	$(PIP) --editable '.[$(EXTRA),exports]'
-	$(BIN)/python -m pytest -m "slow and not alone" -n $(WORKERS) --dist worksteal \
-		--durations=10 $(TESTS)
-	$(BIN)/python -m pytest -m alone --durations=10 $(TESTS)
+	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal --durations=10 $(TESTS)
 
 house:
 	@$(PYTHON) scripts/house.py

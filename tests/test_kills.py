@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.errors import AnalysisException
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 WORDS = {
     "cooking": "boil the water add salt and stir the soup until it is thick then serve it".split(),
     "sailing": "hoist the sail and steer the boat against the wind until the harbour".split(),
@@ -29,6 +29,9 @@ STAGES = (
     ("measuring what", None),
 )  # fmt: skip
 ROWS = 60_000
+# Kills come after this part of what a stage took before: within it, whether it takes three times as
+# long, beside other tests, or little more than a third.
+WITHIN = 1 / 3
 CLI = [sys.executable, "-W", "ignore", "-m", "dsir_spark.cli"]
 
 
@@ -127,7 +130,7 @@ def test_a_driver_killed_in_and_between_all_stages(spark, data, whole, tmp_path)
     arguments = command(data, tmp_path / "out", "--overwrite")
     logs = []
     for i, (stage, table) in enumerate(STAGES):
-        for seconds in (0.0, took[i + 1] / 2) if i < len(STAGES) - 1 else (0.0,):
+        for seconds in (0.0, took[i + 1] * WITHIN) if i < len(STAGES) - 1 else (0.0,):
             logs.append("".join(killed(arguments, stage, table, seconds, whole=i % 2 == 0)))
     ended = subprocess.run(arguments, capture_output=True, text=True)
     reader.stop.set()
@@ -157,12 +160,12 @@ def test_weigh_and_resample_killed(spark, data, whole, tmp_path):
     done = subprocess.run([*select, str(places[0])], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     out = str(places[1])
-    killed([*weigh, out], "checking that ids", None, took[3] / 2, whole=True)
+    killed([*weigh, out], "checking that ids", None, took[3] * WITHIN, whole=True)
     assert bits(spark, places[1]) == before
     done = subprocess.run([*weigh, out], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert bits(spark, places[1]) == before
-    for seconds, together in ((0.0, True), (took[5] / 2, False)):
+    for seconds, together in ((0.0, True), (took[5] * WITHIN, False)):
         killed([*select, out], "finding the cut", None, seconds, whole=together)
         assert bits(spark, places[1]) in (before, bits(spark, places[0]))
     done = subprocess.run([*select, out], capture_output=True, text=True)
