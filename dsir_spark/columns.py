@@ -152,11 +152,14 @@ def summable(size: Column) -> Column:
 
 
 def as_text(df: DataFrame, name: str) -> Column:
-    """A column's values as strings; of bytes that are no text, their hexadecimal digits."""
-    value, text = quoted(name), quoted(name).cast("string")
-    if not isinstance(_type(df, name), T.BinaryType):
+    """A column's values as strings; of bytes that are no UTF-8, their hexadecimal digits."""
+    text = quoted(name).cast("string")
+    if not isinstance(_type(df, name), (T.BinaryType, *_STRINGS)):
         return text
-    return F.when(F.encode(text, "UTF-8") == value, text).otherwise(F.hex(value))
+    # A string may hold such bytes too: files are read as they are.
+    bytes_, known = text.cast("binary"), getattr(F, "is_valid_utf8", None)  # of Spark 4
+    valid = known(text) if known else F.encode(text, "UTF-8") == bytes_
+    return F.when(valid, text).otherwise(F.hex(bytes_))
 
 
 def _type(df: DataFrame, name: str) -> T.DataType:

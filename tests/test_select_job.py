@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import functions as F
 
 from dsir_spark import history, job, runs, score_job, tables
 from dsir_spark import select as select_rows
@@ -20,6 +21,7 @@ from dsir_spark.errors import ColumnError, ConfigError, DataError, TableError
 from dsir_spark.job_options import SelectJobOptions
 from dsir_spark.report import text as printed
 from dsir_spark.report.gather import compositions
+from dsir_spark.selection import small
 
 pytestmark = pytest.mark.spark
 N = 120
@@ -208,6 +210,21 @@ def test_null_is_a_value_of_a_column(spark):
     assert [(r["value"], r["raw"]) for r in found.rows] == [("(null)", 2), ("None", 1)]
     assert [r["value"] for r in of_bytes.rows] == ["C8", "C9", "a"]  # as quotas name them
 
+
+@pytest.mark.parametrize("held", [1 << 30, -1])
+def test_strings_that_are_no_utf8_are_named_by_their_bytes(spark, monkeypatch, held):
+    """By quotas, groups and compositions, in a pool that the driver holds and in one on Spark."""
+    monkeypatch.setattr(small, "BYTES", held)
+    given = [(i, float(i), b"\xe9" if i % 2 else b"\xe8") for i in range(10)]
+    rows = spark.createDataFrame(given, "id int, x double, b binary")
+    rows = rows.select("id", "x", F.col("b").cast("string").alias("c"))
+    own = {"method": "top_k", "num_to_sample": 3, "seed": 1}
+    for quotas, found in (({"E9": 1.0}, [5, 7, 9]), ("raw", [6, 8, 9])):
+        assert ids(select_rows(rows, "x", quota_column="c", quotas=quotas, **own)) == found
+    few = select_rows(rows, "x", group_column="c", max_per_group=1, **{**own, "num_to_sample": 2})
+    assert ids(few) == [8, 9]
+    [one] = compositions(["c"], rows, rows.limit(0), None)
+    assert [r["value"] for r in one.rows] == ["E8", "E9"]
 
 
 def test_some_of_what_was_rejected(spark, data, tmp_path):
