@@ -45,37 +45,28 @@ def bits(spark, output):
     return [sorted(rows, key=str) for rows in found]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(spark, done):  # noqa: F811
-    return bits(spark, done[0])
-
-
-# (Before a table is written as after the one before it.)
-@pytest.mark.parametrize(
-    ("name", "after"), [("model", False), ("model", True), ("weights", True), ("selected", True)]
-)
-def test_a_run_that_died_is_gone_on_with(
-    spark, data, tmp_path, monkeypatch, caplog, undisturbed, name, after  # noqa: F811
-):  # fmt: skip
-    chosen = options(data, tmp_path / "out", keep=["topic"])
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        dying(patch, name, after)
-        run(spark, chosen)
-    (line,) = runs.listing(spark, str(tmp_path / "out"))
-    order = ["model", "weights", "selected"]
-    kept = order[: order.index(name) + after]
-    assert f"not ended, wrote {', '.join(kept) or 'nothing'}" in line
-    if kept:
-        with pytest.raises(TableError, match=r"that has not ended .*seed was 3 and is 4; give the"):
-            run(spark, {**chosen, "seed": 4})
-    with caplog.at_level("INFO", "dsir_spark"):
-        facts = run(spark, chosen)
-    assert f"there already: {', '.join(kept) or 'nothing'}" in caplog.text
-    assert bits(spark, tmp_path / "out") == undisturbed
-    for table in kept:
-        assert len(tables.records(spark, str(tmp_path / "out" / table))) == 1
+def test_a_run_that_died_is_gone_on_with(spark, data, done, tmp_path, monkeypatch, caplog):  # noqa: F811
+    """It died before its first table, then after each, before which is as after the last one."""
+    chosen, output = options(data, tmp_path / "out", keep=["topic"]), str(tmp_path / "out")
+    order, kept = ["model", "weights", "selected"], []
+    caplog.set_level("INFO", "dsir_spark")
+    for name in (None, *order):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            dying(patch, name or "model", after=name is not None)
+            run(spark, chosen)
+        kept += [name] if name else []
+        (line,) = runs.listing(spark, output)
+        assert f"not ended, wrote {', '.join(kept) or 'nothing'}" in line
+        if kept:
+            with pytest.raises(TableError, match=r"that has not ended .*seed was 3 and is 4; give"):
+                run(spark, {**chosen, "seed": 4})
+    facts = run(spark, chosen)
+    already = [line.split("there already: ")[1] for line in caplog.messages if "there alr" in line]
+    assert already == ["nothing", "model", "model, weights", "model, weights, selected"]
+    assert bits(spark, tmp_path / "out") == bits(spark, done[0])
+    assert all(len(tables.records(spark, f"{output}/{name}")) == 1 for name in order)
     assert facts["seconds"].keys() >= {"fit", "write_model", "weigh", "cut", "select"}
-    (line,) = runs.listing(spark, str(tmp_path / "out"))
+    (line,) = runs.listing(spark, output)
     assert "ended after" in line and "50 selected" in line and facts["run_id"] in line
 
 
@@ -105,8 +96,11 @@ def test_other_data_is_not_gone_on_with(spark, data, tmp_path, monkeypatch):  # 
         run(spark, {**chosen, "check_ids": False, "overwrite": True})
     with pytest.raises(DataError, match="is not unique"):  # which was not looked at
         run(spark, chosen)
-    assert run(spark, {**chosen, "check_ids": False})["funnel"]["read"] == 1005
-    assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        dying(patch, "weights", True)
+        run(spark, {**chosen, "check_ids": False})
+    funnel = again(spark, tmp_path / "out", **BUDGET)["funnel"]
+    assert (funnel["read"], funnel["selected"]) == (1005, 20)
 
 
 def test_of_two_runs_the_later_goes_on(spark, data, tmp_path, monkeypatch):  # noqa: F811
@@ -125,7 +119,9 @@ def test_of_two_runs_the_later_goes_on(spark, data, tmp_path, monkeypatch):  # n
         run(spark, chosen)
     assert delta(spark, tmp_path / "out" / "selected").count() == 30
     assert history.latest_selection(spark, str(tmp_path / "out"))["run_id"] == others[1]["run_id"]
-    assert again(spark, tmp_path / "out", **BUDGET)["funnel"]["selected"] == 20
+    for name in ("model", "weights", "selected"):
+        record = tables.records(spark, str(tmp_path / "out" / name))[0][1]
+        assert record[tables.RUN_ID] == others[1]["run_id"], name
 
 
 @pytest.mark.parametrize("with_a_run", [False, True])
@@ -214,7 +210,9 @@ def test_maintenance_leaves_a_run_as_it_is(spark, data, tmp_path):  # noqa: F811
     spark.read.parquet(str(data / "parquet")).repartition(3).write.format("delta").save(
         str(tmp_path / "raw")
     )
-    row = run(spark, options(data, tmp_path / "out", raw=str(tmp_path / "raw")))
+    chosen = options(data, tmp_path / "out", raw=str(tmp_path / "raw"))
+    run(spark, {name: chosen[name] for name in ("raw", "target", "output")}, job.fit)
+    row = run(spark, {"output": chosen["output"]}, job.weigh)
     assert json.loads(row["raw"])["delta_version"] == 0
     for name in ("out/weights", "raw"):
         spark.sql(f"OPTIMIZE delta.`{tmp_path}/{name}`").collect()
@@ -256,10 +254,11 @@ def shown_as_stored(spark, folder, facts):
 def test_a_local_session_runs_over_a_store(spark, data, store):  # noqa: F811
     spark.read.parquet(str(data / "parquet")).write.parquet(f"{store}/raw")
     chosen = options(data, f"{store}/out", raw=f"{store}/raw")
-    assert run(spark, chosen)["funnel"]["selected"] == 50
+    run(spark, {name: chosen[name] for name in ("raw", "target", "output")}, job.fit)
+    run(spark, {"output": f"{store}/out"}, job.weigh)
+    assert again(spark, f"{store}/out", **BUDGET)["funnel"]["selected"] == 20
     with pytest.raises(TableError, match="already holds model, weights, selected"):
         run(spark, chosen)
-    assert again(spark, f"{store}/out", **BUDGET)["funnel"]["selected"] == 20
 
 
 def test_places_in_any_spelling_are_one(spark, data, tmp_path, monkeypatch):  # noqa: F811
