@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 
 import numpy as np
 import oracle
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
@@ -14,9 +17,10 @@ from dsir_spark import DSIR, DSIRModel, ngram_counts, resampling
 from dsir_spark.errors import ColumnError, TableError
 from dsir_spark.features import batches
 from dsir_spark.features.quality import STOP_WORDS
+from dsir_spark.local_rows import from_arrow, to_arrow
 from dsir_spark.options import ResampleOptions
 from dsir_spark.resampling import find_selection, selected_rows, whole_documents
-from dsir_spark.scoring import distributions, documents
+from dsir_spark.scoring import distributions, documents, stored
 from dsir_spark.scoring.documents import num_ngrams, united
 
 pytestmark = pytest.mark.spark
@@ -36,14 +40,26 @@ def corpus():
     return rows, [(f"t{i}", " ".join(rng.choices(words[1], k=40)), "t") for i in range(3)]
 
 
+def read_once(frame):
+    """Its rows as they are now, which no later query computes again."""
+    return from_arrow(frame.sparkSession, to_arrow(frame), frame.schema)
+
+
 @pytest.fixture(scope="module")
 def frames(spark):
-    return [spark.createDataFrame(rows, SCHEMA).repartition(3) for rows in corpus()]
+    return [read_once(spark.createDataFrame(rows, SCHEMA)) for rows in corpus()]
 
 
 @pytest.fixture(scope="module")
 def plain(frames):
     return DSIR(num_buckets=97).fit(*frames)
+
+
+@pytest.fixture(scope="module")
+def weighed(frames, plain):
+    """A model of chunks and one of documents, each with its weights of raw."""
+    models = DSIR(num_buckets=97, chunk_words=8).fit(*frames), plain
+    return [(model, read_once(model.weigh(frames[0]))) for model in models]
 
 
 def test_dirichlet_smoothing_is_the_formula(frames, plain):
@@ -78,12 +94,10 @@ def test_chunks_are_weighed_and_selected(frames):
         assert row["text"] == chunks[row["chunk_id"]]
         assert row["chunk_id"] == f"{row['id']}#{row['chunk']}"
         assert texts[row["id"]][row["chunk_start"] : row["chunk_end"]] == row["text"]
-    again = model.resample(raw.repartition(7), **options)
+    again = read_once(model.resample(raw.repartition(7), **options))
     assert {r["chunk_id"] for r in again.collect()} == {r["chunk_id"] for r in rows}
     whole = whole_documents(model, raw, again, 0.5).collect()
-    numbers = {}
-    for row in rows:
-        numbers[row["id"]] = numbers.get(row["id"], 0) + 1
+    numbers = Counter(row["id"] for row in rows)
     wanted = {i: n for i, n in numbers.items()
               if n >= 0.5 * sum(c.startswith(f"{i}#") for c in chunks)}  # fmt: skip
     assert {r["id"]: r["num_selected_chunks"] for r in whole} == wanted
@@ -91,8 +105,6 @@ def test_chunks_are_weighed_and_selected(frames):
     one = raw.where(raw["id"] == rows[0]["id"]).withColumn("num_chunks", F.lit(25))
     seven = one.withColumn("n", F.explode(F.sequence(F.lit(1), F.lit(7))))
     assert whole_documents(model, raw, seven, 0.28).count() == 1  # 0.28 * 25 is a double above 7
-    matched = model.resample(raw, **{**options, "method": "match"}, match_steps=3)
-    assert matched.count() == 40
 
 
 def test_matched_selection_goes_with_all_the_others(frames):
@@ -116,15 +128,15 @@ def test_matched_selection_goes_with_all_the_others(frames):
     assert len(set(folded)) == len(folded) > 20
 
 
-def test_copies_of_a_text_but_for_case_and_blanks(frames, plain):
-    raw, _ = frames
+def test_copies_of_a_text_but_for_case_and_blanks(frames, plain, weighed):
+    raw, (_, weights) = frames[0], weighed[1]
     options = {"num_to_sample": 150, "min_example_length": 5, "method": "top_k"}
     with pytest.warns(UserWarning, match="only 120 documents are candidates"):
-        chosen = plain.resample(raw, weights=plain.weigh(raw), **options)
+        chosen = plain.resample(raw, weights=weights, **options)
     assert {r["id"] for r in chosen.collect()} == {f"d{i:03}" for i in range(120)}
     few = {"num_to_sample": 9, "min_example_length": 5, "seed": 2}
     drawn = plain.resample(raw, method="sample", **few).collect()
-    by_weights = plain.resample(raw, weights=plain.weigh(raw), **few)  # as these are for
+    by_weights = plain.resample(raw, weights=weights, **few)  # as these are for
     assert sorted(by_weights.collect()) == sorted(drawn)
     both = plain.resample(raw, duplicates="keep", **options)
     assert both.count() == 150
@@ -144,19 +156,18 @@ def test_kept_columns_come_out_as_they_went_in(frames, plain, capsys):
                      F.array("id").alias("tags"))  # fmt: skip
     together = plain.weigh(raw, keep=("source", *made), quality=True)
     mixed = plain.weigh(raw, keep=("source", *made, "tags"), quality=True)
-    plans = []
-    for table in (together, mixed):
+    for table, is_sent in ((together, True), (mixed, False)):
         table.explain()
-        plans.append(capsys.readouterr().out)
-    assert "MapInArrow" in plans[0] and "MapInArrow" not in plans[1]
+        assert ("MapInArrow" in capsys.readouterr().out) == is_sent
     assert together.schema.fields == mixed.drop("tags").schema.fields
-    assert sorted(together.collect(), key=str) == sorted(mixed.drop("tags").collect(), key=str)
+    rows = together.collect()
+    assert sorted(rows, key=str) == sorted(mixed.drop("tags").collect(), key=str)
+    assert [r["num_tokens"] for r in rows].count(None) == 1
     kept = together.select("id", "source", *[f"`{name}`" for name in made])
     assert kept.exceptAll(raw.select(kept.columns)).count() == 0
-    assert together.where("num_tokens is null").count() == 1
 
 
-def test_columns_of_any_name(frames):
+def test_columns_of_any_name(frames, weighed):
     """Dots, blanks, backticks and capitals: everything is as with plain names."""
     hard = {"id": "doc.id", "text": "The text`s.own", "source": "so.ur`ce x", "size": "c1.size"}
     easy = [frame.withColumn("size", F.length("text")) for frame in frames]
@@ -172,9 +183,8 @@ def test_columns_of_any_name(frames):
         assert found.columns == [called.get(c, c) for c in expected.columns]
         assert sorted(found.collect(), key=str) == sorted(expected.collect(), key=str) != []
 
-    for chunks in (8, None):
-        model = DSIR(num_buckets=97, chunk_words=chunks).fit(*easy)
-        other = DSIR(num_buckets=97, chunk_words=chunks, **names).fit(*named)
+    for model, _ in weighed:
+        other = DSIR(num_buckets=97, chunk_words=model.config.chunk_words, **names).fit(*named)
         assert (other.raw.counts == model.raw.counts).all()
         same(other.weigh(named[0], (hard["source"], hard["size"])),
              model.weigh(easy[0], ("source", "size")))  # fmt: skip
@@ -194,22 +204,22 @@ def test_columns_of_any_name(frames):
         ({}, ["SOURCE"], ["id", "SOURCE"]),
     ],
 )
-def test_columns_in_another_case(frames, capsys, spelt, keep, columns):
+def test_columns_in_another_case(frames, plain, weighed, capsys, spelt, keep, columns):
     """Spark finds them, and so does whoever looks for the text, the id or what is kept."""
     raw, target = frames
     other = raw.withColumnsRenamed(spelt)
-    for chunks in (None, 8):
-        model = DSIR(num_buckets=97, chunk_words=chunks).fit(raw, target)
-        again = DSIR(num_buckets=97, chunk_words=chunks).fit(other, target)
-        assert again.fingerprint == model.fingerprint
-        expected, found = model.weigh(raw), model.weigh(other, keep)
+    for model, expected in weighed:
+        chunks = model.config.chunk_words
+        if spelt:
+            again = DSIR(num_buckets=97, chunk_words=chunks).fit(other, target)
+            assert again.fingerprint == model.fingerprint
+        found = model.weigh(other, keep)
         assert [c for c in found.columns if c not in expected.columns[1 - bool(chunks):]] == [
             c for c in columns if not chunks or c != "id"]  # fmt: skip
         assert sorted(found.select(expected.columns).collect(), key=str) == sorted(
             expected.collect(), key=str)  # fmt: skip
     if not spelt:
         return
-    plain = DSIR(num_buckets=97).fit(raw, target)
     plain.transform(other).explain()  # text that came back from Python may hang
     assert "MapInArrow" not in capsys.readouterr().out
     assert plain.transform(other).columns[:3] == other.columns
@@ -220,8 +230,8 @@ def test_columns_in_another_case(frames, capsys, spelt, keep, columns):
 
 @pytest.mark.parametrize("tokenizer", ["wordpunct", "bytes"])
 def test_the_quality_rule_goes_by_words_whatever_the_tokenizer(spark, frames, tokenizer):
-    raw = frames[0].union(spark.createDataFrame([("han", "\u6f22\u5b57" * 9, "x")], SCHEMA))
-    texts = {r["id"]: r["text"] for r in raw.collect()}
+    rows = [*corpus()[0], ("han", "\u6f22\u5b57" * 9, "x")]
+    raw, texts = spark.createDataFrame(rows, SCHEMA), {i: text for i, text, _ in rows}
     model = DSIR(num_buckets=97, tokenizer=tokenizer).fit(raw, frames[1])
     weights = model.weigh(raw, quality=True)
     assert ("num_wordpunct" in weights.columns) == (tokenizer != "wordpunct")
@@ -244,33 +254,31 @@ def test_the_quality_rule_goes_by_words_whatever_the_tokenizer(spark, frames, to
             model.resample(raw, weights=weights.drop("num_wordpunct"), **options)
 
 
-@pytest.mark.parametrize("ngrams", [1, 2, 7, 1000])
-def test_number_of_ngrams_is_that_of_the_kernels(spark, ngrams):
-    lengths = [0, 1, 2, 6, 7, 8, 999, 1000, 1001, 3_000_000_000]
+def test_number_of_ngrams_is_that_of_the_kernels(spark):
+    lengths, ngrams = [0, 1, 2, 6, 7, 8, 999, 1000, 1001, 3_000_000_000], [1, 2, 7, 1000]
     rows = spark.createDataFrame([(n,) for n in lengths], "n bigint")
-    found = [r["n"] for r in rows.select(num_ngrams(F.col("n"), ngrams).alias("n")).collect()]
-    assert found == batches.num_ngrams(np.array(lengths), ngrams).tolist()
+    found = np.array(rows.select(*[num_ngrams(F.col("n"), n) for n in ngrams]).collect()).T
+    for n, own in zip(ngrams, found.tolist(), strict=True):
+        assert own == batches.num_ngrams(np.array(lengths), n).tolist()
 
 
-@pytest.mark.parametrize(
-    "change, said",
-    [
-        ("delete from {} where position = 1", "is damaged: its 1 rows are not the ones that"),
-        ("delete from {}", "is damaged: its 0 rows"),
-        ("update {} set position = null where position = 1", "is damaged"),
-        ("update {} set name = 'other' where position = 1", "is damaged"),
-        ("update {} set num_tokens = 5 where position = 0", "is damaged"),
-        ("update {} set counts = slice(counts, 1, 9) where position = 1", "is damaged"),
-        ("create or replace table {} using delta as select 'x' as facts, array(1D) as `table`",
-         "is not a model: it has columns facts, table"),
-    ],
-)  # fmt: skip
-def test_a_model_that_is_none_or_damaged_is_one_line(spark, plain, tmp_path, change, said):
+def test_a_model_that_is_none_or_damaged_is_one_line(spark, plain, tmp_path):
     place = str(tmp_path / "model")
     plain.save(place, spark=spark)
     assert DSIRModel.load(place, spark=spark).fingerprint == plain.fingerprint
-    spark.sql(change.format(f"delta.`{place}`"))
-    with pytest.raises(TableError, match=said):
+    rows = read_once(stored.as_frame(plain, spark))
+    changes = {"position": "null", "name": "'other'", "num_tokens": "num_tokens + 5",
+               "counts": "slice(counts, 1, 9)"}  # fmt: skip
+    damaged = [rows.withColumn(name, F.expr(f"if(position = 1, {value}, {name})"))
+               for name, value in changes.items()]  # fmt: skip
+    for own, said in (
+        *[(own, "is damaged") for own in damaged], (rows.where("false"), "damaged: its 0 rows"),
+        (rows.select("facts", "counts"), "is not a model: it has columns facts, counts"),
+    ):  # fmt: skip
+        with pytest.raises(TableError, match=said):
+            stored.read(own, place, False)
+    spark.sql(f"delete from delta.`{place}` where position = 1")
+    with pytest.raises(TableError, match="is damaged: its 1 rows are not the ones that"):
         DSIRModel.load(place, spark=spark)
 
 
@@ -286,24 +294,19 @@ def test_a_model_that_is_none_or_damaged_is_one_line(spark, plain, tmp_path, cha
 )
 def test_rows_fetched_by_their_ids_are_those_scored_again(spark, frames, monkeypatch, fit, options):
     """Whatever the ids are; also where an id is that of several documents, which are told apart."""
-    raw, target = frames
-    targets = target
+    raw, targets = frames
     own = {k: v for k, v in fit.items() if k not in ("several", "twice")}
     if own.get("id_column", "id") is None:
         raw = raw.drop("id").union(raw.drop("id").where("source = 'x'"))
     if "several" in fit:
-        targets = {"a": target, "b": raw.where("source = 'z'").limit(5)}
+        targets = {"a": targets, "b": raw.where("source = 'z'").limit(5)}
     if "twice" in fit:
         raw = raw.withColumn("id", F.substring("id", 1, 3))
     model = DSIR(num_buckets=97, **own).fit(raw, targets)
-    chosen = ResampleOptions.checked(
-        {"num_to_sample": 30, "method": "sample", "min_example_length": 5, **options}
-    )
-    path = str(spark.conf.get("spark.sql.warehouse.dir")) + "/sent"
+    options = {"num_to_sample": 30, "method": "sample", "min_example_length": 5, **options}
+    chosen = ResampleOptions.checked(options)
     table = model.weigh(raw, chosen.needed_columns, quality=chosen.quality is not None)
-    table.write.mode("overwrite").parquet(path)
-    table = spark.read.parquet(path)
-    selection = find_selection(model, table, chosen)
+    selection = find_selection(model, table := read_once(table), chosen, num_rows=999)
     expected = selected_rows(model, raw, selection, table)
     rows = sorted(expected.collect(), key=str)
     assert len(rows) >= (30 if "twice" not in fit else 20)
@@ -313,11 +316,13 @@ def test_rows_fetched_by_their_ids_are_those_scored_again(spark, frames, monkeyp
         unique = selected_rows(model, raw, selection, table, sent=True, unique_ids=True)
         assert unique.columns == expected.columns and sorted(unique.collect(), key=str) == rows
     if own.get("chunk_words"):
-        whole = whole_documents(model, raw, expected, 0.01).select("content_id").collect()
+        held = spark.createDataFrame(rows, expected.schema)
+        whole = whole_documents(model, raw, held, 0.01).select("content_id").collect()
         assert len(whole) == len({r["content_id"] for r in rows}) > 5
-    monkeypatch.setattr(resampling, "SENT_IDS", 29)
-    sent = selected_rows(model, raw, selection, table, sent=True)
-    assert sorted(sent.collect(), key=str) == rows
+    if not fit:  # too many to be sent
+        monkeypatch.setattr(resampling, "SENT_IDS", 29)
+        sent = selected_rows(model, raw, selection, table, sent=True)
+        assert sorted(sent.collect(), key=str) == rows
 
 
 def test_forty_targets_are_selected_by_their_weights(spark, tmp_path):
@@ -326,12 +331,11 @@ def test_forty_targets_are_selected_by_their_weights(spark, tmp_path):
     raw = spark.createDataFrame(rows, "id string, text string").coalesce(1)
     targets = {f"t{t:02}": raw.where(f"text like 'word{t} %'") for t in range(40)}
     model = DSIR(ngrams=1, num_buckets=97).fit(raw, targets)
-    model.weigh(raw).write.format("delta").save(str(tmp_path / "weights"))
-    weights = spark.read.format("delta").load(str(tmp_path / "weights"))
-    options = ResampleOptions.checked(
-        {"num_to_sample": 80, "method": "sample", "min_example_length": 1}
-    )
-    selection = find_selection(model, weights, options)
+    weights = model.weigh(raw)
+    weights.write.parquet(str(tmp_path / "weights"))
+    weights = spark.read.schema(weights.schema).parquet(str(tmp_path / "weights"))
+    options = {"num_to_sample": 80, "method": "sample", "min_example_length": 1}
+    selection = find_selection(model, weights, ResampleOptions.checked(options))
     chosen = selected_rows(model, raw, selection, weights, sent=True, unique_ids=True).collect()
     assert len(chosen) == 80 and len({r["target"] for r in chosen}) == 40
     own = {r["id"]: r for r in weights.collect()}
@@ -341,21 +345,19 @@ def test_forty_targets_are_selected_by_their_weights(spark, tmp_path):
 
 def test_small_files_are_read_in_few_tasks(spark, monkeypatch, tmp_path):
     """Of the same columns; what is large, or of a size that nobody knows, keeps its own."""
-    frames = []
+    files, frames = spark.read.schema("text string"), []
     for i in range(7):
-        one = spark.createDataFrame([(f"{i}",)], "text string").coalesce(1)
-        one.write.parquet(f"{tmp_path}/{i}")
-        frames.append(spark.read.parquet(f"{tmp_path}/{i}"))
+        pq.write_table(pa.table({"text": [f"{i}"]}), tmp_path / f"{i}.parquet")
+        frames.append(files.parquet(f"{tmp_path}/{i}.parquet"))
     rows = spark.createDataFrame([(str(i),) for i in range(9)], "text string").repartition(3)
     together = united([*frames, rows])
     assert together.rdd.getNumPartitions() == 1 + 3
     texts = [str(i) for i in range(9)]
     assert sorted(r["text"] for r in together.collect()) == sorted([*texts[:7], *texts])
     assert united(frames[:1]).collect() == frames[0].collect()
-    wide = frames[0].selectExpr("text", *[f"{i} as n{i}" for i in range(300)])
-    wide.coalesce(1).write.parquet(f"{tmp_path}/wide")
-    sizes = sum(path.stat().st_size for path in (tmp_path / "wide").glob("*.parquet"))
-    read = spark.read.parquet(f"{tmp_path}/wide").select("text").where("text > ''")
-    assert documents._bytes_of(read) == sizes  # whatever is asked of it
+    wide = {"text": ["0"], **{f"n{i}": [i] for i in range(300)}}
+    pq.write_table(pa.table(wide), tmp_path / "wide.parquet")
+    read = spark.read.parquet(f"{tmp_path}/wide.parquet").select("text").where("text > ''")
+    assert documents._bytes_of(read) == (tmp_path / "wide.parquet").stat().st_size
     monkeypatch.setattr(documents, "_SMALL", 1)  # all are large
     assert united(frames).rdd.getNumPartitions() == 7
