@@ -365,11 +365,10 @@ def test_a_run_tells_the_steps_and_their_bounds(spark, tmp_path):
     for name, found in (("raw", rows), ("one", held[:10]), ("two", rows[2::30])):
         lines = [json.dumps({"id": i, "text": t}) for i, t in found]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    common = {"output": str(tmp_path / "out"), "method": "match", "match_steps": 4,
-              "min_example_length": 10, "report": False}  # fmt: skip
     targets = {name: str(tmp_path / f"{name}.jsonl") for name in ("one", "two")}
-    places = {"raw": str(tmp_path / "raw.jsonl"), "target": targets}
-    chosen = {**common, **places, "num_buckets": 300, "num_to_sample": 50}
+    places = {"raw": str(tmp_path / "raw.jsonl"), "target": targets, "output": f"{tmp_path}/out"}
+    chosen = {**places, "method": "match", "match_steps": 4, "num_buckets": 300,
+              "num_to_sample": 50, "min_example_length": 10, "report": False}  # fmt: skip
     done = job.run_all(spark, JobOptions.from_mapping(chosen))
     selected = spark.read.format("delta").load(f"{tmp_path}/out/selected")
     assert {r["target"] for r in selected.collect()} == {"one", "two"}
@@ -378,5 +377,3 @@ def test_a_run_tells_the_steps_and_their_bounds(spark, tmp_path):
     for learnt in json.loads(done["match"]).values():
         assert len(learnt["kl_reduction"]) == len(learnt["kl_bound"]) == 4
         assert 0 < learnt["kl_reduction"][-1] < learnt["kl_bound"][-1]
-    job.resample_again(spark, JobOptions.from_mapping({**common, "num_to_sample": 12}))
-    assert spark.read.format("delta").load(f"{tmp_path}/out/selected").count() == 12
