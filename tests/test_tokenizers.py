@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import random
@@ -20,6 +21,7 @@ from dsir_spark.errors import ConfigError, TableError
 from dsir_spark.features import FeatureSpec, terms, tokenizers
 from dsir_spark.features.tokenizers import TokenizerError
 from dsir_spark.job_options import JobOptions
+from dsir_spark.scoring import stored
 
 FUNCTION = "tokens_of_a_test:halves"
 MODULE = '''
@@ -170,24 +172,27 @@ def test_model_and_selection_through_spark(spark, tmp_path, files, kind):
     if kind == "function":
         with pytest.warns(UserWarning, match="Python function"):
             DSIR(tokenizer=tokenizer, allow_functions=True)
-    raw = spark.createDataFrame(ROWS, "id string, text string").repartition(3)
+    raw = spark.createDataFrame(ROWS, "id string, text string").coalesce(1)
     target = raw.where("id < 'd3'")
     options = {"num_buckets": 101, "ngrams": 2, "tokenizer": tokenizer, "allow_functions": True}
     model = DSIR(**options).fit(raw, target)
-    assert model.fingerprint == DSIR(**options).fit(raw.repartition(1), target).fingerprint
-    assert model.fingerprint != DSIR(num_buckets=101, ngrams=2).fit(raw, target).fingerprint
+    assert model.fingerprint == DSIR(**options).fit(raw.repartition(3), target).fingerprint
+    other = model.config.model_copy(update={"tokenizer": "wordpunct"})
+    assert model.fingerprint != dataclasses.replace(model, config=other).fingerprint
     counts = [0] * 101
     for _, text in ROWS:
         for b in oracle.buckets(text, 2, 101, "xxhash64", split) if text else []:
             counts[b] += 1
     assert model.raw.counts.tolist() == counts
-    model.save(str(tmp_path / "model"), spark=spark)
     if kind == "hf":
         moved.unlink()
     if kind == "function":  # a model from elsewhere runs nothing
+        model.save(str(tmp_path / "model"), spark=spark)
         with pytest.raises(TokenizerError, match=r"shlex:split is a function, .*allow_f"):
             DSIRModel.load(str(tmp_path / "model"), spark=spark)
-    again = DSIRModel.load(str(tmp_path / "model"), spark=spark, allow_functions=True)
+        again = DSIRModel.load(str(tmp_path / "model"), spark=spark, allow_functions=True)
+    else:
+        again = DSIRModel(**stored.read(stored.as_frame(model, spark), "model", False))
     assert again.fingerprint == model.fingerprint
     ratios = model.log_ratio["target"].tolist()
     expected = {}
@@ -221,9 +226,10 @@ def test_a_stage_again_with_the_same_or_another_file(spark, tmp_path, files, cap
     copy.write_text(files[0].read_text(encoding="utf-8"), encoding="utf-8")
     data = str(tmp_path / "raw.jsonl")
     place = {"raw": data, "target": data, "output": str(tmp_path / "out"), "num_to_sample": 3,
-             "min_example_length": 1}  # fmt: skip
-    job.run_all(spark, JobOptions.from_mapping({**place, "tokenizer": str(files[0])}))
-    again = job.resample_again(spark, JobOptions.from_mapping({**place, "tokenizer": f"hf:{copy}"}))
-    assert again["funnel"]["selected"] == 3
+             "min_example_length": 1, "report": False, "check_ids": False}  # fmt: skip
+    first = job.fit(spark, JobOptions.from_mapping({**place, "tokenizer": str(files[0])}))
+    again = job.weigh(spark, JobOptions.from_mapping({**place, "tokenizer": f"hf:{copy}"}))
+    assert again["model_fingerprint"] == first["model_fingerprint"]
+    assert spark.read.format("delta").load(f"{tmp_path}/out/weights").count() == 60
     with pytest.raises(TableError, match=r"tokenizer is 'a tokenizer file of .* and 'bytes' here"):
         job.resample_again(spark, JobOptions.from_mapping({**place, "tokenizer": "bytes"}))
