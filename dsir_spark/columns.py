@@ -156,10 +156,8 @@ def as_text(df: DataFrame, name: str) -> Column:
     text = quoted(name).cast("string")
     if not isinstance(_type(df, name), (T.BinaryType, *_STRINGS)):
         return text
-    # A string may hold such bytes too: files are read as they are.
-    bytes_, known = text.cast("binary"), getattr(F, "is_valid_utf8", None)  # of Spark 4
-    valid = known(text) if known else F.encode(text, "UTF-8") == bytes_
-    return F.when(valid, text).otherwise(F.hex(bytes_))
+    value = text.cast("binary")  # a string may hold such bytes too: files are read as they are
+    return F.when(F.encode(text, "UTF-8") == value, text).otherwise(F.hex(value))
 
 
 def _type(df: DataFrame, name: str) -> T.DataType:

@@ -348,14 +348,16 @@ COPIES = {
 
 @pytest.mark.spark
 @pytest.mark.parametrize("value", COPIES)
-def test_copies_of_any_type(spark, value):
-    """Of the first three, and of rows without a value: on the driver, and found again by Spark."""
+def test_copies_of_any_type(spark, monkeypatch, value):
+    """Of the first three, and of rows without a value: on the driver, from a record, by passes."""
     rows = spark.range(9).selectExpr("id", "1d AS x", f"if(id > 6, null, {COPIES[value]}) AS Hash")
     one_of_two = list(COPIES).index(value) % 2
     groups = {"group_column": "id", "max_per_group": 1} if one_of_two else {}
     selection, found = chosen(rows, drop=True, num_to_sample=7, **groups)
     assert sorted(found) == [0, 3, 4, 5, 6, 7, 8]
     assert taken_by(Selection.from_json(selection.to_json(), selection.pool), rows) == found
+    by_passes(monkeypatch)
+    assert chosen(rows, drop=True, num_to_sample=7, **groups)[1] == found
 
 
 @pytest.mark.spark
@@ -364,9 +366,8 @@ def test_of_copies_the_smallest_unsigned_id_is_kept(spark, way):
         "cast(if(id < 2, id + 5, 18446744073709551611BD + id) AS decimal(20,0)) AS i",
         "1d AS x", "id % 2 AS hash",
     )  # fmt: skip
-    if way == "driver":  # where rows of equal keys are ordered by a hash of the id
-        found = select(rows, "x", id_column="i", copies="hash", num_to_sample=2)
-        assert sorted(int(r["i"]) for r in found.collect()) == [5, 6]
+    found = select(rows, "x", id_column="i", copies="hash", num_to_sample=2)
+    assert sorted(int(r["i"]) for r in found.collect()) == [5, 6]
     assert sorted(map(int, chosen(rows, ids="i", drop=True, num_to_sample=2)[1])) == [5, 6]
 
 
@@ -374,9 +375,9 @@ def test_of_copies_the_smallest_unsigned_id_is_kept(spark, way):
 def test_bytes_have_quotas(spark, way):
     """By the text that they are, or by their digits where they are none."""
     rows = spark.range(8).selectExpr("id", "1d AS x", "if(id < 4, X'ff00', X'6162') AS source")
-    quotas = "raw" if way == "passes" else {"FF00": 0.5, "ab": 0.5}
-    found = chosen(rows, num_to_sample=4, quota_column="source", quotas=quotas)[1]
-    assert sorted(found) == [2, 3, 6, 7]
+    for quotas in ("raw", {"FF00": 0.5, "ab": 0.5}):
+        found = chosen(rows, num_to_sample=4, quota_column="source", quotas=quotas)[1]
+        assert sorted(found) == [2, 3, 6, 7]
 
 
 @pytest.mark.spark
@@ -384,9 +385,9 @@ def test_columns_are_found_as_spark_finds_them(spark, way):
     rows = spark.range(6).selectExpr("id", "1d AS x", "0 AS Size", "id % 2 AS Source")
     budget = {"num_tokens_to_sample": 3, "size_column": "SIZE"}
     # Of sizes of 0 all are within any budget, but a share of their sum is nothing.
-    n, more = (0, {"quota_column": "SOURCE", "quotas": "raw"}) if way == "passes" else (
-        6, {"group_column": "SOURCE", "max_per_group": 3})  # fmt: skip
-    assert len(chosen(rows, **budget, **more)[1]) == n
+    for n, more in ((0, {"quota_column": "SOURCE", "quotas": "raw"}),
+                    (6, {"group_column": "SOURCE", "max_per_group": 3})):  # fmt: skip
+        assert len(chosen(rows, **budget, **more)[1]) == n
 
 
 @pytest.mark.spark
@@ -396,10 +397,10 @@ def test_a_size_that_is_none_is_no_candidate(spark, way, huge):
     size = F.expr(f"cast(if(id in (5, 6, 9), {huge}, 1) as {kind})")
     frame = spark.range(10).withColumn("size", size).withColumn("x", F.col("id").cast("double"))
     budget = {"num_tokens_to_sample": 3, "size_column": "size"}
-    more = {} if way == "driver" else {"group_column": "x", "max_per_group": 1}
-    selection, found = chosen(frame, ids="id", **budget, **more)
-    assert sorted(found) == [4, 7, 8] and selection.size == (3,)
-    assert selection.funnel["without_size"] == 3
+    for more in ({}, {"group_column": "x", "max_per_group": 1}):
+        selection, found = chosen(frame, ids="id", **budget, **more)
+        assert sorted(found) == [4, 7, 8] and selection.size == (3,)
+        assert selection.funnel["without_size"] == 3
 
 
 @pytest.mark.spark

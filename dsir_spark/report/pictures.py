@@ -118,7 +118,8 @@ def lengths_figure(axes: Any, facts: Mapping[str, Any]) -> str:
     _log_axis(axes)
     axes.ticklabel_format(axis="y", scilimits=(-3, 5))
     axes.set_xlabel("tokens of the document")
-    axes.set_ylabel(facts["label"], fontsize=min(9.5, 340 / len(facts["label"])))  # its height
+    label = axes.set_ylabel(facts["label"])  # a long one is made to go beside the axis
+    label.set_fontsize(min(label.get_fontsize(), 340 / len(facts["label"])))
     return f"A sample of documents by tokens and {facts['label']}; {'; '.join(said)}"
 
 
