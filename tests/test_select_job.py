@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
+from test_report import jobs_of
 
 from dsir_spark import history, job, runs, score_job, tables
 from dsir_spark import select as select_rows
@@ -105,6 +106,13 @@ def test_the_command_selects_what_the_function_does(
     funnel = facts["funnel"]
     left = {k: n for k, n in funnel.items() if k not in ("read", "candidates", "selected")}
     assert funnel["read"] == N == funnel["candidates"] + sum(left.values())
+
+
+def test_a_selection_starts_few_jobs(spark, data, tmp_path):
+    """How many rows there are its commit tells, and all ties are counted together."""
+    for most, score in ((19, "rating"), (21, {"a": "rating", "b": "size"})):
+        output = tmp_path / str(most)
+        assert jobs_of(spark, lambda o=output, s=score: run(spark, data, o, score=s)) <= most
 
 
 def test_scores_of_another_table_are_the_pool(spark, data, tmp_path):
